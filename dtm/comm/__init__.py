@@ -1,0 +1,1 @@
+"""Communication managers: how frames travel between the workers of a run."""

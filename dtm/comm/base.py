@@ -1,0 +1,97 @@
+"""What a communication manager owes: frames from rank to rank, and nothing else.
+
+A manager joins ``size`` workers, numbered 0 to ``size - 1``; rank 0 is the root,
+the one that runs ``main``.  It moves *messages*.  A message is a list of one or
+more *frames*, a frame any C-contiguous bytes-like object (``bytes``,
+``bytearray``, ``memoryview``, ``pickle.PickleBuffer``).  A manager never looks
+into a frame and knows nothing of tasks.
+
+What every manager promises, and ``dtm.testing.check_communication_manager``
+checks:
+
+* **Order**: messages of one sender to one receiver arrive in the order of the
+  ``send`` calls, each once, with its frames cut as they were.
+* **Nobody blocks**: ``send`` returns without waiting for the receiver, whatever
+  the sizes; two workers may send each other 100 MB at the same time.
+* **Progress**: what was sent goes out even if the sender never calls again,
+  provided that some thread of its process sits in ``wait``.
+* **Quiet**: ``wait`` uses no processor time to speak of while nothing comes.
+
+Threads: ``send`` and ``receive`` are called by one thread at a time (the worker
+holds its lock).  ``wait`` is called without that lock, by any number of threads,
+at the same time as everything else.  ``wake`` may be called from any thread and
+from signal handlers.
+
+Rejected: callbacks or queues that a manager fills from a thread of its own (the
+interface of DEAP's dtm): five shared queues are no contract, and each hand-over
+between threads costs more than the message.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, Union
+
+Frame = Union[bytes, bytearray, memoryview]
+
+
+class LostPeer(NamedTuple):
+    """A worker that is gone: its rank and what is known of the end ("killed by SIGKILL")."""
+
+    rank: int
+    reason: str
+
+
+class CommunicationManager(ABC):
+    """Joins the workers of one run.  An instance belongs to one worker (one rank).
+
+    The constructor joins the run; it raises
+    :class:`dtm.errors.CommunicationError` where that cannot be done.
+
+    Attributes:
+        rank: the number of this worker, ``0 <= rank < size``; 0 is the root.
+        size: how many workers the run has.
+        hosts: the name of the machine of each rank, for messages to people and
+            for preferring near workers; as long as ``size``.
+    """
+
+    rank: int
+    size: int
+    hosts: Sequence[str]
+
+    @abstractmethod
+    def send(self, rank: int, frames: Sequence[Frame]) -> None:
+        """Send one message to another worker.  Does not block.
+
+        The caller does not change the frames afterwards; the manager keeps them
+        alive until they are out.  A message to a worker that is gone is dropped
+        (``lost`` tells of it).  Sending to oneself is an error (``ValueError``).
+        """
+
+    @abstractmethod
+    def receive(self) -> list[tuple[int, list[Frame]]]:
+        """Return what has come, as ``(sender, frames)``, without waiting; ``[]`` if nothing."""
+
+    @abstractmethod
+    def wait(self, timeout: float) -> None:
+        """Sleep until ``receive`` or ``lost`` may have something, ``wake`` is called, or time is up.
+
+        ``timeout`` is in seconds.  May return early without a reason.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Make the threads that sit in ``wait`` return; if none does, the next ``wait`` does."""
+
+    @abstractmethod
+    def lost(self) -> list[LostPeer]:
+        """Return the workers found to be gone without having closed, each of them once."""
+
+    @abstractmethod
+    def close(self, timeout: float) -> None:
+        """Leave the run: get out what was sent, for at most ``timeout`` seconds, then let go.
+
+        Called once, by one thread, when no other thread is inside.  A peer that
+        has closed is not ``lost``.  Nothing may be called afterwards.
+        """

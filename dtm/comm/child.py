@@ -1,0 +1,100 @@
+"""A process that the root started: when it ended, and how.
+
+Where the system has them (Linux 5.3 and later) a pidfd says when, so that it can
+be watched like a socket and waited for to the microsecond.  Elsewhere
+``watchable`` is false, the end of the connection has to tell, and waiting means
+looking again and again.
+
+Used under the worker's lock only.
+
+Rejected: a handler of SIGCHLD.  It belongs to the user's program.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from subprocess import Popen
+
+_LOOK = 0.002
+_GRACE = 0.2  # between SIGTERM and SIGKILL
+_REAP = 5.0  # a process may be stuck in the kernel; then it is left to its fate
+
+
+class Child:
+    """A started process, the one of some rank."""
+
+    def __init__(self, process: Popen[bytes]) -> None:
+        self.process = process
+        self._pidfd = -1
+        if hasattr(os, "pidfd_open"):
+            try:
+                self._pidfd = os.pidfd_open(process.pid)
+            except OSError:  # an old kernel, or a sandbox that forbids it
+                self._pidfd = -1
+
+    def __repr__(self) -> str:
+        return f"<Child {self.process.pid}: {self.ending() or 'running'}>"
+
+    @property
+    def watchable(self) -> bool:
+        """Whether the descriptor becomes readable at the end of the process."""
+        return self._pidfd >= 0
+
+    def fileno(self) -> int:
+        """Return the pidfd, -1 where there is none."""
+        return self._pidfd
+
+    def close(self) -> None:
+        """Let go of the pidfd."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def ending(self) -> str | None:
+        """Say how the process ended ("killed by SIGKILL"), None while it runs."""
+        status = self.process.poll()
+        if status is None:
+            return None
+        if status >= 0:
+            return f"exited with status {status}"
+        import signal  # noqa: PLC0415 - an enumeration that a good run has no use for
+
+        try:
+            return f"killed by {signal.Signals(-status).name}"
+        except ValueError:  # a real-time signal
+            return f"killed by signal {-status}"
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the end, reap the process; return whether it has ended."""
+        deadline = monotonic() + timeout
+        while self.process.poll() is None:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            if self.watchable:
+                poll = select.poll()
+                poll.register(self._pidfd, select.POLLIN)
+                poll.poll(left * 1000)
+            else:
+                sleep(min(_LOOK, left))
+        return True
+
+
+def end(children: Iterable[Child]) -> None:
+    """Make processes end: SIGTERM, soon after SIGKILL.  Reaps each."""
+    running = [child for child in children if child.process.poll() is None]
+    for child in running:
+        child.process.terminate()
+    deadline = monotonic() + _GRACE
+    stubborn = [child for child in running if not child.wait(deadline - monotonic())]
+    for child in stubborn:
+        child.process.kill()
+    deadline = monotonic() + _REAP
+    for child in stubborn:
+        child.wait(deadline - monotonic())

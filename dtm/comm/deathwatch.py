@@ -1,0 +1,164 @@
+"""The death watch: who on this machine ended without saying goodbye.
+
+MPI does not tell that a peer died: messages to it just stay away, until the
+launcher kills the job without a word on the cause.  The kernel does tell: it
+closes the sockets of a dead process.  So the root holds one stream connection
+with every worker of its machine.  Its end without the farewell byte before it
+is a death, on either side.
+
+Invariants:
+
+* A connection is watched until its farewell or its end, whichever is first;
+  hence each death is reported once.
+* It stays open until ``close`` all the same: who hangs up on a peer that has
+  said farewell would look dead to it.
+* Who connects proves to belong to the run with a token that only MPI has carried.
+
+Threads: one at a time (the manager's lock).
+
+Rejected: heartbeats.  A worker inside a long C call would look dead, and an idle
+run would never be silent.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import sys
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from dtm.comm.base import LostPeer
+
+_HELLO = struct.Struct("<16sI")
+_FAREWELL = b"c"
+_CONNECT_SECONDS = 5.0
+_EXIT_CODE_FIELD = 52
+
+
+class Card(NamedTuple):
+    """What a rank tells the others: its process and, of the root, where it listens."""
+
+    process: int
+    address: bytes = b""
+    token: bytes = b""
+
+
+class Deathwatch:
+    """One end of the connections between the root and the workers of its machine."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._links: dict[int, tuple[int, socket.socket]] = {}
+        self._listener: socket.socket | None = None
+        self._events = select.epoll() if sys.platform == "linux" else None
+        self.card = Card(os.getpid())
+        if rank == 0 and self._events is not None:
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._listener.setblocking(False)
+            self._listener.bind("")
+            self._listener.listen(socket.SOMAXCONN)
+            name = self._listener.getsockname()
+            self.card = Card(os.getpid(), name, os.urandom(16))
+
+    def connect(self, cards: Sequence[Card], neighbours: Collection[int]) -> None:
+        """Call the root, if it is a neighbour.  Everyone does this before ``accept``."""
+        self._processes = [card.process for card in cards]
+        root = cards[0]
+        if self._rank == 0 or 0 not in neighbours or not root.address:
+            return
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        link.settimeout(_CONNECT_SECONDS)
+        try:
+            link.connect(root.address)
+            link.sendall(_HELLO.pack(root.token, self._rank))
+        except OSError:  # without it a death is merely noticed by the launcher alone
+            link.close()
+            return
+        self._add(0, link)
+
+    def accept(self) -> None:
+        """On the root: take the calls of those who have connected, which wait in the kernel."""
+        while self._listener is not None:
+            try:
+                link, _ = self._listener.accept()
+            except BlockingIOError:
+                self._listener.close()
+                self._listener = None
+                return
+            self._admit(link)
+
+    def _admit(self, link: socket.socket) -> None:
+        link.setblocking(False)
+        try:
+            token, rank = _HELLO.unpack(link.recv(_HELLO.size))
+        except (OSError, struct.error):
+            token, rank = b"", 0
+        if token == self.card.token and 0 < rank < len(self._processes):
+            self._add(rank, link)
+        else:
+            link.close()
+
+    def _add(self, rank: int, link: socket.socket) -> None:
+        link.setblocking(False)
+        self._links[link.fileno()] = (rank, link)
+        if self._events is not None:
+            self._events.register(link.fileno(), select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when ``check`` has work, -1 for none."""
+        return -1 if self._events is None else self._events.fileno()
+
+    def check(self) -> list[LostPeer]:
+        """Return who has died since the last call.  Does not block."""
+        if self._events is None or not self._links:
+            return []
+        lost = []
+        for descriptor, _ in self._events.poll(0):
+            rank, link = self._links[descriptor]
+            self._events.unregister(descriptor)
+            try:
+                parted = link.recv(1) == _FAREWELL
+            except OSError:
+                parted = False
+            if not parted:
+                lost.append(LostPeer(rank, _last_words(self._processes[rank])))
+        return lost
+
+    def farewell(self) -> None:
+        """Tell the others that the coming end is meant."""
+        for _, link in self._links.values():
+            try:
+                link.send(_FAREWELL)
+            except OSError:  # it is gone; there is nobody to tell
+                continue
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for _, link in self._links.values():
+            link.close()
+        self._links = {}
+        if self._listener is not None:
+            self._listener.close()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+def _last_words(process: int) -> str:
+    """Say how the process ended; the kernel knows until the launcher has collected it."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as stat:
+            after_name = stat.read().rpartition(")")[2].split()
+        status = int(after_name[_EXIT_CODE_FIELD - 3])
+    except (OSError, ValueError, IndexError):
+        status = 0
+    if number := status & 0x7F:
+        import signal
+
+        return f"process {process} was killed by {signal.Signals(number).name}"
+    if status:
+        return f"process {process} ended with status {status >> 8}"
+    return f"process {process} ended without closing"

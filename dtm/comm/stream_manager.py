@@ -1,0 +1,315 @@
+"""A manager whose peers are joined by framed streams; how they connect is the subclass's.
+
+One selector watches every stream, the listening socket, the wake-up socket and
+whatever else the subclass wants watched (``_watch``).  A stream to a peer is
+opened when the first message for it is sent, and its first message says who is
+calling.  If two peers call each other at once both streams live, and each side
+keeps to the one it first used, so that order per direction holds.
+
+Threads: ``send``, ``receive`` and ``lost`` run under the worker's lock, ``wait``
+runs without.  So ``wait`` never reads.  But what is queued has to go out even if
+nobody calls ``send`` again, so it writes, and the output halves of all streams
+and the selector's write interest belong to ``_output``, a lock held for single
+writes.  Of several threads in ``wait`` one polls (it holds ``_polling``) and the
+others queue for that lock; whoever gets it after a ``wake`` finds
+``_generation`` changed and returns.  ``wake`` itself writes one byte and takes
+no lock: a signal handler may interrupt the thread that holds it.
+
+Rejected: every thread polling for itself.  Then the first to read the wake-up
+byte takes it from the others.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector, SelectorKey
+from threading import Lock
+from time import monotonic
+from typing import Protocol
+
+from dtm.comm.base import CommunicationManager, Frame, LostPeer
+from dtm.comm.stream import FramedStream
+
+Received = list[tuple[int, list[Frame]]]
+Ready = list[tuple[SelectorKey, int]]
+
+_LONGEST_WAIT = 3600.0  # a wait may return early, and some system calls know no eternity
+_COARSE = 0.002  # epoll counts whole milliseconds: below this, select times the wait
+_SELECTABLE = 1024  # the first descriptor that select does not know
+
+
+class Source(Protocol):
+    """What can be watched: a socket, a file, a process."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class StreamManager(CommunicationManager):
+    """Frames over streams.  A subclass gives ``_connect``, and may refine ``_admit``."""
+
+    def __init__(self, rank: int, size: int, hosts: Sequence[str]) -> None:
+        self.rank = rank
+        self.size = size
+        self.hosts = hosts
+        self._leaving = False
+        self._routes: dict[int, FramedStream] = {}  # where messages to a rank go out
+        self._gone: set[int] = set()  # peers that left or are lost
+        self._losses: list[LostPeer] = []
+        self._output = Lock()
+        self._clogged: set[FramedStream] = set()  # those with output queued
+        self._polling = Lock()
+        self._generation = 0
+        self._selector = DefaultSelector()
+        self._streams: set[FramedStream] = set()
+        self._sources: set[Source] = set()  # what is watched besides
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+        self._selector.register(self._woken, EVENT_READ, None)
+
+    def __repr__(self) -> str:
+        routes = sorted(self._routes)
+        return f"<{type(self).__name__} {self.rank} of {self.size}, streams to {routes}>"
+
+    # For subclasses
+
+    @abstractmethod
+    def _connect(self, rank: int) -> socket.socket | None:
+        """Return a socket connected to a peer, None if the peer has left the run.
+
+        An ``OSError`` means that the peer is lost.
+        """
+
+    def _admit(self, connection: socket.socket) -> bool:  # noqa: ARG002 - for those who refine it
+        """Whether whoever opened this connection may talk to this worker."""
+        return True
+
+    def _explain(self, rank: int) -> str:  # noqa: ARG002 - for those who refine it
+        """Say how a peer ended whose stream broke off."""
+        return "its connection ended without a farewell"
+
+    def _listen(self, listener: socket.socket) -> None:
+        """Accept peers from this socket."""
+        listener.setblocking(False)
+        self._watch(listener, lambda _received: self._accept(listener))
+
+    def _watch(self, source: Source, act: Callable[[Received], None]) -> None:
+        """Let ``receive`` call ``act`` whenever ``source`` is readable; it is ours from now on."""
+        self._sources.add(source)
+        self._selector.register(source, EVENT_READ, act)
+
+    def _unwatch(self, source: Source) -> None:
+        self._sources.discard(source)
+        self._selector.unregister(source)
+        source.close()
+
+    def _adopt(self, stream: FramedStream) -> None:
+        """Read from this stream, and send to its peer by it if there is no other."""
+        self._streams.add(stream)
+        self._selector.register(stream, EVENT_READ, stream)
+        if stream.peer >= 0:
+            self._routes.setdefault(stream.peer, stream)
+
+    def _lose(self, rank: int, reason: str) -> None:
+        """Report a peer as lost, unless it has left or been reported already."""
+        if rank not in self._gone:
+            self._gone.add(rank)
+            self._losses.append(LostPeer(rank, reason))
+        if (stream := self._routes.get(rank)) is not None:
+            self._drop(stream)
+
+    # The interface
+
+    def send(self, rank: int, frames: Sequence[Frame]) -> None:
+        """Send one message: write what the kernel takes, queue the rest."""
+        stream = self._routes.get(rank) or self._open(rank)
+        if stream is not None:
+            with self._output:
+                if stream.send(frames):
+                    self._clog(stream)
+
+    def receive(self) -> Received:
+        """Read what has come; accept, flush and notice losses on the way."""
+        received: Received = []
+        for key, events in self._selector.select(0):
+            source = key.data
+            if isinstance(source, FramedStream):
+                if events & EVENT_WRITE:
+                    self._flush(source)
+                if events & EVENT_READ:
+                    self._read(source, received)
+            elif source is not None:
+                source(received)
+        return received
+
+    def wait(self, timeout: float) -> None:
+        """Poll, and write what is queued, until something else happens."""
+        timeout = max(0.0, min(timeout, _LONGEST_WAIT))
+        deadline = monotonic() + timeout
+        generation = self._generation
+        if not self._polling.acquire(timeout=timeout):
+            return
+        try:
+            while self._generation == generation:
+                ready = self._poll(max(0.0, deadline - monotonic()))
+                if not ready or self._heed(ready):
+                    return
+        finally:
+            self._polling.release()
+
+    def wake(self) -> None:
+        """Write the byte that ends a ``wait``."""
+        with suppress(OSError):  # full, so there are bytes enough; or closed
+            self._waker.send(b"\0")
+
+    def lost(self) -> list[LostPeer]:
+        """Hand out what ``receive`` has noticed since the last time."""
+        losses = self._losses
+        if losses:
+            self._losses = []
+        return losses
+
+    def close(self, timeout: float) -> None:
+        """Say farewell on every stream, and read on meanwhile: peers may be flushing too."""
+        deadline = monotonic() + timeout
+        self._leaving = True
+        self.receive()
+        for stream in tuple(self._streams):
+            self._say_farewell(stream)
+        while self._clogged and (left := deadline - monotonic()) > 0:
+            self._heed(self._poll(left))
+            self.receive()
+        for stream in tuple(self._streams):
+            self._drop(stream)
+        for source in (*self._sources, self._waker, self._woken):
+            source.close()
+        self._selector.close()
+
+    # Waiting
+
+    def _poll(self, timeout: float) -> Ready:
+        descriptor = self._selector.fileno()
+        if 0 < timeout < _COARSE and descriptor < _SELECTABLE:
+            select.select([descriptor], (), (), timeout)
+            timeout = 0
+        return self._selector.select(timeout)
+
+    def _heed(self, ready: Ready) -> bool:
+        """Write where that is possible; return whether there is more to do than that."""
+        more = False
+        for key, events in ready:
+            if key.data is None:
+                self._generation += 1
+                with suppress(BlockingIOError):
+                    self._woken.recv(1 << 12)
+            if events & EVENT_WRITE:
+                self._flush(key.data)
+            more = more or events & EVENT_READ != 0
+        return more
+
+    # Output
+
+    def _flush(self, stream: FramedStream) -> None:
+        with self._output:
+            if stream in self._clogged and not stream.flush():
+                self._clogged.remove(stream)
+                self._selector.modify(stream, EVENT_READ, stream)
+
+    def _clog(self, stream: FramedStream) -> None:
+        """Have the rest written when the kernel takes more.  The caller holds ``_output``."""
+        if stream not in self._clogged:
+            self._clogged.add(stream)
+            self._selector.modify(stream, EVENT_READ | EVENT_WRITE, stream)
+
+    def _say_farewell(self, stream: FramedStream) -> None:
+        with self._output:
+            if stream.leave():
+                self._clog(stream)
+
+    # Streams coming and going
+
+    def _open(self, rank: int) -> FramedStream | None:
+        if rank == self.rank or not 0 <= rank < self.size:
+            message = f"worker {self.rank} of {self.size} cannot send to {rank}"
+            raise ValueError(message)
+        if rank in self._gone:
+            return None
+        try:
+            connection = self._connect(rank)
+        except OSError as error:
+            self._lose(rank, f"it cannot be reached: {error.strerror or error}")
+            return None
+        if connection is None:
+            self._gone.add(rank)
+            return None
+        stream = FramedStream(connection, rank, greeted=True)
+        stream.send([self.rank.to_bytes(4, "little")])
+        self._adopt(stream)
+        return stream
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # no more of them, or this one has given up already
+            while True:
+                connection, _ = listener.accept()
+                if not self._admit(connection):
+                    connection.close()
+                    continue
+                stream = FramedStream(connection)
+                self._adopt(stream)
+                if self._leaving:
+                    self._say_farewell(stream)
+
+    def _read(self, stream: FramedStream, received: Received) -> None:
+        messages = stream.receive()
+        if messages and not stream.greeted:
+            self._greet(stream, messages.pop(0))
+        peer = stream.peer
+        received.extend((peer, message) for message in messages if peer >= 0)
+        if stream.ended:
+            self._part(stream)
+
+    def _exhaust(self, stream: FramedStream, received: Received) -> None:
+        """Read all that a peer wrote which writes no more."""
+        stream.dry = False
+        while not stream.dry:
+            self._read(stream, received)
+
+    def _greet(self, stream: FramedStream, greeting: list[Frame]) -> None:
+        """Learn from the first message of a stream whose it is."""
+        stream.greeted = True
+        rank = int.from_bytes(greeting[0], "little")
+        if rank >= self.size or rank == self.rank:
+            self._drop(stream)
+            return
+        stream.peer = rank
+        # Of two streams that crossed, the other may have ended already; this one is read all
+        # the same.
+        if rank not in self._gone:
+            self._routes.setdefault(rank, stream)
+
+    def _part(self, stream: FramedStream) -> None:
+        """Conclude from the end of a stream that its peer has left, or is lost."""
+        peer = stream.peer
+        self._drop(stream)
+        if stream.orderly:
+            self._gone.add(peer)
+        elif peer >= 0 and peer not in self._gone:
+            self._lose(peer, self._explain(peer))
+
+    def _drop(self, stream: FramedStream) -> None:
+        if self._routes.get(stream.peer) is stream:
+            del self._routes[stream.peer]
+        with self._output:
+            if stream in self._streams:
+                self._streams.remove(stream)
+                self._clogged.discard(stream)
+                self._selector.unregister(stream)
+                stream.close()

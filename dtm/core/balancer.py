@@ -1,0 +1,279 @@
+"""Whom to ask for work, whom to give it, and when to be silent.
+
+As a thief, a worker is in one of three modes:
+
+    WORKING --hungry--> ASKING --refused, or no answer in time--> ASKING (next victim)
+    ASKING  --no victim left to try--> WAITING
+    ASKING, WAITING --work arrives--> WORKING
+
+ASKING: one request is out, at the better of two random neighbours whose fresh
+reports say that they have work (going to the apparent best would herd all thieves
+to one victim; Mitzenmacher 2001), then at random ranks.  WAITING: every
+neighbour holds a *lifeline*, a request that stays with it until it has something
+to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
+cluster is silent.
+
+As a victim, a worker keeps ``waiting``, the lifelines tied to it.  With q
+requests to answer it keeps one share of the oldest work and gives away q.  A
+lifeline along the spread tree carries as its weight the number of idle workers
+behind it, and shares are weighted, so the first wave of a map reaches P workers
+in log4 P hops.  What is not worth sending is refused or waits.
+
+Liveness: a silent worker has a lifeline at each neighbour, and a worker with
+something worth sharing answers its lifelines whenever work is added, between
+strips, and on a timer; the graph of neighbours connects all.
+
+What can go wrong: a victim that does not answer (it is starting, or deep in C
+code): the thief goes on after ``ANSWER_SECONDS``, and a late grant is as good as
+any.  A lifeline answered after the thief found work elsewhere: it has more work
+then, and others can steal it.
+
+Threads: under the worker's lock.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from random import Random
+
+from dtm.core.deque import Deque
+from dtm.core.granularity import Granularity
+from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
+from dtm.core.neighbours import neighbours, tree_children, tree_parent
+from dtm.task import Range
+
+ANSWER_SECONDS = 5e-3
+FRESH_SECONDS = 10e-3
+RANDOM_TRIES = 2
+MOST_BUNDLED = 2048
+MOST_TRIED = 16
+
+Sends = list[tuple[int, Message]]
+
+
+class Mode(Enum):
+    """What a worker is doing about finding work."""
+
+    WORKING = "working"
+    ASKING = "asking"
+    WAITING = "waiting"
+
+
+TRANSITIONS: dict[Mode, dict[str, Mode]] = {
+    Mode.WORKING: {"hungry": Mode.ASKING},
+    Mode.ASKING: {"refused": Mode.ASKING, "nobody left": Mode.WAITING, "fed": Mode.WORKING},
+    Mode.WAITING: {"fed": Mode.WORKING},
+}
+
+
+class Balancer:
+    """One worker's side of work stealing.
+
+    Args:
+        rank, size: this worker and how many there are.
+        random: a seeded generator; the only source of chance.
+        granularity: decides what is worth sending.
+
+    Attributes:
+        waiting: lifelines tied to this worker, thief -> (serial, weight).
+        deadline: when an unanswered request is given up; infinity if none is out.
+    """
+
+    def __init__(
+        self, rank: int, size: int, random: Random, granularity: Granularity
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.mode = Mode.WORKING
+        self.waiting: dict[int, tuple[int, int]] = {}
+        self.deadline = float("inf")
+        self._random = random
+        self._granularity = granularity
+        self._neighbours = neighbours(rank, size)
+        self._parent = tree_parent(rank)
+        self._children = frozenset(tree_children(rank, size))
+        self._reports: dict[int, tuple[Load, float]] = {}
+        self._tied: dict[int, int] = {}
+        self._tried: set[int] = set()
+        self._tries = 0
+        self._serial = 0
+        self._victim: int | None = None
+
+    def _go(self, event: str) -> None:
+        self.mode = TRANSITIONS[self.mode][event]
+
+    def hear(self, source: int, load: Load, now: float) -> None:
+        """Keep the newest report of a worker."""
+        known = self._reports.get(source)
+        if known is None or known[0].sequence < load.sequence:
+            self._reports[source] = (load, now)
+            if len(self._reports) > 2 * len(self._neighbours) + 16:
+                del self._reports[next(iter(self._reports))]
+
+    # As a thief.
+
+    def hungry(self, now: float) -> Sends:
+        """This worker has nothing to run: return whom to ask, if anybody."""
+        if self.mode is Mode.WORKING:
+            if self.size == 1:
+                return []
+            self._tried.clear()
+            self._tries = 0
+            self._go("hungry")
+            return self._ask(now)
+        if self.mode is Mode.ASKING and now >= self.deadline:
+            self._go("refused")
+            return self._ask(now)
+        return []
+
+    def fed(self) -> None:
+        """This worker has work again."""
+        if self.mode is not Mode.WORKING:
+            self._go("fed")
+            self.deadline = float("inf")
+
+    def granted(self, source: int, serial: int) -> None:
+        """A grant has come: its sender holds no lifeline of ours any more, if that was it."""
+        if self._tied.get(source) == serial:
+            del self._tied[source]
+
+    def refused(self, source: int, serial: int, now: float) -> Sends:
+        """A victim had nothing, or could not send what it had: try the next one."""
+        if self._tied.get(source) == serial:
+            del self._tied[source]
+            return [(source, self._lifeline(source))] if self.mode is Mode.WAITING else []
+        if self.mode is Mode.ASKING and source == self._victim and serial == self._serial:
+            self._go("refused")
+            return self._ask(now)
+        return []
+
+    def _ask(self, now: float) -> Sends:
+        victim = self._choose(now)
+        if victim is None:
+            self._go("nobody left")
+            self.deadline = float("inf")
+            self._victim = None
+            untied = [other for other in self._neighbours if other not in self._tied]
+            return [(other, self._lifeline(other)) for other in untied]
+        self._tried.add(victim)
+        self._victim = victim
+        self._serial += 1
+        self.deadline = now + ANSWER_SECONDS
+        return [(victim, StealRequest(self._serial, 1, stays=False))]
+
+    def _choose(self, now: float) -> int | None:
+        loaded = [
+            other
+            for other in self._neighbours
+            if other not in self._tried and other not in self._tied and self._seconds(other, now)
+        ]
+        if loaded:
+            first, second = self._random.choice(loaded), self._random.choice(loaded)
+            return max(first, second, key=lambda other: self._seconds(other, now))
+        while self._tries < RANDOM_TRIES and self.size > len(self._neighbours) + 1:
+            self._tries += 1
+            other = self._random.randrange(self.size)
+            if other != self.rank and other not in self._tried and other not in self._tied:
+                return other
+        return None
+
+    def _seconds(self, other: int, now: float) -> float:
+        known = self._reports.get(other)
+        return known[0].seconds if known and now - known[1] < FRESH_SECONDS else 0.0
+
+    def _lifeline(self, other: int) -> StealRequest:
+        self._serial += 1
+        self._tied[other] = self._serial
+        return StealRequest(self._serial, self._weight(other), stays=True)
+
+    def _weight(self, other: int) -> int:
+        if other != self._parent:
+            return 1
+        return 1 + sum(self.waiting[child][1] for child in self._children & self.waiting.keys())
+
+    # As a victim.
+
+    def requested(self, source: int, request: StealRequest, work: Deque, now: float) -> Sends:
+        """Answer a thief."""
+        grants = self._split({source: (request.serial, request.weight)}, work, now)
+        if grants:
+            self.waiting.pop(source, None)
+            return grants
+        if not request.stays:
+            return [(source, Refusal(request.serial))]
+        known = self.waiting.get(source, (0, 0))[1]
+        self.waiting[source] = (request.serial, request.weight)
+        parent = self._parent
+        if (
+            source in self._children
+            and parent in self._tied
+            and self.mode is Mode.WAITING
+            and request.weight > known
+            and self._doubled(parent)
+        ):
+            return [(parent, self._lifeline(parent))]
+        return []
+
+    def _doubled(self, parent: int) -> bool:
+        """Whether the idle workers behind this one fill a whole level more of the spread tree."""
+        return len(self._children & self.waiting.keys()) == len(self._children)
+
+    def share(self, work: Deque, now: float) -> Sends:
+        """Give the workers that wait here what is worth giving."""
+        if not self.waiting:
+            return []
+        grants = self._split(self.waiting, work, now)
+        for thief, _ in grants:
+            del self.waiting[thief]
+        return grants
+
+    def _split(
+        self, thieves: dict[int, tuple[int, int]], work: Deque, now: float
+    ) -> Sends:
+        shares = 1 + sum(weight for _, weight in thieves.values())
+        grants: Sends = []
+        for thief, (serial, weight) in thieves.items():
+            parts = self._portion(work, weight, shares, now)
+            if not parts:
+                break
+            shares -= weight
+            grants.append((thief, Grant(serial, tuple(parts))))
+        return grants
+
+    def _portion(self, work: Deque, weight: int, shares: int, now: float) -> list[Range]:
+        """Take ``weight / shares`` of the oldest work that is worth sending."""
+        for oldest in work.oldest(MOST_TRIED):
+            left = oldest.left
+            if left > 1:
+                if self._granularity.worth(oldest, left, now):
+                    return [self._back(oldest, left, weight, shares)]
+                continue
+            if not self._granularity.pays(oldest, now):
+                continue
+            bundle = self._bundle(oldest, work)
+            if self._granularity.worth(oldest, len(bundle), now):
+                count = -(-len(bundle) * weight // shares)
+                return [single.take_back(1) for single in bundle[:count]]
+        return []
+
+    @staticmethod
+    def _back(oldest: Range, left: int, weight: int, shares: int) -> Range:
+        oldest.hi = oldest.lo + left
+        count = -(-left * weight // shares)
+        chunk: int = oldest.call.chunk
+        if chunk > 1:
+            count = min(left, -(-count // chunk) * chunk)
+        return oldest.take_back(count)
+
+    @staticmethod
+    def _bundle(first: Range, work: Deque) -> list[Range]:
+        """Return the single items that stand together with ``first``: same task, same function."""
+        bundle = []
+        for single in work.oldest(MOST_BUNDLED):
+            call = single.call
+            if call.profile is first.call.profile and single.left == 1 and not single.pinned:
+                if call.parent is first.call.parent:
+                    bundle.append(single)
+            elif bundle:
+                break
+        return bundle or [first]

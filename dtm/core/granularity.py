@@ -1,0 +1,128 @@
+"""How long items take, and what follows from it: strip lengths, and what is worth sending.
+
+A :class:`Profile` holds the running estimate for one function at one depth of
+the task tree.  The depth matters: in a recursion the same function takes a
+millisecond at the top and a microsecond at the leaves, and a mean over all depths
+would keep the big pieces at home.
+
+An estimate is *mature* once it rests on enough time or enough items; the first
+call of a function is always slow.  Before that, the age of a range is a lower
+bound for its next item, after some patience.
+
+A range is worth sending when what is left of it takes longer than the sending
+(``minimum`` seconds, about four round trips) and an item runs longer than
+shipping it and its result costs (``Call.cost``); a call of one item carries
+``CALL_SECONDS`` on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dtm.task import Range
+
+STRIP_SECONDS = 100e-6
+PATIENCE_SECONDS = 50e-6
+MATURE_SECONDS = 20e-6
+MATURE_ITEMS = 64
+CALL_SECONDS = 8e-6  # to send a call of one item, beyond the item itself
+MOST_PROFILES = 512
+MOST_DEPTH = 256
+
+
+class Profile:
+    """Running estimate of the seconds an item takes."""
+
+    __slots__ = ("items", "mature", "seconds", "spent")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.items = 0
+        self.spent = 0.0
+        self.mature = False
+
+    def learn(self, items: int, seconds: float) -> None:
+        """Take in that ``items`` items took ``seconds`` in all."""
+        weight = items / (self.items + items)
+        self.seconds += (seconds / items - self.seconds) * max(weight, 0.2)
+        if not self.mature:
+            self.items += items
+            self.spent += seconds
+            self.mature = self.spent >= MATURE_SECONDS or self.items >= MATURE_ITEMS
+
+    def assume(self, seconds: float) -> None:
+        """Start from an estimate that another worker has made."""
+        if not self.mature:
+            self.seconds = seconds
+            self.items = MATURE_ITEMS
+            self.mature = True
+
+
+class Granularity:
+    """Estimates by function and depth, and the decisions that rest on them.
+
+    Args:
+        minimum: seconds of work below which a range is not worth sending.
+        chunk: fewest items that run or leave together, unless a call says more.
+        appraise: returns the cost in seconds of shipping one item of a range.
+    """
+
+    def __init__(
+        self, minimum: float, chunk: int, appraise: Callable[[Range], float]
+    ) -> None:
+        self.minimum = minimum
+        self.chunk = chunk
+        self._appraise = appraise
+        self._profiles: dict[Any, Profile] = {}
+
+    def profile(self, function: object, depth: int) -> Profile:
+        """Return the profile of a function at a depth; a fresh one if it cannot be a key."""
+        key = (function, depth if depth < MOST_DEPTH else MOST_DEPTH)
+        try:
+            found = self._profiles.get(key)
+        except TypeError:
+            return Profile()
+        if found is None:
+            if len(self._profiles) >= MOST_PROFILES:
+                del self._profiles[next(iter(self._profiles))]
+            found = self._profiles[key] = Profile()
+        return found
+
+    @staticmethod
+    def strip_length(work: Range, previous: int) -> int:
+        """Return how many items to run before looking at the inbox again."""
+        chunk = work.call.chunk
+        if chunk > 1:
+            return chunk
+        profile: Profile = work.call.profile
+        if not profile.mature:
+            return previous * 2 or 1
+        length = int(STRIP_SECONDS / (profile.seconds + 1e-9)) or 1
+        return min(length, previous * 2) if previous else min(length, 64)
+
+    def seconds_an_item(self, work: Range, now: float) -> float:
+        """Return the estimate for one item of a range; 0 while nothing can be said."""
+        profile: Profile = work.call.profile
+        if profile.mature:
+            return profile.seconds
+        age = now - work.born
+        return age if age >= PATIENCE_SECONDS else 0.0
+
+    def worth(self, work: Range, items: int, now: float) -> bool:
+        """Whether ``items`` items like those of a range are enough to leave for an idle worker."""
+        each = self.seconds_an_item(work, now)
+        return each * items >= self.minimum and self.pays(work, now)
+
+    def pays(self, work: Range, now: float) -> bool:
+        """Whether an item of a range runs longer than it costs to send it away."""
+        each = self.seconds_an_item(work, now)
+        if work.pinned or each == 0.0:
+            return False
+        call = work.call
+        overhead = CALL_SECONDS if call.size == 1 else 0.0
+        if each <= overhead:
+            return False
+        if call.cost is None:
+            call.cost = self._appraise(work) + overhead
+        return each > call.cost

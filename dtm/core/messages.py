@@ -1,0 +1,135 @@
+"""Everything that workers say to each other.
+
+Each message states who sends it, when, and what the receiver owes.  A
+:class:`Load` report travels with every one of them.
+
+Work is named by :class:`dtm.task.Range`: on the sender it points to the sender's
+call, on the receiver to the receiver's.  How it becomes bytes is the matter of
+:mod:`dtm.wire`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Union
+
+from dtm.task import Range
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker says of itself with every message.
+
+    ``sequence`` orders the reports of one worker, ``seconds`` estimates its queued
+    work, ``idle`` says that it has none and runs none.
+    """
+
+    sequence: int
+    seconds: float
+    idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StealRequest:
+    """Thief to victim, when idle.  The victim owes a Grant or, unless it ``stays``, a Refusal.
+
+    A request that stays is a *lifeline*: the victim keeps it and answers when it has
+    something to share.  ``weight`` counts the idle workers behind the thief.
+    """
+
+    serial: int
+    weight: int
+    stays: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Victim to thief: work, in answer to request ``serial``.  The thief owes its results."""
+
+    serial: int
+    parts: tuple[Range, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Victim to thief: nothing worth sending.  Nothing is owed."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Results of consecutive items of one call: ``(key, lo)`` and the values, or a failure.
+
+    With ``failure`` the values are those before the failing item.
+    """
+
+    key: int
+    lo: int
+    values: list[Any]
+    failure: BaseException | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Helper to owner: finished segments, possibly of several calls.  Nothing is owed."""
+
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Helper to owner: these items could not be read here.  The owner runs them itself."""
+
+    key: int
+    lo: int
+    hi: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Owner to all, along the tree rooted at the owner: items from ``limit`` on are not needed."""
+
+    owner: int
+    key: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Worker to root: whole lines that tasks have printed to ``stdout`` or ``stderr``."""
+
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Root to all, down the spread tree: the run is over.  A worker owes a Stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Worker to its parent in the spread tree, when its children have stopped.
+
+    ``counters`` are those of its whole subtree, by rank.
+    """
+
+    counters: dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Worker to root: an error of dtm itself, or a lost peer; the root ends the run."""
+
+    reason: str
+
+
+Message = Union[
+    StealRequest, Grant, Refusal, Results, Returned, Cancel, Output, Stop, Stopped, Broken
+]
+MESSAGES: tuple[type, ...] = (
+    StealRequest, Grant, Refusal, Results, Returned, Cancel, Output, Stop, Stopped, Broken,
+)  # fmt: skip

@@ -1,0 +1,355 @@
+"""One worker's scheduling as a function: something happens, effects come out.
+
+``Scheduler`` composes the deque, the ledger, the granularity and the balancer.
+Whoever drives it (a :class:`dtm.worker.Worker`, or a simulation) tells it what
+has happened and the time, and carries out the effects that it returns.  Same
+events, same effects: it reads no clock, owns no thread and rolls no dice but
+those of the generator passed in.
+
+Events: work submitted (``submit``), nothing left to run (``hungry``), a message
+(``handle``), time gone by (``share``), a strip done (``Call.account`` by whoever ran
+it, then ``completed``).  The frequent ones are methods rather than objects handed
+to one function: a nested call costs a few microseconds in all, and an event
+object would be a tenth of that.
+
+Effects: :class:`Send`, :class:`Resume`, :class:`WakeAt`, :class:`Print`, :class:`End`.
+
+Threads: under the worker's lock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from random import Random
+from typing import Union
+
+from dtm.core.balancer import Balancer, Mode
+from dtm.core.deque import Deque
+from dtm.core.granularity import PATIENCE_SECONDS, Granularity
+from dtm.core.ledger import Ledger
+from dtm.core.messages import (
+    Broken,
+    Cancel,
+    Grant,
+    Load,
+    Message,
+    Output,
+    Refusal,
+    Results,
+    Returned,
+    Stop,
+    Stopped,
+    StealRequest,
+)
+from dtm.core.neighbours import BASE, tree_children, tree_parent
+from dtm.task import Call, Range
+
+TICK_SECONDS = 1e-3
+MOST_CANCELLED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a rank."""
+
+    to: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A call is complete: tell those who wait for it."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Call ``share`` at this time even if a task runs."""
+
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """(Root) write what a task has printed."""
+
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The run is over for this worker; ``reason`` says why if it was not the normal end."""
+
+    reason: str | None
+
+
+Effect = Union[Send, Resume, WakeAt, Print, End]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a worker has done, for the summary at the end of a run."""
+
+    items: int = 0
+    seconds: float = 0.0
+    steals_asked: int = 0
+    steals_won: int = 0
+    lifelines: int = 0
+    grants: int = 0
+    items_given: int = 0
+    refusals: int = 0
+    messages: int = 0
+    bytes: int = 0
+    parked: int = 0
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the counters by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class Scheduler:
+    """The scheduling of one worker.
+
+    Args:
+        rank, size: this worker, and how many there are.
+        random: a seeded generator for the choice of victims.
+        minimum: seconds of work below which nothing is sent.
+        chunk: fewest items that run or leave together.
+        appraise: returns the seconds that shipping one item of a range costs.
+        balancer: makes the balancer, with the arguments of :class:`Balancer`.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        random: Random,
+        minimum: float,
+        chunk: int,
+        appraise: Callable[[Range], float],
+        balancer: Callable[[int, int, Random, Granularity], Balancer] = Balancer,
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.deque = Deque()
+        self.ledger = Ledger()
+        self.granularity = Granularity(minimum, chunk, appraise)
+        self.balancer = balancer(rank, size, random, self.granularity)
+        self.counters = Counters()
+        self.stopping = False
+        self._sequence = 0
+        self._timer = 0.0
+        self._pause = PATIENCE_SECONDS
+        self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._children = tree_children(rank, size)
+        self._unstopped = len(self._children)
+        self._reports: dict[int, dict[str, float]] = {}
+        self._handlers: dict[type, Callable[..., list[Effect]]] = {
+            StealRequest: self._on_steal_request,
+            Grant: self._on_grant,
+            Refusal: self._on_refusal,
+            Results: self._on_results,
+            Returned: self._on_returned,
+            Cancel: self._on_cancel,
+            Output: self._on_output,
+            Stop: self._on_stop,
+            Stopped: self._on_stopped,
+            Broken: self._on_broken,
+        }
+
+    # Work of this worker.
+
+    def submit(self, call: Call, now: float) -> list[Effect]:
+        """Make the range of a new call ready."""
+        work = call.range = Range(call, 0, call.size, now)
+        self.deque.push(work)
+        if self.size == 1:
+            return []
+        if self.balancer.mode is not Mode.WORKING:
+            self.balancer.fed()
+        return self.share(now) if self.balancer.waiting else []
+
+    def completed(self, call: Call) -> list[Effect]:
+        """A call has become complete here."""
+        if call.key:
+            self.ledger.close(call)
+            if call.failure is not None:
+                return [*self._cancel(call), Resume(call)]
+        return [Resume(call)]
+
+    def abandon(self, call: Call) -> list[Effect]:
+        """Nobody wants the rest of a call."""
+        call.abandon()
+        if not call.key:
+            return []
+        self.ledger.close(call)
+        return self._cancel(call)
+
+    def _cancel(self, call: Call) -> list[Effect]:
+        return self._forward(Cancel(self.rank, call.key, call.limit))
+
+    def put_back(self, work: Range, culprit: int | None) -> None:
+        """Take back work that cannot be sent: ``culprit`` stays here, or all if it is None."""
+        if culprit is None:
+            work.pinned = True
+            self.deque.push(work)
+            return
+        call, born = work.call, work.born
+        pieces = (
+            Range(call, work.lo, culprit, born),
+            Range(call, culprit, culprit + 1, born, pinned=True),
+            Range(call, culprit + 1, work.hi, born),
+        )
+        for piece in reversed(pieces):
+            if piece.left:
+                self.deque.push(piece)
+
+    # Balancing.
+
+    def hungry(self, now: float) -> list[Effect]:
+        """There is nothing to run here."""
+        return [self._send(to, message) for to, message in self.balancer.hungry(now)]
+
+    def share(self, now: float) -> list[Effect]:
+        """Answer the workers that wait here, or see to it that this is tried again soon."""
+        if now < self._timer or not self.balancer.waiting:
+            return []
+        effects: list[Effect] = [
+            self._send(to, message) for to, message in self.balancer.share(self.deque, now)
+        ]
+        self._pause = PATIENCE_SECONDS if effects else min(2 * self._pause, TICK_SECONDS)
+        if self.balancer.waiting and self.deque.newest() is not None:
+            self._timer = now + self._pause
+            effects.append(WakeAt(self._timer))
+        return effects
+
+    def load(self, now: float) -> Load:
+        """Return this worker's report."""
+        seconds = 0.0
+        for work in self.deque.oldest(4):
+            seconds += work.left * (self.granularity.seconds_an_item(work, now) or 1e-6)
+        self._sequence += 1
+        idle = self.balancer.mode is not Mode.WORKING
+        return Load(self._sequence, seconds, idle)
+
+    def _send(self, to: int, message: Message) -> Send:
+        counters = self.counters
+        if isinstance(message, Grant):
+            counters.grants += 1
+            for part in message.parts:
+                counters.items_given += part.left
+                if part.call.owner == self.rank:
+                    self.ledger.register(part.call)
+        elif isinstance(message, StealRequest):
+            counters.steals_asked += 1
+            counters.lifelines += message.stays
+        elif isinstance(message, Refusal):
+            counters.refusals += 1
+        return Send(to, message)
+
+    # Messages.
+
+    def handle(self, source: int, load: Load, message: Message, now: float) -> list[Effect]:
+        """Take in a message."""
+        self.balancer.hear(source, load, now)
+        return self._handlers[type(message)](source, message, now)
+
+    def _on_steal_request(self, source: int, message: StealRequest, now: float) -> list[Effect]:
+        if self.stopping:
+            return []
+        answers = self.balancer.requested(source, message, self.deque, now)
+        effects: list[Effect] = [self._send(to, answer) for to, answer in answers]
+        return effects + self.share(now)
+
+    def _on_grant(self, source: int, message: Grant, now: float) -> list[Effect]:
+        self.balancer.granted(source, message.serial)
+        self.counters.steals_won += 1
+        self.balancer.fed()
+        for part in reversed(message.parts):
+            call = part.call
+            if call.owner == self.rank:
+                own = self.ledger.find(call.key)
+                if own is None:
+                    continue
+                part.call = own
+            else:
+                call.limit = min(call.limit, self._cancelled.get((call.owner, call.key), call.limit))
+            part.born = now
+            self.deque.push(part)
+        return self.share(now) if self.balancer.waiting else []
+
+    def _on_refusal(self, source: int, message: Refusal, now: float) -> list[Effect]:
+        sends = self.balancer.refused(source, message.serial, now)
+        return [self._send(to, answer) for to, answer in sends]
+
+    def _on_results(self, source: int, message: Results, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for segment in message.segments:
+            call = self.ledger.settle(segment)
+            if call is not None:
+                effects += self.completed(call)
+        return effects
+
+    def _on_returned(self, source: int, message: Returned, now: float) -> list[Effect]:
+        call = self.ledger.find(message.key)
+        if call is None:
+            return []
+        self.deque.push(Range(call, message.lo, message.hi, now, pinned=True))
+        self.balancer.fed()
+        return [Print("stderr", f"dtm: {message.reason}\n")]
+
+    def _on_cancel(self, source: int, message: Cancel, now: float) -> list[Effect]:
+        name = (message.owner, message.key)
+        self._cancelled[name] = message.limit
+        if len(self._cancelled) > MOST_CANCELLED:
+            self._cancelled.popitem(last=False)
+        for work in self.deque:
+            call = work.call
+            if call.key == message.key and call.owner == message.owner:
+                call.limit = min(call.limit, message.limit)
+        return self._forward(message)
+
+    def _forward(self, message: Cancel) -> list[Effect]:
+        """Pass a cancellation on along the 4-ary tree whose root is the owner."""
+        place = (self.rank - message.owner) % self.size
+        places = range(BASE * place + 1, min(BASE * place + 1 + BASE, self.size))
+        return [Send((child + message.owner) % self.size, message) for child in places]
+
+    def _on_output(self, source: int, message: Output, now: float) -> list[Effect]:
+        return [Print(message.stream, message.text)]
+
+    def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
+        return [End(message.reason)]
+
+    # The end of the run: Stop goes down the spread tree, Stopped comes up.
+
+    def stop(self) -> list[Effect]:
+        """(Root) end the run."""
+        return self._on_stop(self.rank, Stop(), 0.0)
+
+    def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
+        self.stopping = True
+        effects: list[Effect] = [Send(child, message) for child in self._children]
+        return effects + self._stopped()
+
+    def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
+        self._reports.update(message.counters)
+        self._unstopped -= 1
+        return self._stopped()
+
+    def _stopped(self) -> list[Effect]:
+        if self._unstopped:
+            return []
+        parent = tree_parent(self.rank)
+        if parent is None:
+            return [End(None)]
+        report = {**self._reports, self.rank: self.counters.as_dict()}
+        return [Send(parent, Stopped(report)), End(None)]
+
+    def summary(self) -> dict[int, dict[str, float]]:
+        """(Root, at the end) return the counters of all workers, by rank."""
+        return {self.rank: self.counters.as_dict(), **self._reports}

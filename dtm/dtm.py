@@ -1,0 +1,413 @@
+"""What users call.  Each function makes a call, submits it and waits, no more.
+
+The names are those of DEAP's dtm; what is new follows PEP 8.  Keyword arguments
+of ``map``, ``apply`` and ``repeat`` all go to the user's function, so the options of
+one call have a door of their own: ``dtm.options(chunksize=10).map(f, xs)``.
+
+Every function may be called from ``main``, from any task at any depth and from
+threads of the user's.  Outside of a run it works serially.
+
+Rejected: making items when asked for (``map`` returning an iterator): ``map`` of the
+original returned a list, and programs index it.  ``imap`` is lazy.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dtm import runtime
+from dtm.future import AsyncResult
+from dtm.lazy import MOST_ITEMS, Window
+from dtm.options import unknown
+from dtm.task import Call, Same
+
+if TYPE_CHECKING:
+    import random as _random
+
+    from dtm.runner import Context, Runner
+
+Function = Callable[..., Any]
+
+__all__ = [
+    "AsyncResult", "apply", "apply_async", "filter", "getWorkerId", "imap", "imap_unordered",
+    "map", "map_async", "options", "random", "repeat", "rng", "setOptions", "start", "testAll",
+    "testAllAsync", "testAny", "waitAll", "waitAny", "waitForAll",
+]  # fmt: skip
+
+
+class Door:
+    """The functions of dtm with the options of one call; made by :func:`options`."""
+
+    __slots__ = ("_callback", "_chunksize", "_error_callback", "_window")
+
+    def __init__(
+        self,
+        chunksize: int | None = None,
+        window: int | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> None:
+        for name, value in (("chunksize", chunksize), ("window", window)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        for name, function in (("callback", callback), ("error_callback", error_callback)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be callable, not {function!r}")
+        self._chunksize = chunksize
+        self._window = window
+        self._callback = callback
+        self._error_callback = error_callback
+
+    def _call(
+        self,
+        kind: str,
+        function: Function,
+        items: Sequence[Any],
+        kwargs: dict[str, Any],
+        *,
+        star: bool,
+        streaming: bool = False,
+    ) -> tuple[Runner, Call, Context]:
+        """Make a call of the calling task and submit it."""
+        if not callable(function):
+            raise TypeError(f"dtm.{kind} needs a function, not {function!r}")
+        runner = runtime.running().runner
+        context = runner.context()
+        scheduler = runner.scheduler
+        granularity = scheduler.granularity
+        profile = granularity.profile(function, context.depth)
+        if kwargs:
+            function = partial(function, **kwargs)
+        path = context.path
+        if path is not None:
+            context.calls += 1
+            path = (*path, context.calls)
+        call = Call(
+            function, items, len(items), scheduler.rank, profile, kind, star, context.depth, path,
+            self._chunksize or granularity.chunk, streaming, context,
+        )  # fmt: skip
+        if call.size:
+            runner.submit(call)
+        return runner, call, context
+
+    def _finish(self, runner: Runner, call: Call) -> list[Any]:
+        try:
+            runner.wait(call)
+        except BaseException:
+            runner.abandon(call)
+            raise
+        if call.failure is not None:
+            raise call.failure[1]
+        return call.values() if call.size else []
+
+    def _later(
+        self, made: tuple[Runner, Call, Context], *, single: bool
+    ) -> AsyncResult:
+        runner, call, context = made
+        result = AsyncResult(runner, call, context, single)
+        if context.pending is None:
+            context.pending = {}
+        context.pending[call] = result
+        if self._callback is not None or self._error_callback is not None:
+            result.on_end(self._callback, self._error_callback)
+        return result
+
+    def map(self, function: Function, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
+        """Return the results of ``function`` on the items; see :func:`dtm.map`."""
+        items, star = _items("map", iterables)
+        runner, call, _ = self._call("map", function, items, kwargs, star=star)
+        return self._finish(runner, call)
+
+    def map_async(
+        self, function: Function, *iterables: Iterable[Any], **kwargs: Any
+    ) -> AsyncResult:
+        """Begin a map; see :func:`dtm.map_async`."""
+        items, star = _items("map_async", iterables)
+        made = self._call("map_async", function, items, kwargs, star=star)
+        return self._later(made, single=False)
+
+    def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """Call ``function`` as a task; see :func:`dtm.apply`."""
+        runner, call, _ = self._call("apply", function, (args,), kwargs, star=True)
+        return self._finish(runner, call)[0]
+
+    def apply_async(self, function: Function, *args: Any, **kwargs: Any) -> AsyncResult:
+        """Begin an apply; see :func:`dtm.apply_async`."""
+        made = self._call("apply_async", function, (args,), kwargs, star=True)
+        return self._later(made, single=True)
+
+    def repeat(self, function: Function, n: int, *args: Any, **kwargs: Any) -> list[Any]:
+        """Call ``function`` ``n`` times; see :func:`dtm.repeat`."""
+        from operator import index
+
+        times = index(n)
+        if times < 0:
+            raise ValueError(f"dtm.repeat cannot call a function {times} times")
+        runner, call, _ = self._call("repeat", function, Same(args, times), kwargs, star=True)
+        return self._finish(runner, call)
+
+    def filter(self, function: Function | None, iterable: Iterable[Any]) -> list[Any]:
+        """Return the items for which ``function`` is true; see :func:`dtm.filter`."""
+        items, _ = _items("filter", (iterable,))
+        if function is None:
+            return [item for item in items if item]
+        runner, call, _ = self._call("filter", function, items, {}, star=False)
+        verdicts = self._finish(runner, call)
+        return [item for item, verdict in zip(items, verdicts, strict=True) if verdict]
+
+    def imap(self, function: Function, *iterables: Iterable[Any]) -> Iterator[Any]:
+        """Iterate over the results in order; see :func:`dtm.imap`."""
+        return self._lazy("imap", function, iterables, None).in_order()
+
+    def imap_unordered(
+        self, function: Function, *iterables: Any, chunksize: int = 1
+    ) -> Iterator[Any]:
+        """Iterate over the results as they come; see :func:`dtm.imap_unordered`."""
+        if len(iterables) > 1 and isinstance(iterables[-1], int):
+            *rest, chunksize = iterables
+            iterables = tuple(rest)
+        if not isinstance(chunksize, int) or chunksize < 1:
+            raise ValueError(f"chunksize must be a whole number of at least 1, not {chunksize!r}")
+        window = chunksize if chunksize > 1 else None
+        return self._lazy("imap_unordered", function, iterables, window).as_completed()
+
+    def _lazy(
+        self, kind: str, function: Function, iterables: tuple[Any, ...], window: int | None
+    ) -> Window:
+        if not iterables:
+            raise TypeError(f"dtm.{kind} needs at least one iterable")
+        star = len(iterables) > 1
+        source = builtins.zip(*iterables) if star else iterables[0]
+        runner = runtime.running().runner
+        batches = 2 * runner.scheduler.size + 2
+        most = window or self._window
+        if most is not None:
+            batches = max(batches, most)
+        largest = MOST_ITEMS if most is None else max(1, most // (2 * runner.scheduler.size))
+
+        def submit(items: list[Any]) -> Call:
+            return self._call(kind, function, items, {}, star=star, streaming=True)[1]
+
+        return Window(runner, submit, source, batches, most, largest)
+
+
+_plain = Door()
+
+
+def _items(kind: str, iterables: tuple[Iterable[Any], ...]) -> tuple[Sequence[Any], bool]:
+    """Return the items as a sequence that nobody else changes, and whether they are tuples."""
+    if len(iterables) != 1:
+        if not iterables:
+            raise TypeError(f"dtm.{kind} needs at least one iterable")
+        return list(builtins.zip(*iterables)), True
+    iterable = iterables[0]
+    if type(iterable) in (range, tuple, Same):
+        return iterable, False  # type: ignore[return-value]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(iterable) is numpy.ndarray and iterable.ndim == 1:
+        return iterable.copy(), False
+    return list(iter(iterable)), False
+
+
+def start(main: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run ``main(*args, **kwargs)`` with all the workers, and return what it returns.
+
+    The root runs ``main``; on every other worker ``start`` does not return: its process
+    ends, with status 0, when the run does (unless ``setOptions(workersReturn=True)``,
+    which makes it return None).  Calls of dtm that are still under way when ``main``
+    returns are dropped.
+
+    Raises:
+        RunStateError: called twice, or not from the main thread.
+        WorkerLostError: a worker died.
+        OptionError: the options make no sense.
+        CommunicationError: the workers could not be joined.
+        Anything that ``main`` raises.
+    """
+    return runtime.start(main, args, kwargs)
+
+
+def setOptions(**given: Any) -> None:  # noqa: N802 - the name of the original
+    """Set options of the run that ``start`` will begin; see :class:`dtm.options.Options`.
+
+    Raises:
+        OptionError: an option is unknown or has an impossible value.
+        RunStateError: the run has begun.
+    """
+    run = runtime.current
+    if run is not None and not run.implicit:
+        from dtm.errors import RunStateError
+
+        raise RunStateError("dtm.setOptions must be called before dtm.start")
+    runtime.options.update(given)
+
+
+def getWorkerId() -> int:  # noqa: N802 - the name of the original
+    """Return the rank of this worker: 0 on the root, and outside of a run."""
+    run = runtime.current
+    return 0 if run is None else run.comm.rank
+
+
+def options(**given: Any) -> Door:
+    """Return an object with dtm's functions that carry the given options.
+
+    Args:
+        chunksize: items that run, and travel, at least so many together.
+        window: (``imap`` and ``imap_unordered``) how many items may be under way.
+        callback: (asynchronous calls) called with the result, in some thread of dtm.
+        error_callback: (asynchronous calls) called with the exception instead.
+
+    Raises:
+        OptionError: an option is unknown.
+    """
+    known = ("chunksize", "window", "callback", "error_callback")
+    for name in given:
+        if name not in known:
+            raise unknown(name, known, "option of a call")
+    return Door(**given)
+
+
+def map(function: Function, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
+    """Return ``[function(item, ...) ...]`` in order, computed by all the workers.
+
+    Args:
+        function: called with one item of each iterable.
+        iterables: as many as wanted; the shortest decides.
+        kwargs: all handed to the function.
+
+    Raises:
+        What the function raised for the smallest index that failed.  Its ``__cause__`` is
+        the traceback of the worker, its notes say where it happened.
+    """
+    return _plain.map(function, *iterables, **kwargs)
+
+
+def map_async(function: Function, *iterables: Iterable[Any], **kwargs: Any) -> AsyncResult:
+    """Begin a :func:`map` and return at once; ``get()`` of the result is the list."""
+    return _plain.map_async(function, *iterables, **kwargs)
+
+
+def apply(function: Function, *args: Any, **kwargs: Any) -> Any:
+    """Return ``function(*args, **kwargs)``, run as a task, perhaps by another worker."""
+    return _plain.apply(function, *args, **kwargs)
+
+
+def apply_async(function: Function, *args: Any, **kwargs: Any) -> AsyncResult:
+    """Begin an :func:`apply` and return at once; ``get()`` of the result is the value."""
+    return _plain.apply_async(function, *args, **kwargs)
+
+
+def repeat(function: Function, n: int, *args: Any, **kwargs: Any) -> list[Any]:
+    """Return the results of calling ``function(*args, **kwargs)`` ``n`` times."""
+    return _plain.repeat(function, n, *args, **kwargs)
+
+
+def filter(function: Function | None, iterable: Iterable[Any]) -> list[Any]:
+    """Return the items for which ``function`` is true, in order; None asks the items themselves."""
+    return _plain.filter(function, iterable)
+
+
+def imap(function: Function, *iterables: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over the results in order, pulling items only a bounded way ahead.
+
+    Works over endless iterables in constant memory.  What an item, or the iterable
+    itself, raises ends the iteration; tasks that are out are dropped then, and when
+    the iterator is closed.
+    """
+    return _plain.imap(function, *iterables)
+
+
+def imap_unordered(function: Function, *iterables: Any, chunksize: int = 1) -> Iterator[Any]:
+    """Iterate over the results in order of completion; otherwise as :func:`imap`.
+
+    Args:
+        chunksize: how many items may be under way (the meaning that it had in DEAP's dtm,
+            where it could be given as the last positional argument, as it can here);
+            1 leaves it to dtm.
+    """
+    return _plain.imap_unordered(function, *iterables, chunksize=chunksize)
+
+
+def _pending(results: Sequence[AsyncResult] | None) -> list[AsyncResult]:
+    if results is not None:
+        return list(results)
+    return list((runtime.running().runner.context().pending or {}).values())
+
+
+def waitAll(reqList: Sequence[AsyncResult] | None = None) -> None:  # noqa: N802, N803
+    """Wait until the given asynchronous calls have ended; without a list, all of this task."""
+    for result in _pending(reqList):
+        result.wait()
+
+
+def waitAny(reqList: Sequence[AsyncResult] | None = None) -> AsyncResult | None:  # noqa: N802, N803
+    """Wait until one of the given asynchronous calls has ended, and return it.
+
+    Without a list: one of the calls of this task whose end nobody has waited for.
+    None if there is nothing to wait for.
+    """
+    results = _pending(reqList)
+    if not results:
+        return None
+    runtime.running().runner.wait_any([result.call for result in results])
+    return _ended(results)
+
+
+def _ended(results: list[AsyncResult]) -> AsyncResult | None:
+    for result in results:
+        if not result.call.missing:
+            result.wait()
+            return result
+    return None
+
+
+def testAll(reqList: Sequence[AsyncResult] | None = None) -> bool:  # noqa: N802, N803
+    """Return whether the given asynchronous calls (all of this task) have ended; does not wait."""
+    return all([result.ready() for result in _pending(reqList)])
+
+
+def testAny(reqList: Sequence[AsyncResult] | None = None) -> AsyncResult | None:  # noqa: N802, N803
+    """Return one of the given asynchronous calls (of this task) that has ended, or None."""
+    results = _pending(reqList)
+    for result in results:
+        if result.ready():
+            break
+    return _ended(results)
+
+
+waitForAll = waitAll  # noqa: N816 - the older name
+testAllAsync = testAll  # noqa: N816 - the older name
+
+
+def random() -> _random.Random:
+    """Return a generator of Python's ``random`` with the stream of the item that runs.
+
+    In a run with ``setOptions(seed=...)`` its numbers depend on the seed and on where the
+    item stands in the tree of tasks, and on nothing else; without a seed it is a fresh one.
+    """
+    runner = runtime.running().runner
+    path = runner.context().path
+    if runner.streams is None or path is None:
+        from random import Random
+
+        return Random()  # noqa: S311 - for simulations, not for secrets
+    return runner.streams.generator(path)
+
+
+def rng() -> Any:
+    """Return a ``numpy.random.Generator`` with the stream of the item that runs; as :func:`random`.
+
+    Raises:
+        ImportError: NumPy is not installed.
+    """
+    runner = runtime.running().runner
+    path = runner.context().path
+    if runner.streams is None or path is None:
+        from numpy.random import default_rng
+
+        return default_rng()
+    return runner.streams.numpy_generator(path)

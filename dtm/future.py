@@ -1,0 +1,138 @@
+"""AsyncResult: what a caller of ``map_async`` and ``apply_async`` holds.
+
+It may be used from any thread of the worker that made it.  It cannot leave that
+worker: the results come home to where the call was made.
+
+Rejected: a subclass of ``concurrent.futures.Future``.  Its condition variable and
+its states cost several times the call itself, and its ``result`` would block the
+worker; an executor on top of this is the place for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, NoReturn, Protocol
+
+from dtm.errors import ResultNotReadyError
+from dtm.task import Call
+
+
+class Waits(Protocol):
+    """What a result needs of the runner."""
+
+    callbacks: Any
+
+    def wait(self, call: Call, deadline: float | None = None) -> bool:
+        """Wait until a call is complete."""
+
+    def wait_any(self, calls: Sequence[Call], deadline: float | None = None) -> bool:
+        """Wait until one of the calls is complete."""
+
+    def step(self, call: Call) -> None:
+        """Make a little progress."""
+
+
+class Task(Protocol):
+    """What a result needs of the task that made its call."""
+
+    pending: Any
+
+
+class AsyncResult:
+    """The result of a call under way.
+
+    Raises, from ``get``: what the function raised, at the smallest index that
+    failed; ``TimeoutError``.
+    """
+
+    __slots__ = ("_call", "_runner", "_single", "_task")
+
+    def __init__(self, runner: Waits, call: Call, task: Task, single: bool) -> None:  # noqa: FBT001
+        self._runner = runner
+        self._call = call
+        self._task = task
+        self._single = single
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the result and return it, or raise what the function raised.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes.  A task that waits
+                may run its own tasks meanwhile, and a running task is not interrupted.
+
+        Raises:
+            TimeoutError: the time is up; the call goes on.
+        """
+        call = self._call
+        self.wait(timeout)
+        if call.missing:
+            raise TimeoutError(f"{call.name} has not ended within {timeout} seconds")
+        if call.failure is not None:
+            raise call.failure[1]
+        values = call.values()
+        return values[0] if self._single else values
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the call has ended, or for ``timeout`` seconds."""
+        call = self._call
+        if call.missing:
+            deadline = None if timeout is None else perf_counter() + timeout
+            self._runner.wait(call, deadline)
+        if not call.missing and self._task.pending is not None:
+            self._task.pending.pop(call, None)
+
+    def ready(self) -> bool:
+        """Whether the call has ended.
+
+        Each call makes a little progress, so polling in a loop comes to an end: it
+        reads messages, and runs one item of this call if that stands ready here.
+        """
+        if self._call.missing:
+            self._runner.step(self._call)
+        return not self._call.missing
+
+    def successful(self) -> bool:
+        """Whether the call has ended without an exception.
+
+        Raises:
+            ResultNotReadyError: it has not ended.  (A ``ValueError`` and an
+                ``AssertionError`` at once, as old and new pools raise.)
+        """
+        if self._call.missing:
+            raise ResultNotReadyError(f"{self._call.name} has not ended; ask ready() first")
+        return self._call.failure is None
+
+    @property
+    def call(self) -> Call:
+        """The call that this is the result of."""
+        return self._call
+
+    def on_end(
+        self,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        """Have a function called with the result, or with the exception, once it is there."""
+        call = self._call
+
+        def tell() -> None:
+            if call.failure is not None:
+                if error_callback is not None:
+                    error_callback(call.failure[1])
+            elif callback is not None:
+                callback(self.get())
+
+        if call.missing:
+            listener = lambda: self._runner.callbacks.append(tell)  # noqa: E731
+            call.listeners = [*(call.listeners or ()), listener]
+        else:
+            tell()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an AsyncResult cannot leave the worker that made it; send its get()")
+
+    def __repr__(self) -> str:
+        call = self._call
+        state = f"{call.missing} of {call.size} to come" if call.missing else "ended"
+        return f"<AsyncResult {call.name}: {state}>"

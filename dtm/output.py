@@ -1,0 +1,123 @@
+"""What tasks print: whole lines, on the root's terminal.
+
+While a run lasts, ``sys.stdout`` and ``sys.stderr`` of each worker are
+:class:`Lines`, which gathers what each thread writes and passes on whole lines:
+the root writes them to its own streams, one writer at a time, the others send
+them to the root.  What C code or a child process writes goes where it always
+went.
+
+Threads: any; a lock orders the writers.
+
+Rejected: a pipe for each worker that the root reads.  It catches C code as well,
+but works only where the root has started the workers, so not under MPI.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
+
+Emit = Callable[[str, str], None]
+
+
+class _Partial(threading.local):
+    text = ""
+
+
+class Lines(io.TextIOBase):
+    """A text stream that passes on whole lines.
+
+    Args:
+        name: ``"stdout"`` or ``"stderr"``.
+        inner: the stream it stands for; asked for everything but writing.
+        emit: takes the name and the text of whole lines.
+        eager: whether ``flush`` passes on a line that has not ended.
+    """
+
+    def __init__(self, name: str, inner: TextIO, emit: Emit, *, eager: bool) -> None:
+        super().__init__()
+        self._name = name
+        self._inner = inner
+        self._emit = emit
+        self._eager = eager
+        self._partial = _Partial()
+
+    def write(self, text: str) -> int:
+        """Take text; pass on the lines that are whole."""
+        whole = self._partial.text + text
+        cut = whole.rfind("\n") + 1
+        self._partial.text = whole[cut:]
+        if cut:
+            self._emit(self._name, whole[:cut])
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on the line under way, if this stream is eager."""
+        if self._eager:
+            self.finish()
+            self._inner.flush()
+
+    def finish(self) -> None:
+        """Pass on the line under way."""
+        text, self._partial.text = self._partial.text, ""
+        if text:
+            self._emit(self._name, text)
+
+    def writable(self) -> bool:
+        """Text can be written."""
+        return True
+
+    def isatty(self) -> bool:
+        """Say what the stream behind says."""
+        return self._inner.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream behind."""
+        return self._inner.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream behind."""
+        return self._inner.encoding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Output:
+    """The standard streams of this process, redirected while a run lasts.
+
+    Args:
+        emit: takes whole lines; None writes them to the streams that were there.
+    """
+
+    def __init__(self, emit: Emit | None = None) -> None:
+        self._lock = threading.Lock()
+        self._streams: dict[str, TextIO] = {"stdout": sys.stdout, "stderr": sys.stderr}
+        eager = emit is None
+        self._lines = {
+            name: Lines(name, stream, emit or self.write, eager=eager)
+            for name, stream in self._streams.items()
+            if stream is not None
+        }
+        for name, lines in self._lines.items():
+            self._streams[name].flush()
+            setattr(sys, name, lines)
+
+    def write(self, name: str, text: str) -> None:
+        """Write whole lines to the stream that was there."""
+        stream = self._streams[name]
+        if stream is not None:
+            with self._lock:
+                stream.write(text)
+
+    def restore(self) -> None:
+        """Put the streams back."""
+        for name, lines in self._lines.items():
+            lines.finish()
+            if getattr(sys, name) is lines:
+                setattr(sys, name, self._streams[name])
+            self._streams[name].flush()

@@ -1,0 +1,263 @@
+"""Calls and ranges: the units of work.
+
+A :class:`Call` is one ``map``, ``apply`` or ``repeat``: a function, its items and,
+on the worker that made it (its *owner*), what has come back.  A :class:`Range` is
+a run of consecutive items of one call that nobody has started yet: the unit that
+stands in a deque and that thieves split.  ``map`` over a million items makes one
+call and one range, not a million tasks.
+
+A worker that was given a part of somebody else's call holds a `Call` of its own
+for it, with the same ``(owner, key)`` and only the items of that part; the
+results leave for the owner in whole segments.
+
+Invariants:
+
+* ``range.lo <= range.hi``; ``lo`` grows as strips are claimed, ``hi`` shrinks as
+  thieves take the back; a range with ``lo == hi`` is exhausted and belongs to nobody.
+* ``call.missing`` counts the items below ``call.limit`` whose results are not in.
+  ``limit`` is the size of the call until an item fails; then it is the smallest
+  failing index, for what lies above need not run.
+* A segment is counted once; a second delivery of the same items is refused.
+
+Threads: all of it is touched under the worker's lock, except that the values of
+a segment under construction belong to the thread that runs the strip.
+
+Rejected: one object an item (the original's `TaskContainer`): creating it costs
+more than a small item's work.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import repeat, starmap
+from typing import Any
+
+Function = Callable[..., Any]
+
+
+_NONE: dict[int, list[Any]] = {}  # of a call of one item, which never has but the whole
+_NO_STARTS: list[int] = []
+
+
+class Same(Sequence[Any]):
+    """``size`` times the same item, in constant memory."""
+
+    __slots__ = ("item", "size")
+
+    def __init__(self, item: object, size: int) -> None:
+        self.item = item
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Same(self.item, len(range(*index.indices(self.size))))
+        range(self.size)[index]
+        return self.item
+
+    def __iter__(self) -> Iterator[Any]:
+        return repeat(self.item, self.size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Same, (self.item, self.size)
+
+
+class Call:
+    """One call of ``map`` and its kin, as its owner or a helper of the owner sees it.
+
+    Attributes:
+        function: what runs on each item, keyword arguments bound.
+        items: a sequence that can be sliced; ``items[0]`` has index ``base``.
+        star: whether an item is a tuple of positional arguments.
+        owner: rank of the worker that made the call.
+        key: number of the call at its owner; 0 until a part of it leaves.
+        kind: the function of dtm that made it: "map", "apply" ...
+        profile: what is known of the duration of its items.
+        depth: how many tasks enclose it.
+        path: where it stands in the tree of tasks; None unless the run is seeded.
+        chunk: fewest items that run or leave together.
+        streaming: whether results should leave as soon as they are there.
+        limit: items from here on need not run.
+        cost: estimated seconds of processor time to ship one item and its result; None if unknown.
+        range: (owner) the range made with the call, what is left of it.
+        parent: (owner) the context of the task that made the call.
+        segments: (owner) first index -> values, of the segments that are finished.
+        starts: (owner) the first indices of the segments, sorted.
+        whole: (owner) all the values in order, once they are together.
+        sample: values of a segment under way, to judge what results cost to send.
+        missing: (owner) items whose results are not in yet.
+        failure: (owner) smallest failing index and its exception.
+        listeners: (owner) called once, without arguments, when the call is complete.
+    """
+
+    __slots__ = (
+        "base", "chunk", "cost", "depth", "failure", "function", "items", "key", "kind",
+        "limit", "listeners", "missing", "owner", "parent", "path", "profile", "range",
+        "sample", "segments", "size", "star", "starts", "streaming", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        function: Function,
+        items: Sequence[Any],
+        size: int,
+        owner: int,
+        profile: Any,
+        kind: str,
+        star: bool = False,  # noqa: FBT001, FBT002 - by position: made for every nested call
+        depth: int = 0,
+        path: tuple[int, ...] | None = None,
+        chunk: int = 1,
+        streaming: bool = False,  # noqa: FBT001, FBT002
+        parent: Any = None,
+        base: int = 0,
+        key: int = 0,
+    ) -> None:
+        self.function = function
+        self.items = items
+        self.size = size
+        self.owner = owner
+        self.profile = profile
+        self.kind = kind
+        self.star = star
+        self.base = base
+        self.key = key
+        self.depth = depth
+        self.path = path
+        self.chunk = chunk
+        self.streaming = streaming
+        self.parent = parent
+        self.limit = base + size
+        self.cost: float | None = None
+        self.range: Range | None = None
+        self.segments: dict[int, list[Any]] = _NONE if size == 1 else {}
+        self.starts: list[int] = _NO_STARTS if size == 1 else []
+        self.whole: list[Any] | None = None
+        self.sample: list[Any] | None = None
+        self.missing = size
+        self.failure: tuple[int, BaseException] | None = None
+        self.listeners: list[Callable[[], None]] | None = None
+
+    def strip(self, lo: int, hi: int) -> Iterator[Any]:
+        """Return the lazy evaluation of the items ``lo`` to ``hi - 1``."""
+        items = self.items[lo - self.base : hi - self.base]
+        return starmap(self.function, items) if self.star else map(self.function, items)
+
+    def account(self, lo: int, values: list[Any]) -> bool:
+        """Count a segment that is finished; whether the call is now complete."""
+        count = len(values)
+        if count == self.size:
+            self.whole = values
+            self.missing = 0
+            return True
+        insort(self.starts, lo)
+        self.segments[lo] = values
+        stop = min(lo + count, self.limit)
+        if stop > lo:
+            self.missing -= stop - lo
+            return self.missing == 0
+        return False
+
+    def deliver(self, lo: int, values: list[Any]) -> bool | None:
+        """Accept a segment that another worker has run; None if any of it is in already."""
+        if self.whole is not None:
+            return None
+        after = bisect_left(self.starts, lo + len(values))
+        if after:
+            before = self.starts[after - 1]
+            if before + len(self.segments[before]) > lo:
+                return None
+        return self.account(lo, values)
+
+    def fail(self, index: int, exception: BaseException) -> bool:
+        """Note that an item failed; whether the call is now complete."""
+        if self.failure is not None and self.failure[0] <= index:
+            return False
+        self.failure = (index, exception)
+        self.limit = min(self.limit, index)
+        was = self.missing
+        inside = sum(
+            max(0, min(lo + len(values), self.limit) - lo) for lo, values in self.segments.items()
+        )
+        self.missing = self.limit - inside
+        return was > 0 and self.missing == 0
+
+    def abandon(self) -> None:
+        """Let nothing more of this call run or be waited for."""
+        self.limit = self.base
+        self.missing = 0
+
+    @property
+    def name(self) -> str:
+        """How messages to people name it, e.g. ``map(op)``."""
+        function: Any = self.function
+        while isinstance(function, partial):
+            function = function.func
+        return f"{self.kind}({getattr(function, '__qualname__', None) or type(function).__name__})"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every result that is needed is in."""
+        return self.missing == 0
+
+    def values(self) -> list[Any]:
+        """Return all results in the order of the items."""
+        if self.whole is None:
+            self.whole = []
+            for lo in self.starts:
+                self.whole += self.segments.pop(lo)
+        return self.whole
+
+    def __repr__(self) -> str:
+        return f"<Call {self.owner}:{self.key} {self.name} missing={self.missing}/{self.size}>"
+
+
+class Range:
+    """Consecutive items of a call, ``lo`` to ``hi - 1``, that nobody has started.
+
+    ``born`` is the time at which it came to this worker.  A ``pinned`` range
+    never leaves: it could not be sent.
+    """
+
+    __slots__ = ("born", "call", "hi", "lo", "pinned")
+
+    def __init__(
+        self, call: Call, lo: int, hi: int, born: float = 0.0, *, pinned: bool = False
+    ) -> None:
+        self.call = call
+        self.lo = lo
+        self.hi = hi
+        self.born = born
+        self.pinned = pinned
+
+    def claim(self, count: int) -> tuple[int, int]:
+        """Take up to ``count`` items from the front; ``(lo, lo)`` if nothing is left."""
+        lo = self.lo
+        hi = lo + count
+        if hi > self.hi:
+            hi = self.hi
+        if hi > self.call.limit:
+            hi = self.call.limit
+        if hi <= lo:
+            self.lo = self.hi
+            return lo, lo
+        self.lo = hi
+        return lo, hi
+
+    def take_back(self, count: int) -> Range:
+        """Split off the last ``count`` items as a range of their own."""
+        part = Range(self.call, self.hi - count, self.hi, self.born)
+        self.hi -= count
+        return part
+
+    @property
+    def left(self) -> int:
+        """How many items are still to be started."""
+        return max(0, min(self.hi, self.call.limit) - self.lo)
+
+    def __repr__(self) -> str:
+        return f"<Range [{self.lo}, {self.hi}) of {self.call!r}>"

@@ -1,0 +1,180 @@
+"""Messages to frames and back: where calls and results become bytes.
+
+The first frame of a message is a pickled tuple: the number of the message's
+class, the sender's load report and the fields.  What belongs to users (functions,
+items, results, exceptions) follows in frames of its own, so that a broken object
+of one call cannot spoil another call, and large buffers are not copied.
+
+A part that comes home to the owner of its call carries no items: the owner has
+kept them.
+
+What cannot be written raises :class:`Unsendable`; what cannot be read becomes a
+:class:`dtm.core.messages.Returned` or a failed item: nothing is lost either way.
+
+Threads: under the worker's lock, for the tables of functions are shared.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any
+
+from dtm.comm.base import Frame
+from dtm.core.granularity import Profile
+from dtm.core.messages import MESSAGES, Grant, Load, Message, Results, Returned, Segment
+from dtm.errors import SerializationError
+from dtm.failures import pack_failure, unpack_failure
+from dtm.functions import FunctionReceiver, FunctionSender
+from dtm.serialization import culprit, dumps, loads
+from dtm.task import Call, Range, Same
+
+_KINDS = {cls: number for number, cls in enumerate(MESSAGES)}
+_FIELDS: dict[type, Callable[[Any], Any]] = {
+    cls: attrgetter(*cls.__dataclass_fields__) if cls.__dataclass_fields__ else lambda _: ()
+    for cls in MESSAGES  # type: ignore[attr-defined]
+}
+_GRANT, _RESULTS = _KINDS[Grant], _KINDS[Results]
+Replies = list[tuple[int, Message]]
+
+
+class Unsendable(Exception):  # noqa: N818 - a signal between two modules, not an error of the user's
+    """A range cannot be sent: the item to blame, None if it is the function, and why."""
+
+    def __init__(self, index: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+        self.reason = reason
+
+
+class Wire:
+    """Encodes and decodes the messages of one worker.
+
+    Args:
+        where: how the items that fail here name the place, e.g. ``worker 3 (node7)``.
+        profile: finds the profile of a function at a depth.
+    """
+
+    def __init__(self, rank: int, where: str, profile: Callable[[Any, int], Profile]) -> None:
+        self._rank = rank
+        self._where = where
+        self._profile = profile
+        self._sender = FunctionSender()
+        self._receiver = FunctionReceiver(self._sender)
+
+    def encode(self, to: int, load: Load, message: Message) -> list[Frame]:
+        """Return the frames of a message."""
+        cls = type(message)
+        frames: list[Frame] = [b""]
+        fields: Any
+        if isinstance(message, Grant):
+            fields = (message.serial, [self._part(to, part, frames) for part in message.parts])
+        elif isinstance(message, Results):
+            fields = [self._segment(segment, frames) for segment in message.segments]
+        else:
+            fields = _FIELDS[cls](message)
+            if len(cls.__dataclass_fields__) == 1:
+                fields = (fields,)
+        head = (_KINDS[cls], load.sequence, load.seconds, load.idle, fields)
+        frames[0] = pickle.dumps(head, 5)
+        return frames
+
+    def decode(self, source: int, frames: Sequence[Frame]) -> tuple[Load, Message, Replies]:
+        """Return a message, and the messages owed because some of it cannot be read."""
+        kind, sequence, seconds, idle, fields = pickle.loads(frames[0])  # noqa: S301
+        load = Load(sequence, seconds, idle)
+        rest = iter(frames[1:])
+        if kind == _GRANT:
+            replies: Replies = []
+            parts = [self._read_part(source, part, rest, replies) for part in fields[1]]
+            whole = tuple(part for part in parts if part is not None)
+            return load, Grant(fields[0], whole), replies
+        if kind == _RESULTS:
+            return load, Results(tuple(self._read_segment(each, rest) for each in fields)), []
+        return load, MESSAGES[kind](*fields), []
+
+    # Work.
+
+    def _part(self, to: int, part: Range, frames: list[Frame]) -> tuple[Any, ...]:
+        call = part.call
+        profile: Profile = call.profile
+        estimate = profile.seconds if profile.mature else 0.0
+        if call.owner == to:
+            return call.owner, call.key, part.lo, part.hi, estimate
+        items = call.items[part.lo - call.base : part.hi - call.base]
+        try:
+            key, payload = self._sender.pack(to, call.function, (call.owner, call.key))
+        except Exception as error:
+            raise Unsendable(None, f"the function of {call.name}: {error}") from error
+        try:
+            packed = dumps(items)
+        except Exception as error:
+            sequence = [items.item] if isinstance(items, Same) else items
+            found = culprit(sequence, part.lo)
+            index, why = found if found else (part.lo, str(error))
+            raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
+        frames += packed
+        return (
+            call.owner, call.key, part.lo, part.hi, estimate, call.kind, call.star, call.depth,
+            call.path, call.chunk, call.streaming, key, payload, len(packed),
+        )  # fmt: skip
+
+    def _read_part(
+        self, source: int, fields: tuple[Any, ...], rest: Iterator[Frame], replies: Replies
+    ) -> Range | None:
+        owner, key, lo, hi, estimate = fields[:5]
+        if owner == self._rank:
+            return Range(Call(len, (), 0, owner, None, "", key=key), lo, hi)
+        kind, star, depth, path, chunk, streaming, name, payload, count = fields[5:]
+        packed = [next(rest) for _ in range(count)]
+        what = "the function"
+        try:
+            function = self._receiver.unpack(source, name, payload, (owner, key))
+            what = f"items {lo} to {hi - 1}"
+            items = loads(packed)
+        except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
+            reason = f"{what} of a {kind} cannot be read on {self._where}, so the caller runs it: "
+            replies.append((owner, Returned(key, lo, hi, reason + repr(error))))
+            return None
+        profile = self._profile(function, depth)
+        if estimate:
+            profile.assume(estimate)
+        call = Call(
+            function, items, hi - lo, owner, profile, kind, star, depth, path, chunk, streaming,
+            base=lo, key=key,
+        )  # fmt: skip
+        return Range(call, lo, hi)
+
+    # Results.
+
+    def _segment(self, segment: Segment, frames: list[Frame]) -> tuple[Any, ...]:
+        values, failure = segment.values, segment.failure
+        try:
+            packed = dumps(values)
+        except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
+            index, why = culprit(values, segment.lo) or (segment.lo, str(error))
+            failure = SerializationError(
+                f"the result of item {index} of {segment.name} cannot be sent by {self._where}: {why}"
+            )
+            values = values[: index - segment.lo]
+            packed = dumps(values)
+        frames += packed
+        if failure is not None:
+            index = None if segment.name.startswith("apply") else segment.lo + len(values)
+            frames.append(pack_failure(failure, index, f"{segment.name}, on {self._where}"))
+        return segment.key, segment.lo, len(values), len(packed), failure is not None, segment.name
+
+    def _read_segment(self, fields: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
+        key, lo, count, packed_count, failed, name = fields
+        packed = [next(rest) for _ in range(packed_count)]
+        failure = unpack_failure(next(rest)) if failed else None
+        try:
+            values = loads(packed)
+        except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
+            values = []
+            failure = SerializationError(
+                f"the results of items {lo} to {lo + count - 1} of {name} cannot be read: {error!r}"
+            )
+            failure.__cause__ = error
+        return Segment(key, lo, values, failure, name)

@@ -1,0 +1,378 @@
+"""A worker: where the core meets the world.
+
+Events go in (a message, work, time), the scheduler says what follows, and the
+worker carries it out: sends, resumes, prints, ends.  It owns the lock under
+which all of this happens, and the *load-balancer thread*, which answers thieves
+while a long task runs.
+
+The load-balancer thread sleeps in ``comm.wait``.  When a message comes it looks
+whether the thread that runs tasks has read the inbox within the last
+``POLITE_SECONDS``; that one polls between strips while tasks are short, and two
+threads that fight for the interpreter cost more than the messages.  Only when it
+has not does this thread read the inbox itself.
+
+What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
+``main``, wherever that stands; the others are told to end, or see the root go.
+The root dies: its workers end at once, without a word.  An error inside dtm
+(a broken invariant): the root is told and ends the run.
+
+Threads: ``perform``, ``service`` and what they call hold ``lock``; ``rest``,
+``nudge`` and ``balance`` do not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from random import Random
+from time import perf_counter, sleep
+from typing import Any
+
+from dtm.comm.base import CommunicationManager, LostPeer
+from dtm.core.balancer import Balancer
+from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Results, Segment, Stopped
+from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
+from dtm.errors import WorkerLostError
+from dtm.failures import annotate
+from dtm.output import Output as Streamed
+from dtm.runner import Runner
+from dtm.shipping import shipping_cost
+from dtm.streams import Streams
+from dtm.task import Call, Range, Same
+from dtm.trace import Trace
+from dtm.wire import Unsendable, Wire
+
+FOUR_ROUND_TRIPS = 200e-6
+POLITE_SECONDS = 300e-6
+TICK_SECONDS = 0.05
+RESULTS_SECONDS = 300e-6
+MOST_SEGMENTS = 256
+OUTPUT_SECONDS = 5e-3
+
+
+class Worker:
+    """One worker of a run.
+
+    Args:
+        comm: joins it to the others.
+        minimum: seconds of work worth sending; 0 for about four round trips.
+        chunk: fewest items that run or leave together.
+        seed: makes the random numbers of items repeatable; None does not.
+        balancer: makes the balancer.
+        on_end: called, without the lock, when the run is over or broken for this worker.
+
+    Attributes:
+        ended: whether the run is over for this worker.
+    """
+
+    def __init__(
+        self,
+        comm: CommunicationManager,
+        *,
+        minimum: float = 0.0,
+        chunk: int = 1,
+        seed: int | None = None,
+        balancer: Callable[..., Balancer] = Balancer,
+        on_end: Callable[[BaseException | None], None] = lambda _: None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.comm = comm
+        self.lock = threading.RLock()
+        self.ended = False
+        self.trace = trace or Trace()
+        self.output: Streamed | None = None
+        rank, size = comm.rank, comm.size
+        self.where = f"worker {rank} ({comm.hosts[rank]})"
+        self.scheduler = Scheduler(
+            rank,
+            size,
+            Random(rank),  # noqa: S311 - chooses victims
+            minimum or FOUR_ROUND_TRIPS,
+            chunk,
+            appraise,
+            balancer,
+        )
+        self.runner = Runner(self.scheduler, self, None if seed is None else Streams(seed))
+        self._wire = Wire(rank, self.where, self.scheduler.granularity.profile)
+        self._on_end = on_end
+        self._outbox: dict[int, list[Segment]] = {}
+        self._outbox_since = 0.0
+        self._pinned: set[int] = set()
+        self._timer = float("inf")
+        self._inside = 0
+        self._busy = threading.Event()
+        self._lines: list[Output] = []
+        self._lines_sent = 0.0
+        self._finish: list[tuple[BaseException | None]] = []
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Redirect the standard streams and start the load-balancer thread."""
+        if self.comm.size == 1:
+            return
+        self.output = Streamed(None if self.comm.rank == 0 else self.say)
+        self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
+        self._busy.set()
+        self._thread.start()
+
+    # Effects.
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects.  Called with the lock held."""
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(effect.to, effect.message)
+            elif isinstance(effect, Resume):
+                self._resume(effect.call)
+            elif isinstance(effect, WakeAt):
+                if effect.when < self._timer:
+                    self._timer = effect.when
+                    self.comm.wake()
+            elif isinstance(effect, Print):
+                self._print(effect)
+            elif isinstance(effect, End):
+                reason = effect.reason
+                self._finish.append((WorkerLostError(reason) if reason else None,))
+
+    def _send(self, to: int, message: Message) -> None:
+        if isinstance(message, Grant):
+            sendable = self._sendable(to, message)
+            if sendable is None:
+                message = Refusal(message.serial)
+            else:
+                self._dispatch(to, *sendable)
+                return
+        elif isinstance(message, Stopped):
+            self._flush_lines()
+            self.flush()
+        load = self.scheduler.load(perf_counter())
+        self._dispatch(to, message, self._wire.encode(to, load, message))
+
+    def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
+        counters = self.scheduler.counters
+        counters.messages += 1
+        counters.bytes += sum(map(len, frames))
+        if self.trace.recorder is not None:
+            self.trace.record("send", to=to, message=type(message).__name__)
+        self.comm.send(to, frames)
+
+    def _sendable(self, to: int, grant: Grant) -> tuple[Grant, Sequence[Any]] | None:
+        """Encode a grant; parts that cannot be sent go back to the deque."""
+        parts = list(grant.parts)
+        load = self.scheduler.load(perf_counter())
+        try:
+            return grant, self._wire.encode(to, load, grant)
+        except Unsendable:
+            pass
+        kept = []
+        for part in parts:
+            try:
+                self._wire.encode(to, load, Grant(grant.serial, (part,)))
+                kept.append(part)
+            except Unsendable as problem:
+                self._keep(part, problem)
+        if not kept:
+            return None
+        grant = Grant(grant.serial, tuple(kept))
+        return grant, self._wire.encode(to, load, grant)
+
+    def _keep(self, part: Range, problem: Unsendable) -> None:
+        self.scheduler.put_back(part, problem.index)
+        if id(part.call) not in self._pinned:
+            self._pinned.add(id(part.call))
+            text = f"dtm: cannot be sent, so it runs where it was called: {problem.reason}\n"
+            sys.stderr.write(text)
+
+    def _resume(self, call: Call) -> None:
+        listeners, call.listeners = call.listeners, None
+        for listener in listeners or ():
+            listener()
+
+    def _print(self, effect: Print) -> None:
+        if self.output is not None and self.comm.rank == 0:
+            self.output.write(effect.stream, effect.text)
+        else:
+            getattr(sys, effect.stream).write(effect.text)
+
+    # Messages in.
+
+    def service(self) -> None:
+        """Read what has come and answer it; share work; send what has gathered."""
+        now = perf_counter()
+        with self.lock:
+            if self.ended:
+                return
+            for source, frames in self.comm.receive():
+                load, message, replies = self._wire.decode(source, frames)
+                for to, reply in replies:
+                    self._send(to, reply)
+                self.perform(self.scheduler.handle(source, load, message, now))
+            if now >= self._timer:
+                self._timer = float("inf")
+            if self.scheduler.balancer.waiting:
+                self.perform(self.scheduler.share(now))
+            if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
+                self.flush()
+            if self._lines and now - self._lines_sent > OUTPUT_SECONDS:
+                self._flush_lines()
+            for peer in self.comm.lost():
+                self._mourn(peer)
+            finish, self._finish = self._finish, []
+        for (reason,) in finish:
+            self._on_end(reason)
+        self.runner.call_back()
+
+    def _mourn(self, peer: LostPeer) -> None:
+        if self.scheduler.stopping:
+            return
+        host = self.comm.hosts[peer.rank]
+        if peer.rank == 0:
+            os._exit(1)
+        text = f"worker {peer.rank} on {host} was lost: {peer.reason}"
+        if self.comm.rank == 0:
+            self._finish.append((WorkerLostError(text),))
+
+    def broken(self, error: BaseException) -> None:
+        """An error inside dtm: tell the root, which ends the run."""
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        reason = f"internal error on {self.where}:\n{text}"
+        with self.lock:
+            if self.comm.rank == 0:
+                self._finish.append((error,))
+            else:
+                self._send(0, Broken(reason))
+
+    # Results and lines out.
+
+    def ship(self, owner: int, segment: Segment) -> None:
+        """Send results soon: with others, or before this worker does anything long."""
+        with self.lock:
+            if not self._outbox:
+                self._outbox_since = perf_counter()
+            gathered = self._outbox.setdefault(owner, [])
+            gathered.append(segment)
+            if len(gathered) >= MOST_SEGMENTS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send all results now."""
+        if not self._outbox:
+            return
+        with self.lock:
+            outbox, self._outbox = self._outbox, {}
+            for owner, segments in outbox.items():
+                self._send(owner, Results(tuple(segments)))
+
+    def say(self, stream: str, text: str) -> None:
+        """Send lines that a task has printed to the root."""
+        with self.lock:
+            self._lines.append(Output(stream, text))
+            if perf_counter() - self._lines_sent > OUTPUT_SECONDS:
+                self._flush_lines()
+
+    def _flush_lines(self) -> None:
+        lines, self._lines = self._lines, []
+        self._lines_sent = perf_counter()
+        while lines:
+            stream = lines[0].stream
+            count = next((i for i, line in enumerate(lines) if line.stream != stream), len(lines))
+            text = "".join(line.text for line in lines[:count])
+            self._send(0, Output(stream, text))
+            del lines[:count]
+
+    # Threads.
+
+    def rest(self, timeout: float) -> None:
+        """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
+        self._busy.clear()
+        self._inside += 1
+        try:
+            deadline = self.scheduler.balancer.deadline - perf_counter()
+            self.comm.wait(max(0.0, min(timeout, deadline)))
+        finally:
+            self._inside -= 1
+            self._busy.set()
+
+    def nudge(self) -> None:
+        """End a rest."""
+        self.comm.wake()
+
+    def balance(self) -> None:
+        """Answer thieves while a task runs: the load-balancer thread."""
+        try:
+            while not self.ended:
+                if not self._busy.wait(TICK_SECONDS):
+                    continue
+                self._balance()
+        except BaseException as error:  # noqa: BLE001 - the top of a thread: tell the root
+            self.broken(error)
+
+    def _balance(self) -> None:
+        timeout = min(TICK_SECONDS, max(0.0, self._timer - perf_counter()))
+        self._inside += 1
+        try:
+            self.comm.wait(timeout)
+        finally:
+            self._inside -= 1
+        if not self._busy.is_set() or self.ended:
+            return
+        if perf_counter() - self.runner.polled < POLITE_SECONDS:
+            sleep(2 * POLITE_SECONDS)
+            if perf_counter() - self.runner.polled < POLITE_SECONDS:
+                return
+        self.service()
+
+    def located(self, call: Call, index: int, exception: BaseException) -> None:
+        """Note on an exception where it happened."""
+        item = "" if call.kind.startswith("apply") else f"item {index} of "
+        annotate(exception, f"in {item}{call.name}, on {self.where}")
+
+    # The end.
+
+    def stop(self, timeout: float) -> bool:
+        """(Root) end the run; whether every worker has said that it stopped, in time."""
+        with self.lock:
+            self.flush()
+            self.perform(self.scheduler.stop())
+        deadline = perf_counter() + timeout
+        while not self._finish_reached():
+            left = deadline - perf_counter()
+            if left <= 0.0:
+                return False
+            self.comm.wait(min(left, TICK_SECONDS))
+            with self.lock:
+                for source, frames in self.comm.receive():
+                    load, message, _ = self._wire.decode(source, frames)
+                    self.perform(self.scheduler.handle(source, load, message, perf_counter()))
+        return True
+
+    def _finish_reached(self) -> bool:
+        return bool(self._finish)
+
+    def leave(self, timeout: float) -> None:
+        """Let go of the other workers.  Nothing of dtm runs in this process afterwards."""
+        self.ended = True
+        self.runner.end()
+        self._busy.set()
+        deadline = perf_counter() + 1.0
+        while self._inside and perf_counter() < deadline:
+            self.comm.wake()
+            sleep(1e-3)
+        if self.output is not None:
+            self.output.restore()
+        with self.lock:
+            self.comm.close(timeout)
+
+
+def appraise(work: Range) -> float:
+    """Return the seconds of processor time that shipping one item and its result costs."""
+    call = work.call
+    middle = (work.lo + work.hi) // 2 - call.base
+    items = call.items[middle : middle + 16]
+    if isinstance(items, Same):
+        items = [items.item]
+    return shipping_cost(items, (call.sample or [])[-16:])
