@@ -248,8 +248,11 @@ def reports_a_loss(
     _meet(manager, inbox)
     victim = manager.size - 1
     if manager.rank == victim:
+        for peer in _peers(manager):
+            inbox.take(peer)
         vanish(manager)
         return
+    manager.send(victim, [b"nothing that you sent is on its way still"])
     deadline = time.monotonic() + _PATIENCE
     while not inbox.losses and time.monotonic() < deadline:
         manager.wait(1.0)

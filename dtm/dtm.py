@@ -70,9 +70,13 @@ class Door:
         kwargs: dict[str, Any],
         *,
         star: bool,
-        streaming: bool = False,
+        batch: tuple[int, int] | None = None,
     ) -> tuple[Runner, Call, Context]:
-        """Make a call of the calling task and submit it."""
+        """Make a call of the calling task and submit it.
+
+        ``batch`` says of a batch of a lazy map the number of that map in its task and the
+        index of the first item.
+        """
         if not callable(function):
             raise TypeError(f"dtm.{kind} needs a function, not {function!r}")
         runner = runtime.running().runner
@@ -84,11 +88,11 @@ class Door:
             function = partial(function, **kwargs)
         path = context.path
         if path is not None:
-            context.calls += 1
-            path = (*path, context.calls)
+            path = (*path, _next_number(context) if batch is None else batch[0])
         call = Call(
             function, items, len(items), scheduler.rank, profile, kind, star, context.depth, path,
-            self._chunksize or granularity.chunk, streaming, context,
+            self._chunksize or granularity.chunk, batch is not None, context,
+            0 if batch is None else batch[1],
         )  # fmt: skip
         if call.size:
             runner.submit(call)
@@ -189,13 +193,21 @@ class Door:
             batches = max(batches, most)
         largest = MOST_ITEMS if most is None else max(1, most // (2 * runner.scheduler.size))
 
-        def submit(items: list[Any]) -> Call:
-            return self._call(kind, function, items, {}, star=star, streaming=True)[1]
+        number = _next_number(runner.context())
+
+        def submit(items: list[Any], first: int) -> Call:
+            return self._call(kind, function, items, {}, star=star, batch=(number, first))[1]
 
         return Window(runner, submit, source, batches, most, largest)
 
 
 _plain = Door()
+
+
+def _next_number(context: Context) -> int:
+    """Number the calls of a task, which names their items' random streams."""
+    context.calls += 1
+    return context.calls
 
 
 def _items(kind: str, iterables: tuple[Iterable[Any], ...]) -> tuple[Sequence[Any], bool]:

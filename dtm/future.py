@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
-from dtm.errors import ResultNotReadyError
+from dtm.errors import ResultNotReadyError, RunStateError
 from dtm.task import Call
 
 
@@ -22,6 +22,7 @@ class Waits(Protocol):
     """What a result needs of the runner."""
 
     callbacks: Any
+    ended: bool
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete."""
@@ -63,6 +64,7 @@ class AsyncResult:
 
         Raises:
             TimeoutError: the time is up; the call goes on.
+            RunStateError: the run is over, and the call had not ended.
         """
         call = self._call
         self.wait(timeout)
@@ -77,6 +79,8 @@ class AsyncResult:
         """Wait until the call has ended, or for ``timeout`` seconds."""
         call = self._call
         if call.missing:
+            if self._runner.ended:
+                raise RunStateError(f"the run is over, and {call.name} had not ended")
             deadline = None if timeout is None else perf_counter() + timeout
             self._runner.wait(call, deadline)
         if not call.missing and self._task.pending is not None:
@@ -88,7 +92,7 @@ class AsyncResult:
         Each call makes a little progress, so polling in a loop comes to an end: it
         reads messages, and runs one item of this call if that stands ready here.
         """
-        if self._call.missing:
+        if self._call.missing and not self._runner.ended:
             self._runner.step(self._call)
         return not self._call.missing
 

@@ -23,7 +23,7 @@ from dtm.task import Call
 BATCH_SECONDS = 1e-3
 MOST_ITEMS = 8192
 
-Submit = Callable[[list[Any]], Call]
+Submit = Callable[[list[Any], int], Call]
 
 
 class Runs(Protocol):
@@ -44,7 +44,7 @@ class Window:
 
     Args:
         runner: waits for calls.
-        submit: makes a call of some items.
+        submit: makes a call of some items, given also the index of the first.
         items: pulled from as batches are taken.
         batches: how many to keep in flight.
         most: how many items may be in flight; None for no other bound.
@@ -68,6 +68,7 @@ class Window:
         self._largest = largest
         self._flying: deque[Call] = deque()
         self._length = 1
+        self._pulled = 0
 
     def _fill(self) -> None:
         while len(self._flying) < self._batches:
@@ -78,7 +79,8 @@ class Window:
             batch = list(islice(self._items, length)) if length > 0 else []
             if not batch:
                 return
-            call = self._submit(batch)
+            call = self._submit(batch, self._pulled)
+            self._pulled += len(batch)
             self._flying.append(call)
             self._grow(call.profile)
 

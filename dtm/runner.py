@@ -96,6 +96,9 @@ class World(Protocol):
     def flush(self) -> None:
         """Send all results now."""
 
+    def broken(self, error: BaseException) -> None:
+        """End the run for an error of dtm itself."""
+
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""
 
@@ -178,7 +181,11 @@ class Runner:
 
     def _spare(self, baton: Baton) -> None:
         self._thread.baton = baton
-        self.serve()
+        try:
+            self.serve()
+        except BaseException as error:  # noqa: BLE001 - the top of a thread: tell the root
+            if not self.ended:
+                self.world.broken(error)
 
     def serve(self) -> None:
         """Run whatever is ready, or look for it, until the run is over."""
@@ -192,6 +199,7 @@ class Runner:
                 work = self.scheduler.deque.newest()
             thread.context = None
             if work is not None:
+                self.scheduler.balancer.running = True
                 self.run(work)
             else:
                 self._starve(IDLE_SECONDS)
@@ -401,11 +409,13 @@ class Runner:
                 return False
             work = self._own(calls, context)
             if work is not None and thread.nested < MOST_NESTED:
+                self.scheduler.balancer.running = True
                 self.run(work, FOREVER if deadline is None else deadline)
             elif work is None and baton.holds and self._nothing_ready():
                 self._starve(self._patience(deadline))
             else:
                 self._park(calls, deadline, baton)
+        self.scheduler.balancer.running = True
         return True
 
     def _nothing_ready(self) -> bool:
@@ -433,7 +443,7 @@ class Runner:
     def abandon(self, call: Call) -> None:
         """Drop what is left of a call."""
         with self._lock:
-            if not call.complete:
+            if not (call.complete or self.ended):
                 self.world.perform(self.scheduler.abandon(call))
 
     def step(self, call: Call) -> None:
@@ -450,7 +460,9 @@ class Runner:
         """There is nothing to run here: ask for work and rest until something comes."""
         world = self.world
         world.flush()
+        balancer = self.scheduler.balancer
         with self._lock:
+            balancer.running = False
             world.perform(self.scheduler.hungry(perf_counter()))
             self.resting = True
         try:

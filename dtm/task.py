@@ -183,7 +183,7 @@ class Call:
         inside = sum(
             max(0, min(lo + len(values), self.limit) - lo) for lo, values in self.segments.items()
         )
-        self.missing = self.limit - inside
+        self.missing = self.limit - self.base - inside
         return was > 0 and self.missing == 0
 
     def abandon(self) -> None:

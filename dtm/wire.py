@@ -69,7 +69,13 @@ class Wire:
         frames: list[Frame] = [b""]
         fields: Any
         if isinstance(message, Grant):
-            fields = (message.serial, [self._part(to, part, frames) for part in message.parts])
+            held = self._sender.held_by(to)
+            try:
+                parts = [self._part(to, part, frames) for part in message.parts]
+            except Unsendable:
+                self._sender.restore(to, held)
+                raise
+            fields = (message.serial, parts)
         elif isinstance(message, Results):
             fields = [self._segment(segment, frames) for segment in message.segments]
         else:
@@ -79,6 +85,17 @@ class Wire:
         head = (_KINDS[cls], load.sequence, load.seconds, load.idle, fields)
         frames[0] = pickle.dumps(head, 5)
         return frames
+
+    def unsendable(self, to: int, part: Range) -> Unsendable | None:
+        """Say why a part cannot be sent, None if it can."""
+        held = self._sender.held_by(to)
+        try:
+            self._part(to, part, [])
+        except Unsendable as problem:
+            return problem
+        finally:
+            self._sender.restore(to, held)
+        return None
 
     def decode(self, source: int, frames: Sequence[Frame]) -> tuple[Load, Message, Replies]:
         """Return a message, and the messages owed because some of it cannot be read."""
@@ -104,16 +121,16 @@ class Wire:
             return call.owner, call.key, part.lo, part.hi, estimate
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
-            key, payload = self._sender.pack(to, call.function, (call.owner, call.key))
-        except Exception as error:
-            raise Unsendable(None, f"the function of {call.name}: {error}") from error
-        try:
             packed = dumps(items)
         except Exception as error:
             sequence = [items.item] if isinstance(items, Same) else items
             found = culprit(sequence, part.lo)
             index, why = found if found else (part.lo, str(error))
             raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
+        try:
+            key, payload = self._sender.pack(to, call.function, (call.owner, call.key))
+        except Exception as error:
+            raise Unsendable(None, f"the function of {call.name}: {error}") from error
         frames += packed
         return (
             call.owner, call.key, part.lo, part.hi, estimate, call.kind, call.star, call.depth,

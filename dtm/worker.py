@@ -101,11 +101,12 @@ class Worker:
         self._outbox_since = 0.0
         self._pinned: set[int] = set()
         self._timer = float("inf")
-        self._inside = 0
+        self._inside: set[int] = set()
         self._busy = threading.Event()
         self._lines: list[Output] = []
         self._lines_sent = 0.0
         self._finish: list[tuple[BaseException | None]] = []
+        self._end_reached = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -135,6 +136,7 @@ class Worker:
             elif isinstance(effect, End):
                 reason = effect.reason
                 self._finish.append((WorkerLostError(reason) if reason else None,))
+                self._end_reached = True
 
     def _send(self, to: int, message: Message) -> None:
         if isinstance(message, Grant):
@@ -168,10 +170,10 @@ class Worker:
             pass
         kept = []
         for part in parts:
-            try:
-                self._wire.encode(to, load, Grant(grant.serial, (part,)))
+            problem = self._wire.unsendable(to, part)
+            if problem is None:
                 kept.append(part)
-            except Unsendable as problem:
+            else:
                 self._keep(part, problem)
         if not kept:
             return None
@@ -241,10 +243,10 @@ class Worker:
         text = "".join(traceback.format_exception(error))
         reason = f"internal error on {self.where}:\n{text}"
         with self.lock:
-            if self.comm.rank == 0:
-                self._finish.append((error,))
-            else:
+            if self.comm.rank:
                 self._send(0, Broken(reason))
+                return
+        self._on_end(error)
 
     # Results and lines out.
 
@@ -289,13 +291,21 @@ class Worker:
     def rest(self, timeout: float) -> None:
         """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
         self._busy.clear()
-        self._inside += 1
         try:
             deadline = self.scheduler.balancer.deadline - perf_counter()
-            self.comm.wait(max(0.0, min(timeout, deadline)))
+            self._wait(min(timeout, deadline))
         finally:
-            self._inside -= 1
             self._busy.set()
+
+    def _wait(self, timeout: float) -> None:
+        """Wait in the manager, unless this worker is leaving it."""
+        me = threading.get_ident()
+        self._inside.add(me)
+        try:
+            if not self.ended:
+                self.comm.wait(max(0.0, timeout))
+        finally:
+            self._inside.discard(me)
 
     def nudge(self) -> None:
         """End a rest."""
@@ -312,12 +322,7 @@ class Worker:
             self.broken(error)
 
     def _balance(self) -> None:
-        timeout = min(TICK_SECONDS, max(0.0, self._timer - perf_counter()))
-        self._inside += 1
-        try:
-            self.comm.wait(timeout)
-        finally:
-            self._inside -= 1
+        self._wait(min(TICK_SECONDS, self._timer - perf_counter()))
         if not self._busy.is_set() or self.ended:
             return
         if perf_counter() - self.runner.polled < POLITE_SECONDS:
@@ -339,7 +344,7 @@ class Worker:
             self.flush()
             self.perform(self.scheduler.stop())
         deadline = perf_counter() + timeout
-        while not self._finish_reached():
+        while not self._end_reached:
             left = deadline - perf_counter()
             if left <= 0.0:
                 return False
@@ -349,9 +354,6 @@ class Worker:
                     load, message, _ = self._wire.decode(source, frames)
                     self.perform(self.scheduler.handle(source, load, message, perf_counter()))
         return True
-
-    def _finish_reached(self) -> bool:
-        return bool(self._finish)
 
     def leave(self, timeout: float) -> None:
         """Let go of the other workers.  Nothing of dtm runs in this process afterwards."""

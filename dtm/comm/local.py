@@ -210,6 +210,8 @@ class LocalWorker(LocalManager):
         with suppress(OSError):
             os.unlink(_address(self._directory, self.rank))
         super().close(timeout)
+        if 0 in self._gone:  # and perhaps killed before it came to this
+            remove_directory(self._directory)
 
     def _watch_root(self) -> bool:
         if not hasattr(os, "pidfd_open"):

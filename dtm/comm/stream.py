@@ -149,6 +149,8 @@ class FramedStream:
         idle = not self._queue
         self._gather(header)
         for frame in frames:
+            if not frame:
+                continue  # nothing of it goes on the wire, and nothing in the queue may be empty
             if len(frame) < _LARGE:
                 self._gather(frame)
             else:

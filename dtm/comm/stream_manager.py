@@ -69,6 +69,7 @@ class StreamManager(CommunicationManager):
         self._generation = 0
         self._selector = DefaultSelector()
         self._streams: set[FramedStream] = set()
+        self._listener: socket.socket | None = None
         self._sources: set[Source] = set()  # what is watched besides
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -99,7 +100,8 @@ class StreamManager(CommunicationManager):
     def _listen(self, listener: socket.socket) -> None:
         """Accept peers from this socket."""
         listener.setblocking(False)
-        self._watch(listener, lambda _received: self._accept(listener))
+        self._listener = listener
+        self._watch(listener, self._accept)
 
     def _watch(self, source: Source, act: Callable[[Received], None]) -> None:
         """Let ``receive`` call ``act`` whenever ``source`` is readable; it is ours from now on."""
@@ -255,10 +257,10 @@ class StreamManager(CommunicationManager):
         self._adopt(stream)
         return stream
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, _received: Received | None = None) -> None:
         with suppress(OSError):  # no more of them, or this one has given up already
-            while True:
-                connection, _ = listener.accept()
+            while self._listener is not None:
+                connection, _ = self._listener.accept()
                 if not self._admit(connection):
                     connection.close()
                     continue
@@ -274,7 +276,7 @@ class StreamManager(CommunicationManager):
         peer = stream.peer
         received.extend((peer, message) for message in messages if peer >= 0)
         if stream.ended:
-            self._part(stream)
+            self._part(stream, received)
 
     def _exhaust(self, stream: FramedStream, received: Received) -> None:
         """Read all that a peer wrote which writes no more."""
@@ -295,14 +297,22 @@ class StreamManager(CommunicationManager):
         if rank not in self._gone:
             self._routes.setdefault(rank, stream)
 
-    def _part(self, stream: FramedStream) -> None:
+    def _part(self, stream: FramedStream, received: Received) -> None:
         """Conclude from the end of a stream that its peer has left, or is lost."""
         peer = stream.peer
         self._drop(stream)
         if stream.orderly:
             self._gone.add(peer)
         elif peer >= 0 and peer not in self._gone:
+            self._catch_up(peer, received)
             self._lose(peer, self._explain(peer))
+
+    def _catch_up(self, peer: int, received: Received) -> None:
+        """Read what a peer said on a stream that crossed the one which ended."""
+        self._accept()
+        for stream in tuple(self._streams):
+            if stream.peer == peer or not stream.greeted:
+                self._read(stream, received)
 
     def _drop(self, stream: FramedStream) -> None:
         if self._routes.get(stream.peer) is stream:

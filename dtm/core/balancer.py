@@ -75,6 +75,8 @@ class Balancer:
         granularity: decides what is worth sending.
 
     Attributes:
+        running: whether a task runs here; if none does, the last item is not given away,
+            or it would go round for ever.
         waiting: lifelines tied to this worker, thief -> (serial, weight).
         deadline: when an unanswered request is given up; infinity if none is out.
     """
@@ -85,6 +87,7 @@ class Balancer:
         self.rank = rank
         self.size = size
         self.mode = Mode.WORKING
+        self.running = True
         self.waiting: dict[int, tuple[int, int]] = {}
         self.deadline = float("inf")
         self._random = random
@@ -242,24 +245,27 @@ class Balancer:
 
     def _portion(self, work: Deque, weight: int, shares: int, now: float) -> list[Range]:
         """Take ``weight / shares`` of the oldest work that is worth sending."""
+        if not (self.running or work.several()):
+            return []
         for oldest in work.oldest(MOST_TRIED):
             left = oldest.left
             if left > 1:
                 if self._granularity.worth(oldest, left, now):
-                    return [self._back(oldest, left, weight, shares)]
+                    most = left if self.running else left - 1
+                    return [self._back(oldest, left, min(most, -(-left * weight // shares)))]
                 continue
             if not self._granularity.pays(oldest, now):
                 continue
             bundle = self._bundle(oldest, work)
             if self._granularity.worth(oldest, len(bundle), now):
-                count = -(-len(bundle) * weight // shares)
+                most = len(bundle) if self.running else max(1, len(bundle) - 1)
+                count = min(most, -(-len(bundle) * weight // shares))
                 return [single.take_back(1) for single in bundle[:count]]
         return []
 
     @staticmethod
-    def _back(oldest: Range, left: int, weight: int, shares: int) -> Range:
+    def _back(oldest: Range, left: int, count: int) -> Range:
         oldest.hi = oldest.lo + left
-        count = -(-left * weight // shares)
         chunk: int = oldest.call.chunk
         if chunk > 1:
             count = min(left, -(-count // chunk) * chunk)

@@ -51,6 +51,19 @@ class Deque:
             ranges.popleft()
         return (work for work in islice(ranges, most) if work.left)
 
+    def clear(self) -> None:
+        """Drop all work that nobody has started."""
+        for work in self._ranges:
+            work.hi = work.lo
+        self._ranges.clear()
+
+    def several(self) -> bool:
+        """Whether more than one item is ready."""
+        count = 0
+        for work in self.oldest(2):
+            count += work.left
+        return count > 1
+
     def __iter__(self) -> Iterator[Range]:
         return iter(self._ranges)
 

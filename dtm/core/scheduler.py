@@ -165,7 +165,7 @@ class Scheduler:
 
     def submit(self, call: Call, now: float) -> list[Effect]:
         """Make the range of a new call ready."""
-        work = call.range = Range(call, 0, call.size, now)
+        work = call.range = Range(call, call.base, call.base + call.size, now)
         self.deque.push(work)
         if self.size == 1:
             return []
@@ -333,6 +333,7 @@ class Scheduler:
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
         self.stopping = True
+        self.deque.clear()
         effects: list[Effect] = [Send(child, message) for child in self._children]
         return effects + self._stopped()
 

@@ -21,6 +21,7 @@ threads, MPI or a GPU in it does not survive that.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from contextlib import contextmanager, suppress
@@ -63,13 +64,19 @@ def start_workers(size: int) -> LocalRoot:
         message = f"no worker can be started: {why_not_again()}"
         raise CommunicationError(message)
     directory = make_directory()
+    links: dict[int, socket.socket] = {}
     processes: dict[int, Popen[bytes]] = {}
     try:
         with _interrupts_blocked():
-            links = _start_all(command, size, directory, processes)
+            _start_all(command, size, directory, links, processes)
             return LocalRoot(directory, links, processes)
     except OSError as error:
-        end(map(Child, processes.values()))
+        children = [Child(process) for process in processes.values()]
+        end(children)
+        for child in children:
+            child.close()
+        for link in links.values():
+            link.close()
         remove_directory(directory)
         message = f"only {len(processes)} of {size - 1} workers could be started: {error}"
         raise CommunicationError(message) from error
@@ -91,7 +98,7 @@ def join_run() -> LocalWorker | None:
         message = f"{INVITATION} is for dtm's own use, and {invitation!r} is not understood"
         raise CommunicationError(message) from error
     if os.getppid() != parent:
-        if _is_alive(parent):
+        if _is_alive(parent) and not _is_cut_off(root):
             return None
         remove_directory(directory)
         message = f"worker {rank} found the root of its run dead"
@@ -105,11 +112,14 @@ def join_run() -> LocalWorker | None:
 
 
 def _start_all(
-    command: list[str], size: int, directory: str, processes: dict[int, Popen[bytes]]
-) -> dict[int, socket.socket]:
-    """Start the workers, note each in ``processes``; return the root's ends of their links."""
+    command: list[str],
+    size: int,
+    directory: str,
+    links: dict[int, socket.socket],
+    processes: dict[int, Popen[bytes]],
+) -> None:
+    """Start the workers; note each, and the root's end of its link, in the two last."""
     ranks = range(1, size)
-    links: dict[int, socket.socket] = {}
     theirs: dict[int, tuple[socket.socket, socket.socket]] = {}
     try:
         for rank in ranks:
@@ -118,7 +128,7 @@ def _start_all(
             theirs[rank] = listener, link
         environment = {**dict.fromkeys(_THREADS, "1"), **os.environ}
         for rank in ranks:
-            passed = tuple(end.fileno() for end in theirs[rank])
+            passed = tuple(passing.fileno() for passing in theirs[rank])
             descriptors = ":".join(map(str, passed))
             environment[INVITATION] = f"{rank}:{size}:{descriptors}:{os.getpid()}:{directory}"
             processes[rank] = _start(command, environment, passed)
@@ -126,7 +136,6 @@ def _start_all(
         for listener, link in theirs.values():
             listener.close()
             link.close()
-    return links
 
 
 def _start(
@@ -173,3 +182,10 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _is_cut_off(descriptor: int) -> bool:
+    """Whether this is a socket whose other end is closed: a dead root may be a zombie for long."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))

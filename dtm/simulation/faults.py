@@ -1,0 +1,99 @@
+"""What may go wrong in a simulated run, and when: the schedule of faults.
+
+Each fault strikes just before the n-th event.  A worker that dies says nothing
+more and loses what comes; the root learns of it a little later.  A *slow* worker is
+no fault but a speed, see ``speeds``.
+
+Threads: one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dtm.simulation.world import World
+
+
+@dataclass(frozen=True)
+class Death:
+    """A worker dies at an event; the root learns of it ``noticed`` seconds later."""
+
+    event: int
+    rank: int
+    noticed: float = 1e-3
+
+    def strike(self, world: World, now: float) -> None:
+        """Let it happen."""
+        world.die(self.rank, now + self.noticed, "its process ended")
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """The communication manager says at an event that a worker is lost, which is not so."""
+
+    event: int
+    rank: int
+
+    def strike(self, world: World, now: float) -> None:
+        """Let it happen."""
+        world.suspect(self.rank, now, "it was silent for too long")
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """A worker stands still from an event on, for some seconds; then it goes on."""
+
+    event: int
+    rank: int
+    seconds: float
+
+    def strike(self, world: World, now: float) -> None:
+        """Let it happen."""
+        world.workers[self.rank].frozen = now + self.seconds
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Messages from one rank to another (None: any) take longer."""
+
+    seconds: float
+    source: int | None = None
+    to: int | None = None
+    since: float = 0.0
+    until: float = float("inf")
+
+
+Fault = Death | Suspicion | Freeze | Delay
+
+
+class Faults:
+    """The faults of a run, in the order of their events."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._delays = [fault for fault in faults if isinstance(fault, Delay)]
+        self._strikes = sorted(
+            (fault for fault in faults if not isinstance(fault, Delay)),
+            key=lambda fault: fault.event,
+            reverse=True,
+        )
+        self.any = bool(self._strikes)
+        self.slowdown = self._slowdown if self._delays else None
+
+    def due(self, event: int) -> list[Death | Suspicion | Freeze]:
+        """Return the faults that strike before an event, each once."""
+        found = []
+        while self._strikes and self._strikes[-1].event <= event:
+            found.append(self._strikes.pop())
+        return found
+
+    def _slowdown(self, source: int, to: int, now: float) -> float:
+        return sum(
+            delay.seconds
+            for delay in self._delays
+            if delay.source in (None, source)
+            and delay.to in (None, to)
+            and delay.since <= now < delay.until
+        )

@@ -1,0 +1,205 @@
+"""Programs to simulate: trees of tasks with durations.
+
+A task is either a number, the seconds that a *leaf* takes, or an :class:`Inner`
+task, whose ``steps`` say what it does one after the other: a number of seconds of
+work, a sequence of tasks (a ``map`` over them, for which it waits), or an
+exception, which it raises.  A program is the ``main`` of a run: an inner task too.
+
+The value of a task is the task itself, so whoever collects results can see that
+each came home once and to its place.
+
+Trees are grown when they are walked, so a tree of millions of nodes takes no
+memory: a node knows its seed and nothing else.
+
+Rejected: task bodies as generators only.  A leaf that is a plain float costs the
+simulator a tenth of the time, and most tasks are leaves.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from random import Random
+from typing import Any, Union
+
+Task = Union[float, "Inner"]
+Step = Union[float, Sequence[Any], BaseException]
+
+
+class Inner:
+    """A task that does more than take time."""
+
+    __slots__ = ()
+
+    def steps(self) -> Iterator[Step]:
+        """Yield seconds of work, sequences of tasks to map over, or an exception to raise."""
+        raise NotImplementedError
+
+
+class Script(Inner):
+    """A task with given steps."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = steps
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the given steps."""
+        return iter(self._steps)
+
+    def __repr__(self) -> str:
+        return f"Script{self._steps!r}"
+
+
+def flat(count: int, duration: Callable[[Random], float], seed: int) -> Script:
+    """Return one map at the root over ``count`` leaves whose durations follow a distribution."""
+    random = Random(seed)  # noqa: S311 - durations, not secrets
+    return Script([float(duration(random)) for _ in range(count)])
+
+
+def exponential(mean: float) -> Callable[[Random], float]:
+    """Return the exponential distribution."""
+    return lambda random: random.expovariate(1.0 / mean)
+
+
+def constant(seconds: float) -> Callable[[Random], float]:
+    """Return the distribution of what always takes as long."""
+    return lambda _: seconds
+
+
+def recorded(durations: Sequence[float]) -> Script:
+    """Return one map over leaves with the given durations."""
+    return Script([float(duration) for duration in durations])
+
+
+def nested(widths: Sequence[int], duration: float) -> Inner:
+    """Return a tree with ``widths[d]`` children at depth ``d``; every task takes ``duration``."""
+    if not widths:
+        return Script(duration)
+    children = [nested(widths[1:], duration) if widths[1:] else duration for _ in range(widths[0])]
+    return Script(duration, children)
+
+
+_MASK = (1 << 64) - 1
+
+
+def _mix(value: int) -> int:
+    """Scramble 64 bits (the finalizer of splitmix64)."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+class Geometric(Inner):
+    """A node of UTS's geometric tree with a fixed depth: child counts vary about ``branch``."""
+
+    __slots__ = ("_bounds", "_duration", "_height", "_seed")
+
+    def __init__(self, seed: int, height: int, duration: float, bounds: list[float]) -> None:
+        self._seed = seed
+        self._height = height
+        self._duration = duration
+        self._bounds = bounds
+
+    def count(self) -> int:
+        """Return how many children this node has."""
+        if self._height == 0:
+            return 0
+        return bisect_left(self._bounds, _mix(self._seed) / (_MASK + 1.0))
+
+    def steps(self) -> Iterator[Step]:
+        """Work, then map over the children."""
+        yield self._duration
+        count = self.count()
+        if count:
+            yield [
+                Geometric(_mix(self._seed + child), self._height - 1, self._duration, self._bounds)
+                for child in range(1, count + 1)
+            ]
+
+
+def geometric(seed: int, height: int, branch: float, duration: float) -> Script:
+    """Return UTS's geometric tree: ``branch`` children on the average down to ``height``."""
+    fail = branch / (1.0 + branch)
+    bounds = list(accumulate((1.0 - fail) * fail**k for k in range(200)))
+    return Script([Geometric(_mix(seed), height, duration, bounds)])
+
+
+class Binomial(Inner):
+    """A node of UTS's binomial tree: ``width`` children with a probability, else none."""
+
+    __slots__ = ("_chance", "_duration", "_seed", "_width")
+
+    def __init__(self, seed: int, width: int, chance: float, duration: float) -> None:
+        self._seed = seed
+        self._width = width
+        self._chance = chance
+        self._duration = duration
+
+    def steps(self) -> Iterator[Step]:
+        """Work, then map over the children."""
+        yield self._duration
+        if _mix(self._seed) < self._chance * _MASK:
+            yield self.children(self._width)
+
+    def children(self, count: int) -> list[Binomial]:
+        """Return the first ``count`` children."""
+        return [
+            Binomial(_mix(self._seed + child), self._width, self._chance, self._duration)
+            for child in range(1, count + 1)
+        ]
+
+
+def binomial(seed: int, roots: int, width: int, chance: float, duration: float) -> Script:
+    """Return UTS's binomial tree: ``roots`` children of the root, then all or nothing."""
+    return Script(duration, Binomial(_mix(seed), width, chance, duration).children(roots))
+
+
+def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) -> Script:
+    """Return a tree of about ``tasks`` tasks of random shape; some of them raise."""
+    random = Random(seed)  # noqa: S311 - shapes, not secrets
+
+    def grow(budget: int, depth: int) -> Task:
+        seconds = random.expovariate(1.0 / duration)
+        if budget <= 1 or depth > 8:  # noqa: PLR2004 - deep enough
+            if random.random() < failing:
+                return Script(seconds, ValueError("planned"))
+            return seconds
+        steps: list[Step] = [seconds]
+        budget -= 1
+        while budget > 0:
+            width = min(budget, random.choice((1, 2, 3, 8, 40)))
+            each, rest = divmod(budget if random.random() < 0.7 else width, width)  # noqa: PLR2004
+            children = [grow(each + (child < rest), depth + 1) for child in range(width)]
+            steps += [children, random.expovariate(1.0 / duration)]
+            budget -= each * width + rest
+        return Script(*steps)
+
+    root = grow(tasks, 0)
+    return root if isinstance(root, Script) else Script([root])
+
+
+def total_work(task: Task) -> float:
+    """Return the seconds of work of a task and of all below it."""
+    return measure(task)[1]
+
+
+def measure(task: Task) -> tuple[int, float]:
+    """Return how many tasks there are, and their seconds of work."""
+    count, seconds, stack = 0, 0.0, [task]
+    while stack:
+        task = stack.pop()
+        count += 1
+        if isinstance(task, float):
+            seconds += task
+            continue
+        assert isinstance(task, Inner)
+        for step in task.steps():
+            if isinstance(step, (int, float)):
+                seconds += step
+            elif not isinstance(step, BaseException):
+                stack.extend(step)
+    return count, seconds

@@ -1,0 +1,306 @@
+"""The simulated run: its workers, its clock, and what is under way between them.
+
+Events stand in a heap by time, then by the order in which they were made, so the
+same seed gives the same run.  There are two sorts: a message arrives, and an alarm
+of a worker goes off (see :class:`dtm.simulation.worker.Simulated`).
+
+A run has three phases: SETTLING (``main`` has not begun; idle workers look for work
+until they fall silent), RUNNING, STOPPING (``main`` has returned).
+
+Threads: one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import Enum
+from heapq import heappop, heappush
+from random import Random
+from typing import Any
+
+from dtm.comm.simulated import Links, Network
+from dtm.core.balancer import Balancer
+from dtm.core.scheduler import Scheduler
+from dtm.errors import DtmError, InvariantError, WorkerLostError
+from dtm.simulation.faults import Fault, Faults
+from dtm.simulation.mail import Mail
+from dtm.simulation.programs import Inner
+from dtm.simulation.report import Report
+from dtm.simulation.worker import Frame, Simulated, State
+from dtm.task import Call, Range
+
+FOUR_ROUND_TRIPS = 200e-6
+SHIPPING_SECONDS = 2e-6
+DETECTION_SECONDS = 1e-3
+STOP_SECONDS = 5.0
+_MASK = (1 << 64) - 1
+
+
+class Phase(Enum):
+    """Where a run stands."""
+
+    SETTLING = "settling"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    OVER = "over"
+
+
+def item(_: object) -> None:
+    """Stand for the function of every map."""
+
+
+class World:
+    """A run of many workers in virtual time.
+
+    Args:
+        program: what ``main`` does.
+        speeds: of each worker; 1 takes a task as long as it says.
+        network: the costs of messages.
+        seed: of all that is left to chance.
+        patience: a worker in the middle of a task answers after up to this many seconds.
+        faults: what goes wrong.
+        watch: called after every event.
+        balancer: makes the balancers.
+        minimum: seconds of work worth sending.
+        settle: whether ``main`` begins only when the idle workers are silent.
+    """
+
+    def __init__(
+        self,
+        program: Inner,
+        speeds: Sequence[float],
+        *,
+        network: Network,
+        seed: int = 0,
+        patience: float = 0.8e-3,
+        faults: Sequence[Fault] = (),
+        watch: Callable[[World], None] | None = None,
+        balancer: Callable[..., Balancer] = Balancer,
+        minimum: float = FOUR_ROUND_TRIPS,
+        settle: bool = True,
+        known: float | None = None,
+    ) -> None:
+        self.network = network
+        self.phase = Phase.SETTLING
+        self.now = 0.0
+        self.failure: BaseException | None = None
+        self.function = item
+        self.calls: dict[int, Call] = {}
+        self.in_flight: dict[int, tuple[int, int, Mail]] = {}
+        self.size = size = len(speeds)
+        self._random = Random(seed)  # noqa: S311 - a simulation
+        self._patience = patience
+        self._faults = Faults(faults)
+        self._links = Links(network, self._random, self._faults.slowdown)
+        self._watch = watch
+        self._settle = settle
+        self._program = program
+        self._heap: list[tuple[float, int, Any, Any]] = []
+        self._made = 0
+        self._hash = 0
+        self._started = 0.0
+        self._returned = 0.0
+        self._lost: str | None = None
+        self._messages: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._report = Report(size)
+        self.workers = [
+            Simulated(
+                self,
+                Scheduler(
+                    rank, size, Random(seed * size + rank), minimum, 1, _appraise, balancer  # noqa: S311
+                ),
+                speed,
+            )
+            for rank, speed in enumerate(speeds)
+        ]
+        if known is not None:
+            self.workers[0].scheduler.granularity.profile(item, 0).assume(known)
+
+    # What workers ask of their world.
+
+    def alarm(self, when: float, worker: Simulated, kind: str) -> None:
+        """Have an alarm of a worker go off."""
+        self._made += 1
+        heappush(self._heap, (when, self._made, worker, kind))
+
+    def post(self, sender: Simulated, to: int, mail: Mail) -> None:
+        """Send a message that leaves at the sender's clock."""
+        kind = type(mail.message).__name__
+        size = mail.size()
+        self._messages[kind] += 1
+        self._bytes[kind] += size
+        if sender.rank == 0 or to == 0:
+            self._report.root_messages += 1
+        self._made += 1
+        when = self._links.arrival(sender.rank, to, sender.clock, size)
+        if self._watch is not None:
+            self.in_flight[self._made] = (sender.rank, to, mail)
+        heappush(self._heap, (when, self._made, self.workers[to], mail))
+
+    def delay(self) -> float:
+        """Return how long a thread waits for the interpreter while a task runs."""
+        return self._random.random() * self._patience
+
+    def called(self, call: Call) -> None:
+        """Note a call that a task has made."""
+        if self._watch is not None:
+            self.calls[id(call)] = call
+
+    def collected(self, call: Call) -> None:
+        """Check the results that a task has waited for."""
+        self.calls.pop(id(call), None)
+        if call.failure is None:
+            values = call.values()
+            if len(values) != call.size or any(map(_differ, values, call.items)):
+                raise InvariantError(f"the results of {call!r} are not those of its items")
+
+    def main_returned(self, worker: Simulated) -> None:
+        """``main`` is over: end the run."""
+        self._returned = worker.clock
+        self._count()
+        self.phase = Phase.STOPPING
+        worker.flush()
+        worker.perform(worker.scheduler.stop())
+
+    def ended(self, worker: Simulated, reason: str | None) -> None:
+        """The run is over for a worker."""
+        worker.state = State.GONE
+        if worker.rank == 0:
+            self._lost = self._lost or reason
+            self.phase = Phase.OVER
+
+    # The run.
+
+    def run(self, most_events: int = 1 << 62) -> Report:
+        """Simulate to the end.
+
+        Raises:
+            WorkerLostError: a worker died while ``main`` ran.
+            InvariantError: a law of :mod:`dtm.simulation.invariants` was broken, or
+                nothing happens any more though ``main`` has not returned.
+        """
+        for worker in self.workers[1:]:
+            worker.advance()
+        if self._settle:
+            self._events(most_events)
+        self._begin()
+        self._events(most_events)
+        if self._lost is not None:
+            raise WorkerLostError(self._lost)
+        if self.phase is not Phase.OVER:
+            self._stuck()
+        return self._finish()
+
+    def _begin(self) -> None:
+        self._report.settling = sum(self._messages.values())
+        self._report.root_messages = 0
+        self._messages.clear()
+        self._bytes.clear()
+        self.phase = Phase.RUNNING
+        root = self.workers[0]
+        root.clock = self._started = max(self.now, root.clock)
+        main = Frame(None, root.clock)
+        main.steps = self._program.steps()
+        root.stack.append(main)
+        root.service()
+        root.advance()
+        self._check()
+
+    def _check(self) -> None:
+        if self._watch is not None:
+            self._watch(self)
+
+    def _events(self, most: int) -> None:
+        heap, faults, watch = self._heap, self._faults, self._watch
+        report = self._report
+        while heap:
+            when, number, worker, what = heappop(heap)
+            if worker.frozen > when:
+                heappush(heap, (worker.frozen, number, worker, what))
+                continue
+            self.now = when
+            report.events += 1
+            if report.events > most:
+                raise InvariantError(f"no end after {most} events")
+            mail = type(what) is Mail
+            kind = len(what.message.__class__.__name__) if mail else len(what)
+            self._hash = hash((self._hash, when, worker.rank, kind))
+            if faults.any:
+                self._fault(when)
+            if self.phase is Phase.OVER:
+                return
+            if mail:
+                if watch is not None:
+                    del self.in_flight[number]
+                if worker.state is not State.GONE:
+                    worker.inbox.append((what.sender, what))
+                    worker.arrived(when)
+            elif worker.state is not State.GONE:
+                worker.alarm(when, what)
+            if watch is not None:
+                watch(self)
+            if self.phase is Phase.OVER:
+                return
+
+    def _fault(self, now: float) -> None:
+        for fault in self._faults.due(self._report.events):
+            fault.strike(self, now)
+
+    def lose(self, rank: int, reason: str) -> None:
+        """The root learns that a worker is gone."""
+        if self.phase in (Phase.STOPPING, Phase.OVER):
+            self.phase = Phase.OVER
+            return
+        self._lost = f"worker {rank} was lost: {reason}"
+        self.phase = Phase.OVER
+
+    def _stuck(self) -> None:
+        lines = [
+            f"  worker {worker.rank}: {worker.scheduler.balancer.mode.value}, "
+            f"{len(worker.scheduler.deque)} ranges, {len(worker.parked)} parked"
+            for worker in self.workers[:16]
+        ]
+        raise InvariantError("nothing happens, and main has not returned:\n" + "\n".join(lines))
+
+    # The report.
+
+    def _count(self) -> None:
+        report = self._report
+        report.messages = dict(self._messages)
+        report.bytes = dict(self._bytes)
+        self._messages.clear()
+
+    def _finish(self) -> Report:
+        report = self._report
+        workers = self.workers
+        report.shutdown = sum(self._messages.values())
+        report.root_messages -= sum(1 for _ in ())
+        report.makespan = self._returned - self._started
+        report.work = sum(worker.busy * worker.speed for worker in workers)
+        report.capacity = sum(worker.speed for worker in workers)
+        report.executed = sum(worker.scheduler.counters.items for worker in workers)
+        report.steals_asked = sum(worker.scheduler.counters.steals_asked for worker in workers)
+        report.steals_won = sum(worker.scheduler.counters.steals_won for worker in workers)
+        firsts = [worker.first for worker in workers if worker.first is not None]
+        if len(firsts) == self.size:
+            report.spread = max(firsts) - self._started
+        report.idle = [report.makespan - worker.busy for worker in workers]
+        report.neighbourhood = max(_state(worker) for worker in workers)
+        report.trace = f"{self._hash & _MASK:016x}"
+        report.failure = self.failure
+        return report
+
+
+def _differ(value: object, expected: object) -> bool:
+    return value is not expected
+
+
+def _appraise(_: Range) -> float:
+    return SHIPPING_SECONDS
+
+
+def _state(worker: Simulated) -> int:
+    balancer = worker.scheduler.balancer
+    return len(balancer.waiting)
