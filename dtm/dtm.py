@@ -23,6 +23,7 @@ from dtm import runtime
 from dtm.future import AsyncResult
 from dtm.lazy import MOST_ITEMS, Window
 from dtm.options import unknown
+from dtm.streams import Streams
 from dtm.task import Call, Same
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def start(main: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         WorkerLostError: a worker died.
         OptionError: the options make no sense.
         CommunicationError: the workers could not be joined.
-        Anything that ``main`` raises.
+        Exception: whatever ``main`` raises.
     """
     return runtime.start(main, args, kwargs)
 
@@ -292,7 +293,7 @@ def map(function: Function, *iterables: Iterable[Any], **kwargs: Any) -> list[An
         kwargs: all handed to the function.
 
     Raises:
-        What the function raised for the smallest index that failed.  Its ``__cause__`` is
+        Exception: what the function raised for the smallest index that failed.  Its ``__cause__`` is
         the traceback of the worker, its notes say where it happened.
     """
     return _plain.map(function, *iterables, **kwargs)
@@ -396,30 +397,35 @@ testAllAsync = testAll  # noqa: N816 - the older name
 
 
 def random() -> _random.Random:
-    """Return a generator of Python's ``random`` with the stream of the item that runs.
+    """Return the generator of Python's ``random`` that belongs to the item that runs.
 
     In a run with ``setOptions(seed=...)`` its numbers depend on the seed and on where the
-    item stands in the tree of tasks, and on nothing else; without a seed it is a fresh one.
+    item stands in the tree of tasks, and on nothing else; without a seed they differ from
+    run to run.  Within an item it is always the same generator, which goes on.
     """
-    runner = runtime.running().runner
-    path = runner.context().path
-    if runner.streams is None or path is None:
-        from random import Random
+    from random import Random
 
-        return Random()  # noqa: S311 - for simulations, not for secrets
-    return runner.streams.generator(path)
+    return _generator("random", Random, Streams.generator)
 
 
 def rng() -> Any:
-    """Return a ``numpy.random.Generator`` with the stream of the item that runs; as :func:`random`.
+    """Return the ``numpy.random.Generator`` that belongs to the item that runs; as :func:`random`.
 
     Raises:
         ImportError: NumPy is not installed.
     """
-    runner = runtime.running().runner
-    path = runner.context().path
-    if runner.streams is None or path is None:
-        from numpy.random import default_rng
+    from numpy.random import default_rng
 
-        return default_rng()
-    return runner.streams.numpy_generator(path)
+    return _generator("numpy", default_rng, Streams.numpy_generator)
+
+
+def _generator(kind: str, fresh: Callable[[], Any], made: Callable[..., Any]) -> Any:
+    runner = runtime.running().runner
+    context = runner.context()
+    if context.generators is None or context.generators[0] is not context.path:
+        context.generators = (context.path, {})
+    known = context.generators[1]
+    if kind not in known:
+        streams, path = runner.streams, context.path
+        known[kind] = fresh() if streams is None or path is None else made(streams, path)
+    return known[kind]

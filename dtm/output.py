@@ -23,10 +23,6 @@ from typing import Any, TextIO
 Emit = Callable[[str, str], None]
 
 
-class _Partial(threading.local):
-    text = ""
-
-
 class Lines(io.TextIOBase):
     """A text stream that passes on whole lines.
 
@@ -43,13 +39,15 @@ class Lines(io.TextIOBase):
         self._inner = inner
         self._emit = emit
         self._eager = eager
-        self._partial = _Partial()
+        self._partial: dict[int, str] = {}
 
     def write(self, text: str) -> int:
         """Take text; pass on the lines that are whole."""
-        whole = self._partial.text + text
+        thread = threading.get_ident()
+        whole = self._partial.pop(thread, "") + text
         cut = whole.rfind("\n") + 1
-        self._partial.text = whole[cut:]
+        if cut < len(whole):
+            self._partial[thread] = whole[cut:]
         if cut:
             self._emit(self._name, whole[:cut])
         return len(text)
@@ -57,12 +55,16 @@ class Lines(io.TextIOBase):
     def flush(self) -> None:
         """Pass on the line under way, if this stream is eager."""
         if self._eager:
-            self.finish()
+            self._pass_on(threading.get_ident())
             self._inner.flush()
 
     def finish(self) -> None:
-        """Pass on the line under way."""
-        text, self._partial.text = self._partial.text, ""
+        """Pass on the lines under way, of all threads."""
+        for thread in list(self._partial):
+            self._pass_on(thread)
+
+    def _pass_on(self, thread: int) -> None:
+        text = self._partial.pop(thread, "")
         if text:
             self._emit(self._name, text)
 
@@ -113,6 +115,11 @@ class Output:
         if stream is not None:
             with self._lock:
                 stream.write(text)
+
+    def finish(self) -> None:
+        """Pass on all lines under way."""
+        for lines in self._lines.values():
+            lines.finish()
 
     def restore(self) -> None:
         """Put the streams back."""

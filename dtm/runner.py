@@ -36,9 +36,9 @@ Hence some waiting task always gets on until none is left.  Running *any* work
 on top of a waiting task would break (a): two workers that bury each other's
 waiters wait for ever.
 
-Depth: each level of inline nesting takes six Python frames; after ``MOST_NESTED``
+Depth: each level of inline nesting takes eight Python frames; after ``MOST_NESTED``
 levels a waiting task parks although it has children, and they run on a fresh
-stack.  A chain of 5,000 nested calls takes some 160 threads, not 5,000 frames of
+stack.  A chain of 5,000 nested calls takes some 210 threads, not 5,000 frames of
 one.
 
 A thread of the user's (a pool inside a task, a window system) queues for the
@@ -66,7 +66,7 @@ from dtm.task import Call, Range
 
 MOST_NESTED = 24
 PATIENCE = 0.05
-POLL_SECONDS = 100e-6
+POLL_SECONDS = 1e-3
 FLUSH_SECONDS = 1.0
 STREAM_SECONDS = 1e-3
 IDLE_SECONDS = 0.05
@@ -111,15 +111,17 @@ class Context:
         pending: the results of its asynchronous calls whose end nobody has waited for.
         path: where it stands in the tree of tasks; None unless the run is seeded.
         calls: how many calls it has made, in a seeded run.
+        generators: the random generators that it has asked for, and the path of its item then.
     """
 
-    __slots__ = ("calls", "depth", "path", "pending")
+    __slots__ = ("calls", "depth", "generators", "path", "pending")
 
     def __init__(self, depth: int, path: tuple[int, ...] | None) -> None:
         self.depth = depth
         self.path = path
         self.pending: dict[Call, Any] | None = None
         self.calls = 0
+        self.generators: tuple[Any, dict[str, Any]] | None = None
 
 
 class _Thread(threading.local):
@@ -410,7 +412,8 @@ class Runner:
             work = self._own(calls, context)
             if work is not None and thread.nested < MOST_NESTED:
                 self.scheduler.balancer.running = True
-                self.run(work, FOREVER if deadline is None else deadline)
+                until = FOREVER if deadline is None else deadline
+                self.run(work, until if len(calls) == 1 else 0.0)
             elif work is None and baton.holds and self._nothing_ready():
                 self._starve(self._patience(deadline))
             else:

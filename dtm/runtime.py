@@ -38,7 +38,7 @@ from dtm.launch.program import why_not_again
 from dtm.options import Options
 from dtm.worker import Worker
 
-SWITCH_SECONDS = 5e-4
+SWITCH_SECONDS = 2e-4
 STOP_SECONDS = 5.0
 BROKEN_SECONDS = 1.0
 GRACE_SECONDS = 3.0
@@ -127,7 +127,7 @@ class Run:
             raise fault
         self._signals += 1
         if self._signals > 1:
-            os._exit(128 + number)
+            self._abort(128 + number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)

@@ -39,9 +39,10 @@ class Streams:
         """Seed the global generators for the item with this path."""
         number = self.number(path)
         random.seed(number)
-        numpy = sys.modules.get("numpy.random")
+        numpy = _numpy_random()
         if numpy is not None:
-            words = [number >> shift & 0xFFFFFFFF for shift in range(0, 128, 32)]
+            # Both are Mersenne twisters: from the same number they would draw the same.
+            words = [~number >> shift & 0xFFFFFFFF for shift in range(0, 128, 32)]
             numpy.seed(words)
 
     def generator(self, path: Path) -> random.Random:
@@ -57,7 +58,7 @@ class Streams:
     @staticmethod
     def save() -> tuple[Any, Any]:
         """Return the states of the global generators."""
-        numpy = sys.modules.get("numpy.random")
+        numpy = _numpy_random()
         return random.getstate(), None if numpy is None else numpy.get_state()
 
     @staticmethod
@@ -66,3 +67,12 @@ class Streams:
         random.setstate(state[0])
         if state[1] is not None:
             sys.modules["numpy.random"].set_state(state[1])
+
+
+def _numpy_random() -> Any:
+    """Return ``numpy.random`` if NumPy is imported, which itself may not have imported it yet."""
+    if "numpy" not in sys.modules:
+        return None
+    if "numpy.random" not in sys.modules:
+        import numpy.random  # noqa: F401
+    return sys.modules["numpy.random"]

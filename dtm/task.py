@@ -97,7 +97,7 @@ class Call:
     __slots__ = (
         "base", "chunk", "cost", "depth", "failure", "function", "items", "key", "kind",
         "limit", "listeners", "missing", "owner", "parent", "path", "profile", "range",
-        "sample", "segments", "size", "star", "starts", "streaming", "whole",
+        "sample", "segments", "size", "star", "starts", "streaming", "whole", "__weakref__",
     )  # fmt: skip
 
     def __init__(

@@ -5,11 +5,13 @@ worker carries it out: sends, resumes, prints, ends.  It owns the lock under
 which all of this happens, and the *load-balancer thread*, which answers thieves
 while a long task runs.
 
-The load-balancer thread sleeps in ``comm.wait``.  When a message comes it looks
-whether the thread that runs tasks has read the inbox within the last
-``POLITE_SECONDS``; that one polls between strips while tasks are short, and two
-threads that fight for the interpreter cost more than the messages.  Only when it
-has not does this thread read the inbox itself.
+The load-balancer thread sleeps in ``comm.wait`` and wakes when a message comes;
+then it needs the interpreter, which the running thread yields after the switch
+interval (0.2 ms, :mod:`dtm.runtime`).  The running thread looks at the inbox only
+once a millisecond.  Polling between all strips was tried and is worse: each poll
+lets go of the interpreter for an instant, too short for the waiting thread to
+catch it, yet long enough to start its waiting time anew; measured, two threads
+in that dance took 15 % of a core and answered thieves after 50 ms.
 
 What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
 ``main``, wherever that stands; the others are told to end, or see the root go.
@@ -29,6 +31,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter, sleep
 from typing import Any
+from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, LostPeer
 from dtm.core.balancer import Balancer
@@ -38,6 +41,7 @@ from dtm.errors import WorkerLostError
 from dtm.failures import annotate
 from dtm.output import Output as Streamed
 from dtm.runner import Runner
+from dtm.serialization import culprit
 from dtm.shipping import shipping_cost
 from dtm.streams import Streams
 from dtm.task import Call, Range, Same
@@ -45,7 +49,6 @@ from dtm.trace import Trace
 from dtm.wire import Unsendable, Wire
 
 FOUR_ROUND_TRIPS = 200e-6
-POLITE_SECONDS = 300e-6
 TICK_SECONDS = 0.05
 RESULTS_SECONDS = 300e-6
 MOST_SEGMENTS = 256
@@ -91,7 +94,7 @@ class Worker:
             Random(rank),  # noqa: S311 - chooses victims
             minimum or FOUR_ROUND_TRIPS,
             chunk,
-            appraise,
+            self._appraise,
             balancer,
         )
         self.runner = Runner(self.scheduler, self, None if seed is None else Streams(seed))
@@ -99,7 +102,7 @@ class Worker:
         self._on_end = on_end
         self._outbox: dict[int, list[Segment]] = {}
         self._outbox_since = 0.0
-        self._pinned: set[int] = set()
+        self._pinned: WeakSet[Call] = WeakSet()
         self._timer = float("inf")
         self._inside: set[int] = set()
         self._busy = threading.Event()
@@ -128,9 +131,8 @@ class Worker:
             elif isinstance(effect, Resume):
                 self._resume(effect.call)
             elif isinstance(effect, WakeAt):
-                if effect.when < self._timer:
-                    self._timer = effect.when
-                    self.comm.wake()
+                self._timer = effect.when
+                self.comm.wake()
             elif isinstance(effect, Print):
                 self._print(effect)
             elif isinstance(effect, End):
@@ -147,6 +149,8 @@ class Worker:
                 self._dispatch(to, *sendable)
                 return
         elif isinstance(message, Stopped):
+            if self.output is not None:
+                self.output.finish()
             self._flush_lines()
             self.flush()
         load = self.scheduler.load(perf_counter())
@@ -182,10 +186,30 @@ class Worker:
 
     def _keep(self, part: Range, problem: Unsendable) -> None:
         self.scheduler.put_back(part, problem.index)
-        if id(part.call) not in self._pinned:
-            self._pinned.add(id(part.call))
-            text = f"dtm: cannot be sent, so it runs where it was called: {problem.reason}\n"
-            sys.stderr.write(text)
+        self._tell_kept(part.call, problem.reason)
+
+    def _tell_kept(self, call: Call, reason: str) -> None:
+        if call not in self._pinned:
+            self._pinned.add(call)
+            sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
+
+    def _appraise(self, work: Range) -> tuple[float, float | None]:
+        """Return the seconds of processor time that shipping one item costs, and one result."""
+        call = work.call
+        middle = (work.lo + work.hi) // 2 - call.base
+        items = call.items[middle : middle + 16]
+        if isinstance(items, Same):
+            items = [items.item]
+        cost = shipping_cost(items, ())
+        if cost == float("inf"):
+            cost = min(shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)])
+        if cost == float("inf"):
+            work.pinned = True
+            found = culprit(items, middle + call.base)
+            if found is not None:
+                self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
+        results = (call.sample or [])[-16:]
+        return cost, shipping_cost((), results) if results else None
 
     def _resume(self, call: Call) -> None:
         listeners, call.listeners = call.listeners, None
@@ -206,13 +230,13 @@ class Worker:
         with self.lock:
             if self.ended:
                 return
+            if now >= self._timer:  # first of all, for what follows may set it anew
+                self._timer = float("inf")
             for source, frames in self.comm.receive():
                 load, message, replies = self._wire.decode(source, frames)
                 for to, reply in replies:
                     self._send(to, reply)
                 self.perform(self.scheduler.handle(source, load, message, now))
-            if now >= self._timer:
-                self._timer = float("inf")
             if self.scheduler.balancer.waiting:
                 self.perform(self.scheduler.share(now))
             if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
@@ -325,10 +349,6 @@ class Worker:
         self._wait(min(TICK_SECONDS, self._timer - perf_counter()))
         if not self._busy.is_set() or self.ended:
             return
-        if perf_counter() - self.runner.polled < POLITE_SECONDS:
-            sleep(2 * POLITE_SECONDS)
-            if perf_counter() - self.runner.polled < POLITE_SECONDS:
-                return
         self.service()
 
     def located(self, call: Call, index: int, exception: BaseException) -> None:
@@ -368,13 +388,3 @@ class Worker:
             self.output.restore()
         with self.lock:
             self.comm.close(timeout)
-
-
-def appraise(work: Range) -> float:
-    """Return the seconds of processor time that shipping one item and its result costs."""
-    call = work.call
-    middle = (work.lo + work.hi) // 2 - call.base
-    items = call.items[middle : middle + 16]
-    if isinstance(items, Same):
-        items = [items.item]
-    return shipping_cost(items, (call.sample or [])[-16:])

@@ -78,6 +78,7 @@ class Balancer:
         running: whether a task runs here; if none does, the last item is not given away,
             or it would go round for ever.
         waiting: lifelines tied to this worker, thief -> (serial, weight).
+        tied: lifelines of this worker, neighbour -> serial.
         deadline: when an unanswered request is given up; infinity if none is out.
     """
 
@@ -92,11 +93,11 @@ class Balancer:
         self.deadline = float("inf")
         self._random = random
         self._granularity = granularity
-        self._neighbours = neighbours(rank, size)
+        self.neighbours = neighbours(rank, size)
         self._parent = tree_parent(rank)
         self._children = frozenset(tree_children(rank, size))
-        self._reports: dict[int, tuple[Load, float]] = {}
-        self._tied: dict[int, int] = {}
+        self.reports: dict[int, tuple[Load, float]] = {}
+        self.tied: dict[int, int] = {}
         self._tried: set[int] = set()
         self._tries = 0
         self._serial = 0
@@ -107,11 +108,11 @@ class Balancer:
 
     def hear(self, source: int, load: Load, now: float) -> None:
         """Keep the newest report of a worker."""
-        known = self._reports.get(source)
+        known = self.reports.get(source)
         if known is None or known[0].sequence < load.sequence:
-            self._reports[source] = (load, now)
-            if len(self._reports) > 2 * len(self._neighbours) + 16:
-                del self._reports[next(iter(self._reports))]
+            self.reports[source] = (load, now)
+            if len(self.reports) > 2 * len(self.neighbours) + 16:
+                del self.reports[next(iter(self.reports))]
 
     # As a thief.
 
@@ -137,13 +138,13 @@ class Balancer:
 
     def granted(self, source: int, serial: int) -> None:
         """A grant has come: its sender holds no lifeline of ours any more, if that was it."""
-        if self._tied.get(source) == serial:
-            del self._tied[source]
+        if self.tied.get(source) == serial:
+            del self.tied[source]
 
     def refused(self, source: int, serial: int, now: float) -> Sends:
         """A victim had nothing, or could not send what it had: try the next one."""
-        if self._tied.get(source) == serial:
-            del self._tied[source]
+        if self.tied.get(source) == serial:
+            del self.tied[source]
             return [(source, self._lifeline(source))] if self.mode is Mode.WAITING else []
         if self.mode is Mode.ASKING and source == self._victim and serial == self._serial:
             self._go("refused")
@@ -156,7 +157,7 @@ class Balancer:
             self._go("nobody left")
             self.deadline = float("inf")
             self._victim = None
-            untied = [other for other in self._neighbours if other not in self._tied]
+            untied = [other for other in self.neighbours if other not in self.tied]
             return [(other, self._lifeline(other)) for other in untied]
         self._tried.add(victim)
         self._victim = victim
@@ -167,26 +168,26 @@ class Balancer:
     def _choose(self, now: float) -> int | None:
         loaded = [
             other
-            for other in self._neighbours
-            if other not in self._tried and other not in self._tied and self._seconds(other, now)
+            for other in self.neighbours
+            if other not in self._tried and other not in self.tied and self._seconds(other, now)
         ]
         if loaded:
             first, second = self._random.choice(loaded), self._random.choice(loaded)
             return max(first, second, key=lambda other: self._seconds(other, now))
-        while self._tries < RANDOM_TRIES and self.size > len(self._neighbours) + 1:
+        while self._tries < RANDOM_TRIES and self.size > len(self.neighbours) + 1:
             self._tries += 1
             other = self._random.randrange(self.size)
-            if other != self.rank and other not in self._tried and other not in self._tied:
+            if other != self.rank and other not in self._tried and other not in self.tied:
                 return other
         return None
 
     def _seconds(self, other: int, now: float) -> float:
-        known = self._reports.get(other)
+        known = self.reports.get(other)
         return known[0].seconds if known and now - known[1] < FRESH_SECONDS else 0.0
 
     def _lifeline(self, other: int) -> StealRequest:
         self._serial += 1
-        self._tied[other] = self._serial
+        self.tied[other] = self._serial
         return StealRequest(self._serial, self._weight(other), stays=True)
 
     def _weight(self, other: int) -> int:
@@ -209,7 +210,7 @@ class Balancer:
         parent = self._parent
         if (
             source in self._children
-            and parent in self._tied
+            and parent in self.tied
             and self.mode is Mode.WAITING
             and request.weight > known
             and self._doubled(parent)

@@ -31,16 +31,20 @@ MOST_PROFILES = 512
 MOST_DEPTH = 256
 
 
-class Profile:
-    """Running estimate of the seconds an item takes."""
+Appraise = Callable[[Range], tuple[float, float | None]]
 
-    __slots__ = ("items", "mature", "seconds", "spent")
+
+class Profile:
+    """Running estimate of the seconds an item takes, and of what its result costs to ship."""
+
+    __slots__ = ("items", "mature", "result_cost", "seconds", "spent")
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.items = 0
         self.spent = 0.0
         self.mature = False
+        self.result_cost = 0.0
 
     def learn(self, items: int, seconds: float) -> None:
         """Take in that ``items`` items took ``seconds`` in all."""
@@ -65,12 +69,11 @@ class Granularity:
     Args:
         minimum: seconds of work below which a range is not worth sending.
         chunk: fewest items that run or leave together, unless a call says more.
-        appraise: returns the cost in seconds of shipping one item of a range.
+        appraise: returns the cost in seconds of shipping one item of a range, and that
+            of shipping one result, None if no result is there to judge by.
     """
 
-    def __init__(
-        self, minimum: float, chunk: int, appraise: Callable[[Range], float]
-    ) -> None:
+    def __init__(self, minimum: float, chunk: int, appraise: Appraise) -> None:
         self.minimum = minimum
         self.chunk = chunk
         self._appraise = appraise
@@ -123,6 +126,10 @@ class Granularity:
         overhead = CALL_SECONDS if call.size == 1 else 0.0
         if each <= overhead:
             return False
-        if call.cost is None:
-            call.cost = self._appraise(work) + overhead
-        return each > call.cost
+        if call.cost is not None:
+            return each > call.cost
+        item_cost, result_cost = self._appraise(work)
+        if result_cost is not None:
+            call.profile.result_cost = result_cost
+            call.cost = item_cost + result_cost + overhead
+        return each > item_cost + call.profile.result_cost + overhead

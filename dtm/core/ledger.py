@@ -14,6 +14,8 @@ census asks when it matters, which is when somebody has died.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dtm.core.messages import Segment
 from dtm.task import Call
 
@@ -62,6 +64,9 @@ class Ledger:
     def close(self, call: Call) -> None:
         """Forget a call that is over."""
         self._calls.pop(call.key, None)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self._calls.values())
 
     def __len__(self) -> int:
         return len(self._calls)

@@ -27,7 +27,7 @@ from typing import Union
 
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
-from dtm.core.granularity import PATIENCE_SECONDS, Granularity
+from dtm.core.granularity import PATIENCE_SECONDS, Appraise, Granularity
 from dtm.core.ledger import Ledger
 from dtm.core.messages import (
     Broken,
@@ -119,7 +119,7 @@ class Scheduler:
         random: a seeded generator for the choice of victims.
         minimum: seconds of work below which nothing is sent.
         chunk: fewest items that run or leave together.
-        appraise: returns the seconds that shipping one item of a range costs.
+        appraise: says what shipping the items of a range costs.
         balancer: makes the balancer, with the arguments of :class:`Balancer`.
     """
 
@@ -130,7 +130,7 @@ class Scheduler:
         random: Random,
         minimum: float,
         chunk: int,
-        appraise: Callable[[Range], float],
+        appraise: Appraise,
         balancer: Callable[[int, int, Random, Granularity], Balancer] = Balancer,
     ) -> None:
         self.rank = rank
@@ -266,9 +266,10 @@ class Scheduler:
         return effects + self.share(now)
 
     def _on_grant(self, source: int, message: Grant, now: float) -> list[Effect]:
-        self.balancer.granted(source, message.serial)
+        balancer = self.balancer
+        balancer.granted(source, message.serial)
         self.counters.steals_won += 1
-        self.balancer.fed()
+        balancer.fed()
         for part in reversed(message.parts):
             call = part.call
             if call.owner == self.rank:
@@ -280,7 +281,7 @@ class Scheduler:
                 call.limit = min(call.limit, self._cancelled.get((call.owner, call.key), call.limit))
             part.born = now
             self.deque.push(part)
-        return self.share(now) if self.balancer.waiting else []
+        return self.share(now) if balancer.waiting else []
 
     def _on_refusal(self, source: int, message: Refusal, now: float) -> list[Effect]:
         sends = self.balancer.refused(source, message.serial, now)

@@ -39,7 +39,7 @@ class Suspicion:
 
     def strike(self, world: World, now: float) -> None:
         """Let it happen."""
-        world.suspect(self.rank, now, "it was silent for too long")
+        world.lose(self.rank, "it was silent for too long")
 
 
 @dataclass(frozen=True)

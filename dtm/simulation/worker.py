@@ -116,7 +116,7 @@ class Simulated:
                 for listener in listeners or ():
                     listener()
             elif type(effect) is WakeAt:
-                if effect.when < self.timer:
+                if effect.when != self.timer:
                     self.timer = effect.when
                     self.world.alarm(effect.when, self, "timer")
             elif type(effect) is End:
@@ -182,14 +182,14 @@ class Simulated:
         """Read what has come and answer it; share work; send what has gathered."""
         scheduler = self.scheduler
         self.service_at = NEVER
+        if self.clock >= self.timer:
+            self.timer = NEVER
         cpu = self.world.network.cpu
         while self.inbox:
             source, mail = self.inbox.popleft()
             self.clock += cpu
             message = mail.open(scheduler)
             self.perform(scheduler.handle(source, mail.load, message, self.clock))
-        if self.clock >= self.timer:
-            self.timer = NEVER
         if scheduler.balancer.waiting:
             self.perform(scheduler.share(self.clock))
         if self.outbox and self.clock - self.outbox_since > RESULTS_SECONDS:
@@ -263,12 +263,14 @@ class Simulated:
         work = self.scheduler.deque.newest()
         if work is None:
             return self._starve()
+        self.scheduler.balancer.running = True
         self.stack.append(Frame(work, self.clock))
         return True
 
     def _starve(self) -> bool:
         """Ask for work; go on if something has come meanwhile."""
         self.flush()
+        self.scheduler.balancer.running = False
         self.perform(self.scheduler.hungry(self.clock))
         if self.ready:
             return True
@@ -413,6 +415,7 @@ class Simulated:
 
     def _await(self, frame: Frame, call: Call) -> bool:
         if call.missing == 0:
+            self.scheduler.balancer.running = True
             frame.waiting = None
             self.world.collected(call)
             if call.failure is not None:
@@ -421,6 +424,7 @@ class Simulated:
         newest = self.scheduler.deque.newest()
         work = self._own(frame, call, newest)
         if work is not None and len(self.stack) <= MOST_NESTED:
+            self.scheduler.balancer.running = True
             self.stack.append(Frame(work, self.clock))
             return True
         if work is None and newest is None and not self.ready:

@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from dtm.comm.simulated import Links, Network
 from dtm.core.balancer import Balancer
+from dtm.core.messages import MESSAGES
 from dtm.core.scheduler import Scheduler
-from dtm.errors import DtmError, InvariantError, WorkerLostError
+from dtm.errors import InvariantError, WorkerLostError
 from dtm.simulation.faults import Fault, Faults
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
@@ -32,9 +33,8 @@ from dtm.task import Call, Range
 
 FOUR_ROUND_TRIPS = 200e-6
 SHIPPING_SECONDS = 2e-6
-DETECTION_SECONDS = 1e-3
-STOP_SECONDS = 5.0
 _MASK = (1 << 64) - 1
+_NUMBERS = {cls: number for number, cls in enumerate(MESSAGES, 100)}
 
 
 class Phase(Enum):
@@ -44,6 +44,13 @@ class Phase(Enum):
     RUNNING = "running"
     STOPPING = "stopping"
     OVER = "over"
+
+
+class Loss(NamedTuple):
+    """The communication manager of the root says that a worker is lost."""
+
+    rank: int
+    reason: str
 
 
 def item(_: object) -> None:
@@ -75,7 +82,7 @@ class World:
         seed: int = 0,
         patience: float = 0.8e-3,
         faults: Sequence[Fault] = (),
-        watch: Callable[[World], None] | None = None,
+        watch: Callable[[World, Simulated], None] | None = None,
         balancer: Callable[..., Balancer] = Balancer,
         minimum: float = FOUR_ROUND_TRIPS,
         settle: bool = True,
@@ -117,6 +124,16 @@ class World:
         ]
         if known is not None:
             self.workers[0].scheduler.granularity.profile(item, 0).assume(known)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks on after every event."""
+        return self._watch is not None
+
+    @property
+    def ending(self) -> bool:
+        """Whether ``main`` has returned."""
+        return self.phase in (Phase.STOPPING, Phase.OVER)
 
     # What workers ask of their world.
 
@@ -191,6 +208,8 @@ class World:
             raise WorkerLostError(self._lost)
         if self.phase is not Phase.OVER:
             self._stuck()
+        if self._watch is not None:
+            self.drain()
         return self._finish()
 
     def _begin(self) -> None:
@@ -210,7 +229,7 @@ class World:
 
     def _check(self) -> None:
         if self._watch is not None:
-            self._watch(self)
+            self._watch(self, worker)
 
     def _events(self, most: int) -> None:
         heap, faults, watch = self._heap, self._faults, self._watch
@@ -225,7 +244,7 @@ class World:
             if report.events > most:
                 raise InvariantError(f"no end after {most} events")
             mail = type(what) is Mail
-            kind = len(what.message.__class__.__name__) if mail else len(what)
+            kind = _NUMBERS[type(what.message)] if mail else len(what)
             self._hash = hash((self._hash, when, worker.rank, kind))
             if faults.any:
                 self._fault(when)
@@ -237,24 +256,40 @@ class World:
                 if worker.state is not State.GONE:
                     worker.inbox.append((what.sender, what))
                     worker.arrived(when)
+            elif type(what) is Loss:
+                self.lose(what.rank, what.reason)
             elif worker.state is not State.GONE:
                 worker.alarm(when, what)
             if watch is not None:
-                watch(self)
+                watch(self, worker)
             if self.phase is Phase.OVER:
                 return
+
+    def drain(self) -> None:
+        """Let what is still under way arrive after the end; nobody reads it."""
+        self.in_flight.clear()
 
     def _fault(self, now: float) -> None:
         for fault in self._faults.due(self._report.events):
             fault.strike(self, now)
 
-    def lose(self, rank: int, reason: str) -> None:
-        """The root learns that a worker is gone."""
-        if self.phase in (Phase.STOPPING, Phase.OVER):
-            self.phase = Phase.OVER
+    def die(self, rank: int, noticed: float, reason: str) -> None:
+        """A worker is gone; the root learns of it a little later."""
+        worker = self.workers[rank]
+        worker.state = State.GONE
+        if rank == 0:
+            self.lose(rank, reason)
             return
-        self._lost = f"worker {rank} was lost: {reason}"
-        self.phase = Phase.OVER
+        self._made += 1
+        heappush(self._heap, (noticed, self._made, self.workers[0], Loss(rank, reason)))
+
+    def lose(self, rank: int, reason: str) -> None:
+        """The root learns that a worker is gone, or seems to be."""
+        if self.phase is Phase.STOPPING:
+            self.phase = Phase.OVER
+        elif self.phase is not Phase.OVER:
+            self._lost = f"worker {rank} was lost: {reason}"
+            self.phase = Phase.OVER
 
     def _stuck(self) -> None:
         lines = [
@@ -276,7 +311,6 @@ class World:
         report = self._report
         workers = self.workers
         report.shutdown = sum(self._messages.values())
-        report.root_messages -= sum(1 for _ in ())
         report.makespan = self._returned - self._started
         report.work = sum(worker.busy * worker.speed for worker in workers)
         report.capacity = sum(worker.speed for worker in workers)
@@ -297,10 +331,10 @@ def _differ(value: object, expected: object) -> bool:
     return value is not expected
 
 
-def _appraise(_: Range) -> float:
-    return SHIPPING_SECONDS
+def _appraise(_: Range) -> tuple[float, float | None]:
+    return SHIPPING_SECONDS, 0.0
 
 
 def _state(worker: Simulated) -> int:
     balancer = worker.scheduler.balancer
-    return len(balancer.waiting)
+    return len(balancer.waiting) + len(balancer.tied) + len(balancer.reports)

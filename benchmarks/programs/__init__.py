@@ -1,0 +1,1 @@
+"""The programs that are measured: ``python benchmarks/programs/NAME.py LIBRARY``."""

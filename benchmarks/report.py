@@ -1,0 +1,120 @@
+"""The figures as Markdown, for the docs, and as JSON, for comparing two runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+
+from benchmarks.figures import OURS, Figure, Outcome
+
+WORDS = {True: "yes", False: "**no**", None: ""}
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |"
+        for row in rows
+    )
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def best_peer(outcome: Outcome) -> Figure | None:
+    """Return the peer with the best median, ``serial`` apart."""
+    peers = [
+        figure
+        for figure in outcome.figures
+        if figure.values and figure.contender not in (*OURS, "serial")
+    ]
+    if not peers:
+        return None
+    pick = max if outcome.row.higher_is_better else min
+    return pick(peers, key=lambda figure: figure.median)
+
+
+def ours(outcome: Outcome, contender: str) -> str:
+    figure = next(each for each in outcome.figures if each.contender == contender)
+    if not figure.values:
+        return "not measured"
+    shown = number(figure.median)
+    judged = outcome.judged_value(figure)
+    if judged is not None and abs(judged - figure.median) > 1e-9 * abs(judged):
+        shown += f" (judged: {number(judged)})"
+    verdict = {True: ", met", False: ", **missed**", None: ""}[outcome.passed(figure)]
+    return shown + verdict
+
+
+def summary_line(outcome: Outcome) -> list[str]:
+    row, peer = outcome.row, best_peer(outcome)
+    title = f"{row.title} ({row.unit})" if row.unit else row.title
+    shown = f"{peer.contender} {number(peer.median)}" if peer else "-"
+    return [title, row.asked, *(ours(outcome, each) for each in OURS), shown]
+
+
+def detail_line(outcome: Outcome, figure: Figure) -> list[str]:
+    row = outcome.row
+    if not figure.values:
+        return [row.name, figure.contender, "", "", "", "", "", figure.failure]
+    reference = outcome.figure_of("dtm local")
+    ratio = number(figure.median / reference.median) if reference and reference.median else ""
+    return [
+        row.name,
+        figure.contender,
+        number(figure.median),
+        number(row.best_of(figure.values)),
+        str(len(figure.values)),
+        ratio,
+        WORDS[outcome.passed(figure)],
+        figure.failure or figure.note,
+    ]
+
+
+def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+    """Return the whole report."""
+    summary = table(
+        ["figure", "bar", *OURS, "best peer"], [summary_line(outcome) for outcome in outcomes]
+    )
+    details = table(
+        ["row", "who", "median", "best", "values", "÷ dtm local", "met", "remark"],
+        [detail_line(outcome, figure) for outcome in outcomes for figure in outcome.figures],
+    )
+    disturbance = max((outcome.disturbance for outcome in outcomes), default=0.0)
+    facts = {**machine, "cores busy with something else, at most": f"{disturbance:.2f}"}
+    about = "\n".join(f"* {name}: {value}" for name, value in facts.items())
+    return f"# Figures\n\n{summary}\n\n## Machine\n\n{about}\n\n## All contenders\n\n{details}\n"
+
+
+def finite(values: Iterable[float]) -> list[float | None]:
+    """Return the values with None for what JSON cannot say."""
+    return [value if isfinite(value) else None for value in values]
+
+
+def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+    """Return every value measured."""
+    rows = [
+        {
+            "name": outcome.row.name,
+            "title": outcome.row.title,
+            "unit": outcome.row.unit,
+            "bar": outcome.row.asked,
+            "busy cores before": round(outcome.disturbance, 2),
+            "figures": [
+                {
+                    "contender": figure.contender,
+                    "values": finite(figure.values),
+                    "judged": finite(figure.judged),
+                    "passed": outcome.passed(figure),
+                    "note": figure.note,
+                    "failure": figure.failure,
+                }
+                for figure in outcome.figures
+            ],
+        }
+        for outcome in outcomes
+    ]
+    return json.dumps({"machine": dict(machine), "rows": rows}, indent=1, ensure_ascii=False)

@@ -1,0 +1,183 @@
+"""The table: every row, its bar, and the peers that can be measured at it.
+
+What each row runs, and how it is measured, stands in its program's docstring.
+"""
+
+from __future__ import annotations
+
+from benchmarks.figures import Row
+
+POOLS = ("Pool", "ProcessPoolExecutor", "mpi4py.futures")
+INSTALLED = ("joblib", "SCOOP", "Dask", "Ray")
+NESTING = ("SCOOP", "Dask", "Ray")
+
+MAPS = (
+    Row(
+        name="noop",
+        title="no-op map over 10^6 ints, default call",
+        program="noop",
+        unit="µs/item",
+        bar=1.5,
+        bar_text="≤ 1.5 × serial",
+        peers=(*POOLS, *INSTALLED),
+    ),
+    Row(
+        name="grid",
+        title="grid of item cost × size × kind × number: worst time over what is allowed",
+        program="grid",
+        unit="",
+        bar=1.0,
+        bar_text="each map ≤ 1.5 × serial + 1 ms",
+        rounds=1,
+        timeout=600.0,
+    ),
+    Row(
+        name="small-items",
+        title="map of items that cost 5 µs: efficiency",
+        program="small_items",
+        unit="",
+        bar=0.90,
+        higher_is_better=True,
+        peers=(*POOLS, *INSTALLED),
+    ),
+    Row(
+        name="metg",
+        title="METG(50%)",
+        program="metg",
+        unit="µs",
+        bar=1.0,
+        peers=(*POOLS, *INSTALLED),
+        singly=("Pool",),
+    ),
+    Row(
+        name="uneven",
+        title="400 tasks of Pareto-distributed length: efficiency",
+        program="uneven",
+        unit="",
+        bar=0.97,
+        higher_is_better=True,
+        peers=(*POOLS, *INSTALLED),
+    ),
+)
+
+TASKS = (
+    Row(
+        name="single-calls",
+        title="100,000 × apply_async, then get",
+        program="single_calls",
+        unit="µs/call",
+        bar=10.0,
+        peers=(*POOLS, *INSTALLED),
+    ),
+    Row(
+        name="tree",
+        title="binary tree of depth 12, a nested map a node",
+        program="tree",
+        unit="µs/node",
+        bar=8.0,
+        peers=NESTING,
+    ),
+    Row(
+        name="fib",
+        title="fib(20), a spawn per call",
+        program="fib",
+        unit="µs/call",
+        bar=10.0,
+        peers=("SCOOP", "Ray"),
+    ),
+    Row(
+        name="uts-1000",
+        title="UTS, 1.03 million nodes, tasks of at most 1,000: efficiency",
+        program="uts",
+        arguments=("grain=1000",),
+        unit="",
+        bar=0.92,
+        higher_is_better=True,
+        peers=(*POOLS, *NESTING),
+    ),
+    Row(
+        name="uts-200",
+        title="UTS, 1.03 million nodes, tasks of at most 200: efficiency",
+        program="uts",
+        arguments=("grain=200",),
+        unit="",
+        bar=0.85,
+        higher_is_better=True,
+        peers=(*POOLS, *NESTING),
+    ),
+)
+
+MACHINERY = (
+    Row(
+        name="steal",
+        title="from the start of a pure-Python loop until another worker has its sibling, p99",
+        program="steal",
+        unit="ms",
+        bar=2.0,
+    ),
+    Row(
+        name="overhead",
+        title="a CPU-bound task with the load-balancer thread alive",
+        program="overhead",
+        unit="ms",
+        bar=1.01,
+        bar_text="≤ 1.01 × without dtm",
+        peers=("serial",),
+        against="serial",
+        rounds=5,
+    ),
+    Row(
+        name="sleepers",
+        title="64 workers on these cores, 640 sleeps of 100 ms: of ideal",
+        program="sleepers",
+        unit="",
+        bar=0.96,
+        higher_is_better=True,
+        peers=POOLS,
+        workers=64,
+        rounds=1,
+    ),
+    Row(
+        name="startup",
+        title="the overview's program, process start to exit",
+        program="startup",
+        unit="s",
+        bar=1.8,
+        bar_text="≤ 1.8 × Pool, local",
+        asked_of=("dtm local",),
+        peers=("serial", *POOLS, *INSTALLED),
+        against="Pool",
+        from_outside=True,
+        rounds=15,
+    ),
+    Row(
+        name="idle",
+        title="an idle worker while another is busy for 10 s",
+        program="idle",
+        unit="% of a core",
+        bar=2.0,
+        peers=("Pool", "mpi4py.futures"),
+        rounds=1,
+    ),
+    Row(
+        name="memory",
+        title="10^6-item map of ints: root's peak over inputs and results",
+        program="memory",
+        unit="×",
+        bar=2.0,
+        peers=("Pool",),
+        rounds=1,
+    ),
+    Row(
+        name="memory-5us",
+        title="the same, items of 5 µs, which travel",
+        program="memory",
+        arguments=("cost=5",),
+        unit="×",
+        bar=2.0,
+        peers=("Pool",),
+        rounds=1,
+    ),
+)
+
+ROWS = {row.name: row for row in (*MAPS, *TASKS, *MACHINERY)}

@@ -1,0 +1,59 @@
+"""How the documentation is built: ``sphinx-build -W docs docs/_build``.
+
+Numbers that the pages mention are those of the code: ``|most nested|`` and the like.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+project = "dtm"
+author = "the authors of dtm"
+version = release = import_module("dtm").__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "state_machines",
+    "generated",
+]
+exclude_patterns = ["_build", "figures_table.rst"]
+default_role = "literal"
+highlight_language = "python"
+
+html_show_copyright = False
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "The map of a Python program, on every core and every node",
+    "page_width": "1100px",
+}
+html_sidebars = {"**": ["about.html", "navigation.html", "relations.html", "searchfield.html"]}
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+
+def constant(path: str, scale: float = 1.0) -> str:
+    """Return a constant of the code as text."""
+    module, _, name = path.rpartition(".")
+    return f"{getattr(import_module(module), name) * scale:g}"
+
+
+rst_prolog = f"""
+.. |most nested| replace:: {constant("dtm.runner.MOST_NESTED")}
+.. |patience ms| replace:: {constant("dtm.runner.PATIENCE", 1e3)}
+.. |poll µs| replace:: {constant("dtm.runner.POLL_SECONDS", 1e6)}
+.. |strip µs| replace:: {constant("dtm.core.granularity.STRIP_SECONDS", 1e6)}
+.. |polite µs| replace:: {constant("dtm.worker.POLITE_SECONDS", 1e6)}
+.. |switch ms| replace:: {constant("dtm.runtime.SWITCH_SECONDS", 1e3)}
+"""

@@ -1,0 +1,171 @@
+"""The proving ground: whole runs in virtual time, and what a communication manager owes.
+
+:class:`Simulation` runs the production scheduler, ledger, balancer and deque as many
+workers in one process, over a network in virtual time.  Same arguments, same seed
+and same code give the same run, to the last event::
+
+    from dtm.testing import Network, Simulation, exponential, flat
+
+    program = flat(25_600, exponential(0.01), seed=1)
+    report = Simulation(256, program, network=Network(host=64), seed=1).run()
+    print(report.makespan, report.efficiency, report.messages, report.trace)
+
+After each event the laws of :mod:`dtm.simulation.invariants` are checked in small
+runs (``check=None``), in all runs (``check=True``) or in none (``check=False``).
+
+:func:`check_communication_manager` puts a communication manager through all that one
+owes, see :mod:`dtm.conformance`.
+
+Threads: one, for the simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dtm.comm.simulated import Network
+from dtm.conformance import Factory, Scenario, check_communication_manager
+from dtm.core.balancer import Balancer
+from dtm.simulation.faults import Death, Delay, Fault, Freeze, Suspicion
+from dtm.simulation.invariants import check, check_quiet
+from dtm.simulation.programs import (
+    Inner,
+    Script,
+    binomial,
+    constant,
+    exponential,
+    flat,
+    geometric,
+    measure,
+    nested,
+    random_tree,
+    recorded,
+    total_work,
+)
+from dtm.simulation.report import Report
+from dtm.simulation.world import FOUR_ROUND_TRIPS, World
+
+__all__ = [
+    "Death",
+    "Delay",
+    "Factory",
+    "Fault",
+    "Freeze",
+    "Inner",
+    "Network",
+    "Report",
+    "Scenario",
+    "Script",
+    "Simulation",
+    "Suspicion",
+    "binomial",
+    "check_communication_manager",
+    "check_invariants",
+    "constant",
+    "exponential",
+    "flat",
+    "geometric",
+    "greedy_makespan",
+    "measure",
+    "nested",
+    "random_tree",
+    "recorded",
+    "total_work",
+]
+
+SMALL = 32
+
+
+class Simulation:
+    """A run of many workers in virtual time.
+
+    Args:
+        workers: how many.
+        program: what ``main`` does; see :mod:`dtm.simulation.programs`.
+        network: the costs of messages.
+        speeds: how fast each worker is; a number for all of them.
+        seed: of all that is left to chance.
+        patience: a worker in the middle of a task answers within this many seconds.
+        faults: what goes wrong.
+        check: whether to check the invariants after every event; None: up to 32 workers.
+        balancer: makes the balancers.
+        minimum: seconds of work worth sending.
+        settle: whether ``main`` begins when the idle workers have fallen silent.
+        known: an estimate for the tasks of the first map, as if it had run before.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        program: Inner,
+        *,
+        network: Network | None = None,
+        speeds: float | Sequence[float] = 1.0,
+        seed: int = 0,
+        patience: float = 0.8e-3,
+        faults: Sequence[Fault] = (),
+        check: bool | None = None,
+        balancer: Callable[..., Balancer] = Balancer,
+        minimum: float = FOUR_ROUND_TRIPS,
+        settle: bool = True,
+        known: float | None = None,
+    ) -> None:
+        if isinstance(speeds, (int, float)):
+            speeds = [float(speeds)] * workers
+        if len(speeds) != workers or workers < 1:
+            raise ValueError(f"{workers} workers cannot have {len(speeds)} speeds")
+        watched = workers <= SMALL if check is None else check
+        self._world = World(
+            program,
+            speeds,
+            network=network or Network(),
+            seed=seed,
+            patience=patience,
+            faults=faults,
+            watch=check if watched else None,
+            balancer=balancer,
+            minimum=minimum,
+            settle=settle,
+            known=known,
+        )
+
+    @property
+    def world(self) -> World:
+        """What is simulated, to look into."""
+        return self._world
+
+    def run(self, most_events: int = 1 << 62) -> Report:
+        """Simulate to the end and return the figures.
+
+        Raises:
+            WorkerLostError: a worker died, or seemed to, before ``main`` returned.
+            InvariantError: dtm broke one of its own laws, or got stuck.
+        """
+        report = self._world.run(most_events)
+        if self._world.watched and report.failure is None:
+            check_quiet(self._world)
+        return report
+
+
+def check_invariants(world: World) -> None:
+    """Check every law of :mod:`dtm.simulation.invariants` as things stand.
+
+    Raises:
+        InvariantError: one is broken; the message says which.
+    """
+    check(world)
+
+
+def greedy_makespan(durations: Sequence[float], speeds: Sequence[float]) -> float:
+    """Return the time that a central queue without any cost takes: the standard to beat."""
+    from heapq import heapify, heapreplace
+
+    heap = [(0.0, speed) for speed in speeds]
+    heapify(heap)
+    last = 0.0
+    for seconds in durations:
+        free, speed = heap[0]
+        done = free + seconds / speed
+        heapreplace(heap, (done, speed))
+        last = max(last, done)
+    return last
