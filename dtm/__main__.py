@@ -51,10 +51,10 @@ def run(given: Namespace) -> None:
     if given.module:
         runpy.run_module(given.program, run_name="__main__", alter_sys=True)
         return
-    if not os.path.exists(given.program):  # noqa: PTH110 - pathlib costs a worker its start
+    if not os.path.exists(given.program):
         sys.exit(f"dtm: there is no program {given.program!r}")
-    if os.path.isfile(given.program) and given.program.endswith(".py"):  # noqa: PTH113
-        sys.path[0] = os.path.dirname(os.path.abspath(given.program))  # noqa: PTH100, PTH120
+    if os.path.isfile(given.program) and given.program.endswith(".py"):
+        sys.path[0] = os.path.dirname(os.path.abspath(given.program))
     runpy.run_path(given.program, run_name="__main__")
 
 

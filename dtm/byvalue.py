@@ -284,7 +284,7 @@ class _Dispatch(dict[type, Any]):
 
 
 def _refused_types() -> dict[type, Any]:
-    from _thread import LockType, RLock  # noqa: PLC0415 - names of this function only
+    from _thread import LockType, RLock
 
     process_bound = [io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom]
     capsule = getattr(dill._dill, "PyCapsuleType", None)  # noqa: SLF001 - it has no other name

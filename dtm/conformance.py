@@ -296,7 +296,7 @@ class _Inbox:
         return self._come[sender].pop(0)
 
 
-def _check(kept: bool, message: str) -> None:  # noqa: FBT001 - as in `assert`, which -O drops
+def _check(kept: bool, message: str) -> None:
     if not kept:
         raise AssertionError(message)
 
@@ -333,8 +333,8 @@ def _wait_for_message(manager: CommunicationManager) -> None:
     """Only wait: a wait that returns before its time has something to tell, or no reason."""
     deadline = time.monotonic() + _PATIENCE
     early = 0
-    while early < 3 and time.monotonic() < deadline:  # noqa: PLR2004 - any small number
-        early += _waited(manager, 1.0) < 0.5  # noqa: PLR2004 - well before its time
+    while early < 3 and time.monotonic() < deadline:
+        early += _waited(manager, 1.0) < 0.5
 
 
 def _odd_messages() -> list[list[Any]]:

@@ -221,8 +221,10 @@ def _items(kind: str, iterables: tuple[Iterable[Any], ...]) -> tuple[Sequence[An
     if type(iterable) in (range, tuple, Same):
         return iterable, False  # type: ignore[return-value]
     numpy = sys.modules.get("numpy")
-    if numpy is not None and type(iterable) is numpy.ndarray and iterable.ndim == 1:
-        return iterable.copy(), False
+    if numpy is not None and type(iterable) is numpy.ndarray:
+        array: Any = iterable
+        if array.ndim == 1:
+            return array.copy(), False
     return list(iter(iterable)), False
 
 
@@ -293,8 +295,8 @@ def map(function: Function, *iterables: Iterable[Any], **kwargs: Any) -> list[An
         kwargs: all handed to the function.
 
     Raises:
-        Exception: what the function raised for the smallest index that failed.  Its ``__cause__`` is
-        the traceback of the worker, its notes say where it happened.
+        Exception: what the function raised for the smallest index that failed.  Its
+            ``__cause__`` is the traceback of the worker, its notes say where it happened.
     """
     return _plain.map(function, *iterables, **kwargs)
 
@@ -380,7 +382,8 @@ def _ended(results: list[AsyncResult]) -> AsyncResult | None:
 
 def testAll(reqList: Sequence[AsyncResult] | None = None) -> bool:  # noqa: N802, N803
     """Return whether the given asynchronous calls (all of this task) have ended; does not wait."""
-    return all([result.ready() for result in _pending(reqList)])
+    verdicts = [result.ready() for result in _pending(reqList)]
+    return all(verdicts)
 
 
 def testAny(reqList: Sequence[AsyncResult] | None = None) -> AsyncResult | None:  # noqa: N802, N803
@@ -405,7 +408,8 @@ def random() -> _random.Random:
     """
     from random import Random
 
-    return _generator("random", Random, Streams.generator)
+    found: _random.Random = _generator("random", Random, Streams.generator)
+    return found
 
 
 def rng() -> Any:

@@ -59,7 +59,7 @@ def unpack_failure(packed: Frame) -> BaseException:
 
     One that cannot be loaded here gives a ``SerializationError`` which says so.
     """
-    content, text, note = pickle.loads(packed)  # noqa: S301 - peers are authenticated
+    content, text, note = pickle.loads(packed)
     try:
         exc = _load(content)
     except BaseException as error:  # noqa: BLE001 - see the header
@@ -92,7 +92,7 @@ def _first_that_loads(exc: BaseException) -> bytes:
     for attempt in (_as_it_pickles, _put_together, _as_a_base):
         try:
             return attempt(exc)
-        except BaseException:  # noqa: BLE001, S112, PERF203 - see the header; the next way serves
+        except BaseException:  # noqa: BLE001, S112 - see the header; the next way serves
             continue
     return dumps_flat((_plain, (Exception, _description(exc), [])))
 
@@ -173,7 +173,7 @@ def _assemble(
     for name, value in state.items():
         try:
             object.__setattr__(exc, name, value)
-        except (AttributeError, TypeError):  # noqa: PERF203 - the built-in has set it, and for good
+        except (AttributeError, TypeError):
             continue
     return exc
 
@@ -231,7 +231,7 @@ def _base_of(exc: BaseException) -> tuple[type[BaseException], str, list[str]]:
             arguments = (base, text, notes)
             if type(_load(dumps_flat((_plain, arguments)))) is base:
                 return arguments
-        except BaseException:  # noqa: BLE001, S112, PERF203 - see the header
+        except BaseException:  # noqa: BLE001, S112 - see the header
             continue
     return Exception, text, notes
 
@@ -244,7 +244,7 @@ def _plain(cls: type[BaseException], text: str, notes: list[str]) -> BaseExcepti
 
 
 def _traceback_text(exc: BaseException) -> str:
-    from traceback import format_exception  # noqa: PLC0415 - 10 ms that most runs never need
+    from traceback import format_exception
 
     try:
         text = "".join(format_exception(type(exc), exc, exc.__traceback__))

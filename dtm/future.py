@@ -49,7 +49,7 @@ class AsyncResult:
 
     __slots__ = ("_call", "_runner", "_single", "_task")
 
-    def __init__(self, runner: Waits, call: Call, task: Task, single: bool) -> None:  # noqa: FBT001
+    def __init__(self, runner: Waits, call: Call, task: Task, single: bool) -> None:
         self._runner = runner
         self._call = call
         self._task = task

@@ -105,7 +105,7 @@ def unknown(name: str, known: tuple[str, ...], what: str) -> OptionError:
     return OptionError(f"unknown {what} {name!r}{hint}")
 
 
-def _checked(name: str, value: Any) -> Any:  # noqa: PLR0911 - a table of checks, one line each
+def _checked(name: str, value: Any) -> Any:
     if name not in NAMES:
         raise unknown(name, NAMES, "option")
     if name == "workers" and value is not None:
@@ -131,7 +131,8 @@ def _whole(name: str, value: Any, least: int | None) -> int:
     except TypeError:
         raise OptionError(f"option {name} must be a whole number, not {value!r}") from None
     if isinstance(value, bool) or (least is not None and number < least):
-        raise OptionError(f"option {name} must be a whole number of at least {least}, not {value!r}")
+        rule = f"a whole number of at least {least}"
+        raise OptionError(f"option {name} must be {rule}, not {value!r}")
     return number
 
 

@@ -288,7 +288,7 @@ class Runner:
             if len(values) == due:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
-        except BaseException as exception:  # noqa: BLE001 - task bodies may raise anything
+        except BaseException as exception:
             if self.interrupted:
                 raise
             failure = exception

@@ -105,7 +105,7 @@ class Run:
         if self.options.printSummary:
             from dtm.summary import table
 
-            print(table(summary, self.comm.hosts), file=sys.stderr)
+            sys.stderr.write(table(summary, self.comm.hosts) + "\n")
 
     def _catch_signals(self) -> dict[int, Any]:
         handlers = {}
@@ -148,7 +148,7 @@ class Run:
 
     def _give_up(self, reason: BaseException) -> None:
         if not self.over:
-            sys.__stderr__.write(f"{type(reason).__name__}: {reason}\n")
+            sys.stderr.write(f"{type(reason).__name__}: {reason}\n")
             self._abort(1)
 
     def _abort(self, status: int) -> None:
@@ -185,7 +185,7 @@ class Run:
             return
         import atexit
 
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001 - os._exit would skip them
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
@@ -263,7 +263,7 @@ def _local(chosen: Options) -> CommunicationManager:
         return _serial(chosen)
     reason = why_not_again()
     if reason is not None:
-        print(f"dtm: {reason}, so it runs serially, in this process", file=sys.stderr)
+        sys.stderr.write(f"dtm: {reason}, so it runs serially, in this process\n")
         return _serial(chosen)
     return start_workers(workers)
 
@@ -303,10 +303,9 @@ def running() -> Run:
         from dtm.comm.single import SingleManager
 
         chosen = options.overridden(os.environ)
-        print(
+        sys.stderr.write(
             "dtm: no run has been started, so dtm's functions run serially, in this process; "
-            "dtm.start(main) makes them parallel",
-            file=sys.stderr,
+            "dtm.start(main) makes them parallel\n"
         )
         current = run = Run(SingleManager(), chosen, implicit=True)
     if run.over:

@@ -93,7 +93,7 @@ def _dumps_by_value(obj: Any, keep_in_band: Any) -> bytes:
 
 
 def _byvalue_dumps(obj: Any, keep_in_band: Any = None) -> bytes:
-    from dtm import byvalue  # noqa: PLC0415 - imports dill, which most runs never need
+    from dtm import byvalue
 
     return byvalue.dumps(obj, keep_in_band)
 
@@ -177,7 +177,7 @@ def _short(obj: Any) -> str:
         text = repr(obj)
     except Exception:  # noqa: BLE001 - a user's __repr__
         return _kind(obj)
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - a length to read
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _reason(error: Exception) -> str:

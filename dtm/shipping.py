@@ -142,7 +142,7 @@ def _dump_plain(sample: Sequence[Any], meter: _Meter) -> None:
 
 
 def _dump_by_value(sample: Sequence[Any], meter: _Meter) -> None:
-    from dtm import byvalue  # noqa: PLC0415 - imports dill, which most runs never need
+    from dtm import byvalue
 
     byvalue.dump(sample, meter, meter.leave_out)
 

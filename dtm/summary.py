@@ -29,6 +29,5 @@ def table(counters: dict[int, dict[str, float]], hosts: Sequence[str]) -> str:
     sums = (f"{sum(each[key] for each in counters.values()):.0f}" for key, _ in _COLUMNS)
     rows.append(["all", "", *sums])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-    )
+    lines = (zip(row, widths, strict=True) for row in rows)
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in line) for line in lines)

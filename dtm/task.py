@@ -95,9 +95,31 @@ class Call:
     """
 
     __slots__ = (
-        "base", "chunk", "cost", "depth", "failure", "function", "items", "key", "kind",
-        "limit", "listeners", "missing", "owner", "parent", "path", "profile", "range",
-        "sample", "segments", "size", "star", "starts", "streaming", "whole", "__weakref__",
+        "__weakref__",
+        "base",
+        "chunk",
+        "cost",
+        "depth",
+        "failure",
+        "function",
+        "items",
+        "key",
+        "kind",
+        "limit",
+        "listeners",
+        "missing",
+        "owner",
+        "parent",
+        "path",
+        "profile",
+        "range",
+        "sample",
+        "segments",
+        "size",
+        "star",
+        "starts",
+        "streaming",
+        "whole",
     )  # fmt: skip
 
     def __init__(
@@ -108,11 +130,11 @@ class Call:
         owner: int,
         profile: Any,
         kind: str,
-        star: bool = False,  # noqa: FBT001, FBT002 - by position: made for every nested call
+        star: bool = False,
         depth: int = 0,
         path: tuple[int, ...] | None = None,
         chunk: int = 1,
-        streaming: bool = False,  # noqa: FBT001, FBT002
+        streaming: bool = False,
         parent: Any = None,
         base: int = 0,
         key: int = 0,
@@ -238,10 +260,8 @@ class Range:
         """Take up to ``count`` items from the front; ``(lo, lo)`` if nothing is left."""
         lo = self.lo
         hi = lo + count
-        if hi > self.hi:
-            hi = self.hi
-        if hi > self.call.limit:
-            hi = self.call.limit
+        hi = min(hi, self.hi)
+        hi = min(hi, self.call.limit)
         if hi <= lo:
             self.lo = self.hi
             return lo, lo

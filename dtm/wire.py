@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from dataclasses import fields
 from typing import Any
 
 from dtm.comm.base import Frame
@@ -31,10 +31,7 @@ from dtm.serialization import culprit, dumps, loads
 from dtm.task import Call, Range, Same
 
 _KINDS = {cls: number for number, cls in enumerate(MESSAGES)}
-_FIELDS: dict[type, Callable[[Any], Any]] = {
-    cls: attrgetter(*cls.__dataclass_fields__) if cls.__dataclass_fields__ else lambda _: ()
-    for cls in MESSAGES  # type: ignore[attr-defined]
-}
+_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in MESSAGES}
 _GRANT, _RESULTS = _KINDS[Grant], _KINDS[Results]
 Replies = list[tuple[int, Message]]
 
@@ -67,7 +64,7 @@ class Wire:
         """Return the frames of a message."""
         cls = type(message)
         frames: list[Frame] = [b""]
-        fields: Any
+        content: Any
         if isinstance(message, Grant):
             held = self._sender.held_by(to)
             try:
@@ -75,14 +72,12 @@ class Wire:
             except Unsendable:
                 self._sender.restore(to, held)
                 raise
-            fields = (message.serial, parts)
+            content = (message.serial, parts)
         elif isinstance(message, Results):
-            fields = [self._segment(segment, frames) for segment in message.segments]
+            content = [self._segment(segment, frames) for segment in message.segments]
         else:
-            fields = _FIELDS[cls](message)
-            if len(cls.__dataclass_fields__) == 1:
-                fields = (fields,)
-        head = (_KINDS[cls], load.sequence, load.seconds, load.idle, fields)
+            content = tuple(getattr(message, name) for name in _FIELDS[cls])
+        head = (_KINDS[cls], load.sequence, load.seconds, load.idle, content)
         frames[0] = pickle.dumps(head, 5)
         return frames
 
@@ -99,17 +94,17 @@ class Wire:
 
     def decode(self, source: int, frames: Sequence[Frame]) -> tuple[Load, Message, Replies]:
         """Return a message, and the messages owed because some of it cannot be read."""
-        kind, sequence, seconds, idle, fields = pickle.loads(frames[0])  # noqa: S301
+        kind, sequence, seconds, idle, content = pickle.loads(frames[0])
         load = Load(sequence, seconds, idle)
         rest = iter(frames[1:])
         if kind == _GRANT:
             replies: Replies = []
-            parts = [self._read_part(source, part, rest, replies) for part in fields[1]]
+            parts = [self._read_part(source, part, rest, replies) for part in content[1]]
             whole = tuple(part for part in parts if part is not None)
-            return load, Grant(fields[0], whole), replies
+            return load, Grant(content[0], whole), replies
         if kind == _RESULTS:
-            return load, Results(tuple(self._read_segment(each, rest) for each in fields)), []
-        return load, MESSAGES[kind](*fields), []
+            return load, Results(tuple(self._read_segment(each, rest) for each in content)), []
+        return load, MESSAGES[kind](*content), []
 
     # Work.
 
@@ -125,7 +120,7 @@ class Wire:
         except Exception as error:
             sequence = [items.item] if isinstance(items, Same) else items
             found = culprit(sequence, part.lo)
-            index, why = found if found else (part.lo, str(error))
+            index, why = found or (part.lo, str(error))
             raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
         try:
             key, payload = self._sender.pack(to, call.function, (call.owner, call.key))
@@ -138,12 +133,12 @@ class Wire:
         )  # fmt: skip
 
     def _read_part(
-        self, source: int, fields: tuple[Any, ...], rest: Iterator[Frame], replies: Replies
+        self, source: int, content: tuple[Any, ...], rest: Iterator[Frame], replies: Replies
     ) -> Range | None:
-        owner, key, lo, hi, estimate = fields[:5]
+        owner, key, lo, hi, estimate = content[:5]
         if owner == self._rank:
             return Range(Call(len, (), 0, owner, None, "", key=key), lo, hi)
-        kind, star, depth, path, chunk, streaming, name, payload, count = fields[5:]
+        kind, star, depth, path, chunk, streaming, name, payload, count = content[5:]
         packed = [next(rest) for _ in range(count)]
         what = "the function"
         try:
@@ -172,18 +167,19 @@ class Wire:
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
             index, why = culprit(values, segment.lo) or (segment.lo, str(error))
             failure = SerializationError(
-                f"the result of item {index} of {segment.name} cannot be sent by {self._where}: {why}"
+                f"the result of item {index} of {segment.name}, on {self._where}, cannot be sent: "
+                f"{why}"
             )
             values = values[: index - segment.lo]
             packed = dumps(values)
         frames += packed
         if failure is not None:
-            index = None if segment.name.startswith("apply") else segment.lo + len(values)
-            frames.append(pack_failure(failure, index, f"{segment.name}, on {self._where}"))
+            place = None if segment.name.startswith("apply") else segment.lo + len(values)
+            frames.append(pack_failure(failure, place, f"{segment.name}, on {self._where}"))
         return segment.key, segment.lo, len(values), len(packed), failure is not None, segment.name
 
-    def _read_segment(self, fields: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
-        key, lo, count, packed_count, failed, name = fields
+    def _read_segment(self, content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
+        key, lo, count, packed_count, failed, name = content
         packed = [next(rest) for _ in range(packed_count)]
         failure = unpack_failure(next(rest)) if failed else None
         try:

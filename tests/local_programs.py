@@ -123,7 +123,7 @@ def main() -> None:
     outcome = "kept"
     try:
         pickle.loads((outcomes / "scenario").read_bytes())(manager)
-    except BaseException:  # noqa: BLE001 - whatever it is, it is the outcome
+    except BaseException:
         outcome = traceback.format_exc()
     (outcomes / str(manager.rank)).write_text(outcome)
 

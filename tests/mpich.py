@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests import launch
 
 HOME = launch.ROOT / ".venv-mpich"

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+
 from tests.launch import PROGRAMS, Completed, Launcher, launchers
 
 TRAVELLING = PROGRAMS / "travelling.py"

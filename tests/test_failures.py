@@ -99,7 +99,7 @@ class OddSystemError(OSError):
 def raised(exc: BaseException) -> BaseException:
     try:
         raise exc
-    except BaseException as caught:  # noqa: BLE001 - the very thing under test
+    except BaseException as caught:
         return caught
 
 
@@ -254,7 +254,7 @@ def test_a_stuck_class_with_a_demanding_base_falls_to_one_that_takes_a_text() ->
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="no exception groups before 3.11")
 def test_groups_keep_their_members() -> None:
     lock = threading.Lock()
-    group: Any = eval("ExceptionGroup")  # noqa: S307 - not a name for the oldest Python
+    group: Any = eval("ExceptionGroup")
     inner = group("inner", [KeywordError(code=3), PlainError(lock)])
     copy: Any = travel(group("outer", [ValueError(1), inner]))
     assert type(copy) is group

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from tests.launch import PROGRAMS, Completed, Launcher, Started, launchers
 
 ENDING = PROGRAMS / "ending.py"

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests import launch, mpich
 
 PROGRAM = Path(__file__).parent / "programs" / "interface.py"

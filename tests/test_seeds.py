@@ -6,6 +6,7 @@ import ast
 import functools
 
 import pytest
+
 from tests.launch import PROGRAMS, Completed, Launcher, launchers
 
 SEEDED = PROGRAMS / "seeded.py"

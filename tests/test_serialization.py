@@ -38,7 +38,7 @@ def there_and_back(obj: Any) -> Any:
 
 def as_if_new(obj: Any) -> Any:
     """Load by value, as a process does that has never seen the classes of ``obj``."""
-    from dtm import rebuilding  # noqa: PLC0415
+    from dtm import rebuilding
 
     frames = dumps(obj)
     saved = rebuilding._classes
@@ -153,7 +153,7 @@ def test_a_function_reads_the_globals_of_its_own_module() -> None:
 
 def test_a_function_of_no_module_takes_along_what_it_reads() -> None:
     namespace: dict[str, Any] = {"__name__": "made", "base": 10, "lock": threading.Lock()}
-    exec("def inner(x): return base + x\ndef outer(x): return [inner(y) for y in x]", namespace)  # noqa: S102
+    exec("def inner(x): return base + x\ndef outer(x): return [inner(y) for y in x]", namespace)
     outer, inner = there_and_back((namespace["outer"], namespace["inner"]))
     assert outer([1, 2]) == [11, 12]
     assert outer.__globals__ is inner.__globals__
@@ -232,7 +232,7 @@ def test_a_local_class_that_arrives_twice_is_made_once() -> None:
     class Local:
         pass
 
-    from dtm import rebuilding  # noqa: PLC0415
+    from dtm import rebuilding
 
     first, second = dumps(Local()), dumps([Local()])
     saved = rebuilding._classes
@@ -375,7 +375,7 @@ def test_local_named_tuples_and_dataclasses_work() -> None:
 
 
 def test_a_class_goes_when_nobody_uses_it() -> None:
-    import gc  # noqa: PLC0415
+    import gc
 
     def make() -> weakref.ref[type]:
         class Local:
@@ -393,7 +393,7 @@ def test_threads_that_load_a_class_at_once_get_one_class() -> None:
         def get(self) -> type:
             return Local
 
-    from dtm import rebuilding  # noqa: PLC0415
+    from dtm import rebuilding
 
     frames, found = dumps(Local()), []
     saved = rebuilding._classes

@@ -31,9 +31,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
-Frame = Union[bytes, bytearray, memoryview]
+Frame = bytes | bytearray | memoryview
 
 
 class LostPeer(NamedTuple):
@@ -75,9 +75,9 @@ class CommunicationManager(ABC):
 
     @abstractmethod
     def wait(self, timeout: float) -> None:
-        """Sleep until ``receive`` or ``lost`` may have something, ``wake`` is called, or time is up.
+        """Sleep until ``receive`` or ``lost`` may have something, until woken, or for ``timeout``.
 
-        ``timeout`` is in seconds.  May return early without a reason.
+        In seconds.  May return early without a reason.
         """
 
     @abstractmethod

@@ -63,7 +63,7 @@ class Child:
             return None
         if status >= 0:
             return f"exited with status {status}"
-        import signal  # noqa: PLC0415 - an enumeration that a good run has no use for
+        import signal
 
         try:
             return f"killed by {signal.Signals(-status).name}"

@@ -20,7 +20,6 @@ descriptors, nearly all of them for nothing).
 """
 
 # pathlib takes longer to import than all of this module does.
-# ruff: noqa: PTH102, PTH106, PTH108, PTH118, PTH208
 
 from __future__ import annotations
 
@@ -185,7 +184,7 @@ class LocalRoot(LocalManager):
 class LocalWorker(LocalManager):
     """Any other rank: watches the root, and leaves nothing behind if that dies."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a worker is told, all of it
+    def __init__(
         self,
         rank: int,
         size: int,

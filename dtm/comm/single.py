@@ -17,7 +17,7 @@ class SingleManager(CommunicationManager):
         self.hosts = ("localhost",)
         self._woken = Event()
 
-    def send(self, rank: int, frames: Sequence[Frame]) -> None:
+    def send(self, rank: int, frames: Sequence[Frame]) -> None:  # noqa: ARG002
         """There is nobody to send to."""
         raise ValueError(f"there is no rank {rank} in a run of one worker")
 

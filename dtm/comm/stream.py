@@ -54,7 +54,7 @@ def _flat(frame: Frame) -> Frame:
 def _memory(size: int) -> memoryview:
     """Return memory for a frame to be read into."""
     if size >= _MAPPED and sys.platform == "linux":
-        import mmap  # noqa: PLC0415 - most runs have no frame of this size
+        import mmap
 
         area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError):  # a kernel without huge pages

@@ -213,14 +213,10 @@ class Balancer:
             and parent in self.tied
             and self.mode is Mode.WAITING
             and request.weight > known
-            and self._doubled(parent)
+            and self._children <= self.waiting.keys()
         ):
             return [(parent, self._lifeline(parent))]
         return []
-
-    def _doubled(self, parent: int) -> bool:
-        """Whether the idle workers behind this one fill a whole level more of the spread tree."""
-        return len(self._children & self.waiting.keys()) == len(self._children)
 
     def share(self, work: Deque, now: float) -> Sends:
         """Give the workers that wait here what is worth giving."""

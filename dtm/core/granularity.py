@@ -81,7 +81,7 @@ class Granularity:
 
     def profile(self, function: object, depth: int) -> Profile:
         """Return the profile of a function at a depth; a fresh one if it cannot be a key."""
-        key = (function, depth if depth < MOST_DEPTH else MOST_DEPTH)
+        key = (function, min(MOST_DEPTH, depth))
         try:
             found = self._profiles.get(key)
         except TypeError:
@@ -128,8 +128,9 @@ class Granularity:
             return False
         if call.cost is not None:
             return each > call.cost
+        profile: Profile = call.profile
         item_cost, result_cost = self._appraise(work)
         if result_cost is not None:
-            call.profile.result_cost = result_cost
+            profile.result_cost = result_cost
             call.cost = item_cost + result_cost + overhead
-        return each > item_cost + call.profile.result_cost + overhead
+        return each > item_cost + profile.result_cost + overhead

@@ -11,7 +11,7 @@ call, on the receiver to the receiver's.  How it becomes bytes is the matter of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from dtm.task import Range
 
@@ -127,9 +127,9 @@ class Broken:
     reason: str
 
 
-Message = Union[
-    StealRequest, Grant, Refusal, Results, Returned, Cancel, Output, Stop, Stopped, Broken
-]
+Message = (
+    StealRequest | Grant | Refusal | Results | Returned | Cancel | Output | Stop | Stopped | Broken
+)
 MESSAGES: tuple[type, ...] = (
     StealRequest, Grant, Refusal, Results, Returned, Cancel, Output, Stop, Stopped, Broken,
 )  # fmt: skip

@@ -23,7 +23,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from random import Random
-from typing import Union
 
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
@@ -39,9 +38,9 @@ from dtm.core.messages import (
     Refusal,
     Results,
     Returned,
+    StealRequest,
     Stop,
     Stopped,
-    StealRequest,
 )
 from dtm.core.neighbours import BASE, tree_children, tree_parent
 from dtm.task import Call, Range
@@ -87,7 +86,7 @@ class End:
     reason: str | None
 
 
-Effect = Union[Send, Resume, WakeAt, Print, End]
+Effect = Send | Resume | WakeAt | Print | End
 
 
 @dataclass(slots=True)
@@ -278,7 +277,8 @@ class Scheduler:
                     continue
                 part.call = own
             else:
-                call.limit = min(call.limit, self._cancelled.get((call.owner, call.key), call.limit))
+                known = self._cancelled.get((call.owner, call.key), call.limit)
+                call.limit = min(call.limit, known)
             part.born = now
             self.deque.push(part)
         return self.share(now) if balancer.waiting else []

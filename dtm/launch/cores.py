@@ -8,7 +8,6 @@ Read-only; any thread.
 """
 
 # pathlib takes longer to import than all of dtm.
-# ruff: noqa: PTH118, PTH123
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _start_all(
 def _start(
     command: list[str], environment: dict[str, str], passed: tuple[int, ...]
 ) -> Popen[bytes]:
-    from subprocess import DEVNULL, Popen  # noqa: PLC0415 - a worker does without it
+    from subprocess import DEVNULL, Popen
 
     return Popen(  # noqa: S603 - our own command line
         command, env=environment, stdin=DEVNULL, pass_fds=passed, cwd=start_directory()

@@ -12,7 +12,6 @@ would be lost, and so would ``-m``, whose modules see another ``sys.path``.
 """
 
 # pathlib takes longer to import than all of dtm.
-# ruff: noqa: PTH109, PTH112, PTH113, PTH118
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def command_line() -> list[str] | None:
     return None if why_not_again() else [sys.executable, *sys.orig_argv[1:]]
 
 
-def why_not_again() -> str | None:  # noqa: PLR0911 - a list of reasons
+def why_not_again() -> str | None:
     """Say why this program cannot be run once more, None if it can."""
     if not sys.executable:
         return "there is no Python interpreter to start, Python is embedded in another program"

@@ -66,7 +66,7 @@ def check(world: World, touched: Simulated | None = None) -> None:
     no_lifeline_lost(world, under_way)
 
 
-def _require(holds: bool, law: str, details: Callable[[], str]) -> None:  # noqa: FBT001
+def _require(holds: bool, law: str, details: Callable[[], str]) -> None:
     if not holds:
         raise InvariantError(f"{law}: {details()}")
 

@@ -25,7 +25,7 @@ SEGMENT_BYTES = 30
 class Mail:
     """A message and the load report that travels with it."""
 
-    __slots__ = ("load", "message", "sender", "estimates")
+    __slots__ = ("estimates", "load", "message", "sender")
 
     def __init__(self, load: Load, message: Message, sender: int) -> None:
         self.load = load

@@ -164,7 +164,7 @@ def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) ->
 
     def grow(budget: int, depth: int) -> Task:
         seconds = random.expovariate(1.0 / duration)
-        if budget <= 1 or depth > 8:  # noqa: PLR2004 - deep enough
+        if budget <= 1 or depth > 8:
             if random.random() < failing:
                 return Script(seconds, ValueError("planned"))
             return seconds
@@ -172,7 +172,7 @@ def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) ->
         budget -= 1
         while budget > 0:
             width = min(budget, random.choice((1, 2, 3, 8, 40)))
-            each, rest = divmod(budget if random.random() < 0.7 else width, width)  # noqa: PLR2004
+            each, rest = divmod(budget if random.random() < 0.7 else width, width)
             children = [grow(each + (child < rest), depth + 1) for child in range(width)]
             steps += [children, random.expovariate(1.0 / duration)]
             budget -= each * width + rest

@@ -46,7 +46,7 @@ def sleep_stubbornly(seconds: float) -> None:
     while time.monotonic() < deadline:
         try:
             time.sleep(0.1)
-        except BaseException:  # noqa: S110
+        except BaseException:
             pass
 
 
