@@ -33,7 +33,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtm.comm.base import CommunicationManager
-from dtm.errors import OptionError, RunStateError
+from dtm.errors import CommunicationError, OptionError, RunStateError
 from dtm.launch.program import why_not_again
 from dtm.options import Options
 from dtm.worker import Worker
@@ -219,8 +219,10 @@ def join(chosen: Options) -> CommunicationManager:
         return joined
     if manager is None:
         from dtm.comm.mpi import launched_by_mpi
+        from dtm.launch.ancestry import is_inherited
 
-        manager = "mpi" if launched_by_mpi(os.environ) else "local"
+        ours = launched_by_mpi(os.environ) and not is_inherited(os.environ)
+        manager = "mpi" if ours else "local"
     if isinstance(manager, CommunicationManager):
         return manager
     if isinstance(manager, str):
@@ -240,8 +242,16 @@ def join(chosen: Options) -> CommunicationManager:
 
 def _mpi(_: Options) -> CommunicationManager:
     from dtm.comm.mpi import MpiManager
+    from dtm.launch.ancestry import is_inherited, leave_mark
 
-    return MpiManager()
+    if is_inherited(os.environ):
+        raise CommunicationError(
+            "this process was started by one that has joined an MPI run already, and cannot join "
+            "that as well; let dtm choose the communication manager, or start it by mpirun"
+        )
+    joined = MpiManager()
+    leave_mark(os.environ)
+    return joined
 
 
 def _serial(_: Options) -> CommunicationManager:

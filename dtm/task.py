@@ -82,7 +82,8 @@ class Call:
         chunk: fewest items that run or leave together.
         streaming: whether results should leave as soon as they are there.
         limit: items from here on need not run.
-        cost: estimated seconds of processor time to ship one item and its result; None if unknown.
+        cost, result_cost: estimated seconds of processor time to ship one item, and one result;
+            None if unknown.
         range: (owner) the range made with the call, what is left of it.
         parent: (owner) the context of the task that made the call.
         segments: (owner) first index -> values, of the segments that are finished.
@@ -113,6 +114,7 @@ class Call:
         "path",
         "profile",
         "range",
+        "result_cost",
         "sample",
         "segments",
         "size",
@@ -155,6 +157,7 @@ class Call:
         self.parent = parent
         self.limit = base + size
         self.cost: float | None = None
+        self.result_cost: float | None = None
         self.range: Range | None = None
         self.segments: dict[int, list[Any]] = _NONE if size == 1 else {}
         self.starts: list[int] = _NO_STARTS if size == 1 else []

@@ -43,7 +43,8 @@ from dtm.simulation.programs import (
     total_work,
 )
 from dtm.simulation.report import Report
-from dtm.simulation.world import FOUR_ROUND_TRIPS, World
+from dtm.simulation.world import World
+from dtm.worker import FOUR_ROUND_TRIPS
 
 __all__ = [
     "Death",

@@ -129,7 +129,7 @@ class Wire:
         frames += packed
         return (
             call.owner, call.key, part.lo, part.hi, estimate, call.kind, call.star, call.depth,
-            call.path, call.chunk, call.streaming, key, payload, len(packed),
+            call.path, call.chunk, call.streaming, call.cost, key, payload, len(packed),
         )  # fmt: skip
 
     def _read_part(
@@ -138,7 +138,7 @@ class Wire:
         owner, key, lo, hi, estimate = content[:5]
         if owner == self._rank:
             return Range(Call(len, (), 0, owner, None, "", key=key), lo, hi)
-        kind, star, depth, path, chunk, streaming, name, payload, count = content[5:]
+        kind, star, depth, path, chunk, streaming, cost, name, payload, count = content[5:]
         packed = [next(rest) for _ in range(count)]
         what = "the function"
         try:
@@ -156,6 +156,7 @@ class Wire:
             function, items, hi - lo, owner, profile, kind, star, depth, path, chunk, streaming,
             base=lo, key=key,
         )  # fmt: skip
+        call.cost = cost
         return Range(call, lo, hi)
 
     # Results.

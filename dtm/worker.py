@@ -94,7 +94,8 @@ class Worker:
             Random(rank),  # noqa: S311 - chooses victims
             minimum or FOUR_ROUND_TRIPS,
             chunk,
-            self._appraise,
+            self._appraise_items,
+            appraise_results,
             balancer,
         )
         self.runner = Runner(self.scheduler, self, None if seed is None else Streams(seed))
@@ -193,8 +194,8 @@ class Worker:
             self._pinned.add(call)
             sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
 
-    def _appraise(self, work: Range) -> tuple[float, float | None]:
-        """Return the seconds of processor time that shipping one item costs, and one result."""
+    def _appraise_items(self, work: Range) -> float:
+        """Return the seconds of processor time that shipping one item of a range costs."""
         call = work.call
         middle = (work.lo + work.hi) // 2 - call.base
         items = call.items[middle : middle + 16]
@@ -208,8 +209,7 @@ class Worker:
             found = culprit(items, middle + call.base)
             if found is not None:
                 self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
-        results = (call.sample or [])[-16:]
-        return cost, shipping_cost((), results) if results else None
+        return cost
 
     def _resume(self, call: Call) -> None:
         listeners, call.listeners = call.listeners, None
@@ -388,3 +388,9 @@ class Worker:
             self.output.restore()
         with self.lock:
             self.comm.close(timeout)
+
+
+def appraise_results(work: Range) -> float | None:
+    """Return the seconds that shipping one result costs, None if none is there to judge by."""
+    results = (work.call.sample or [])[-16:]
+    return shipping_cost((), results) if results else None

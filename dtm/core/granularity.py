@@ -31,7 +31,8 @@ MOST_PROFILES = 512
 MOST_DEPTH = 256
 
 
-Appraise = Callable[[Range], tuple[float, float | None]]
+AppraiseItems = Callable[[Range], float]
+AppraiseResults = Callable[[Range], float | None]
 
 
 class Profile:
@@ -69,14 +70,21 @@ class Granularity:
     Args:
         minimum: seconds of work below which a range is not worth sending.
         chunk: fewest items that run or leave together, unless a call says more.
-        appraise: returns the cost in seconds of shipping one item of a range, and that
-            of shipping one result, None if no result is there to judge by.
+        appraise_items: returns the cost in seconds of shipping one item of a range.
+        appraise_results: the same for a result, None if none is there to judge by.
     """
 
-    def __init__(self, minimum: float, chunk: int, appraise: Appraise) -> None:
+    def __init__(
+        self,
+        minimum: float,
+        chunk: int,
+        appraise_items: AppraiseItems,
+        appraise_results: AppraiseResults,
+    ) -> None:
         self.minimum = minimum
         self.chunk = chunk
-        self._appraise = appraise
+        self._appraise_items = appraise_items
+        self._appraise_results = appraise_results
         self._profiles: dict[Any, Profile] = {}
 
     def profile(self, function: object, depth: int) -> Profile:
@@ -126,11 +134,12 @@ class Granularity:
         overhead = CALL_SECONDS if call.size == 1 else 0.0
         if each <= overhead:
             return False
-        if call.cost is not None:
-            return each > call.cost
         profile: Profile = call.profile
-        item_cost, result_cost = self._appraise(work)
-        if result_cost is not None:
-            profile.result_cost = result_cost
-            call.cost = item_cost + result_cost + overhead
-        return each > item_cost + profile.result_cost + overhead
+        if call.cost is None:
+            call.cost = self._appraise_items(work) + overhead
+        if call.result_cost is None:
+            call.result_cost = self._appraise_results(work)
+            if call.result_cost is None:
+                return each > call.cost + profile.result_cost
+            profile.result_cost = call.result_cost
+        return each > call.cost + call.result_cost

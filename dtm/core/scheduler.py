@@ -26,7 +26,7 @@ from random import Random
 
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
-from dtm.core.granularity import PATIENCE_SECONDS, Appraise, Granularity
+from dtm.core.granularity import PATIENCE_SECONDS, AppraiseItems, AppraiseResults, Granularity
 from dtm.core.ledger import Ledger
 from dtm.core.messages import (
     Broken,
@@ -118,7 +118,7 @@ class Scheduler:
         random: a seeded generator for the choice of victims.
         minimum: seconds of work below which nothing is sent.
         chunk: fewest items that run or leave together.
-        appraise: says what shipping the items of a range costs.
+        appraise_items, appraise_results: say what shipping them costs; see :class:`Granularity`.
         balancer: makes the balancer, with the arguments of :class:`Balancer`.
     """
 
@@ -129,14 +129,15 @@ class Scheduler:
         random: Random,
         minimum: float,
         chunk: int,
-        appraise: Appraise,
+        appraise_items: AppraiseItems,
+        appraise_results: AppraiseResults,
         balancer: Callable[[int, int, Random, Granularity], Balancer] = Balancer,
     ) -> None:
         self.rank = rank
         self.size = size
         self.deque = Deque()
         self.ledger = Ledger()
-        self.granularity = Granularity(minimum, chunk, appraise)
+        self.granularity = Granularity(minimum, chunk, appraise_items, appraise_results)
         self.balancer = balancer(rank, size, random, self.granularity)
         self.counters = Counters()
         self.stopping = False
@@ -239,6 +240,7 @@ class Scheduler:
         counters = self.counters
         if isinstance(message, Grant):
             counters.grants += 1
+            self.balancer.tied.pop(to, None)
             for part in message.parts:
                 counters.items_given += part.left
                 if part.call.owner == self.rank:
@@ -266,6 +268,7 @@ class Scheduler:
 
     def _on_grant(self, source: int, message: Grant, now: float) -> list[Effect]:
         balancer = self.balancer
+        balancer.waiting.pop(source, None)
         balancer.granted(source, message.serial)
         self.counters.steals_won += 1
         balancer.fed()

@@ -26,19 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 from dtm.core.messages import Message, Results, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
+from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Step
 from dtm.task import Call, Range
+from dtm.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 
 if TYPE_CHECKING:
     from dtm.simulation.world import World
 
-MOST_NESTED = 24
-POLL_SECONDS = 100e-6
-FLUSH_SECONDS = 1.0
-RESULTS_SECONDS = 300e-6
-TICK_SECONDS = 0.05
-MOST_SEGMENTS = 256
 NEVER = float("inf")
 
 

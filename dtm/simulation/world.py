@@ -30,8 +30,8 @@ from dtm.simulation.programs import Inner
 from dtm.simulation.report import Report
 from dtm.simulation.worker import Frame, Simulated, State
 from dtm.task import Call, Range
+from dtm.worker import FOUR_ROUND_TRIPS
 
-FOUR_ROUND_TRIPS = 200e-6
 SHIPPING_SECONDS = 2e-6
 _MASK = (1 << 64) - 1
 _NUMBERS = {cls: number for number, cls in enumerate(MESSAGES, 100)}
@@ -116,7 +116,7 @@ class World:
             Simulated(
                 self,
                 Scheduler(
-                    rank, size, Random(seed * size + rank), minimum, 1, _appraise, balancer  # noqa: S311
+                    rank, size, Random(seed * size + rank), minimum, 1, _appraise, _appraise, balancer  # noqa: S311
                 ),
                 speed,
             )
@@ -331,8 +331,8 @@ def _differ(value: object, expected: object) -> bool:
     return value is not expected
 
 
-def _appraise(_: Range) -> tuple[float, float | None]:
-    return SHIPPING_SECONDS, 0.0
+def _appraise(_: Range) -> float:
+    return SHIPPING_SECONDS / 2
 
 
 def _state(worker: Simulated) -> int:

@@ -45,14 +45,11 @@ def long_enough(workers: int) -> list[int]:
 def main() -> dict[str, object]:
     """Return what is known of the run."""
     ran = long_enough(int(sys.argv[1]))
-    import __main__
-
-    return {"workers": sorted(set(ran)), "ran": ran, "policy": __main__.Policy.used > 0}
+    used = any(sys.modules[name].Policy.used for name in ("__main__", "options") if name in sys.modules)
+    return {"workers": sorted(set(ran)), "ran": ran, "policy": used}
 
 
 if __name__ == "__main__":
-    import __main__
-
     given = json.loads(sys.argv[2])
     for name, value in given.items():
         if value == "<class>":
