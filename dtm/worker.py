@@ -33,7 +33,7 @@ from time import perf_counter, sleep
 from typing import Any
 from weakref import WeakSet
 
-from dtm.comm.base import CommunicationManager, LostPeer
+from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
 from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Results, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
@@ -158,6 +158,8 @@ class Worker:
         self._dispatch(to, message, self._wire.encode(to, load, message))
 
     def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
+        if self.ended:  # a task that outlives the run: the manager is closed, or about to be
+            return
         counters = self.scheduler.counters
         counters.messages += 1
         counters.bytes += sum(map(len, frames))
@@ -233,10 +235,7 @@ class Worker:
             if now >= self._timer:  # first of all, for what follows may set it anew
                 self._timer = float("inf")
             for source, frames in self.comm.receive():
-                load, message, replies = self._wire.decode(source, frames)
-                for to, reply in replies:
-                    self._send(to, reply)
-                self.perform(self.scheduler.handle(source, load, message, now))
+                self._take(source, frames)
             if self.scheduler.balancer.waiting:
                 self.perform(self.scheduler.share(now))
             if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
@@ -249,6 +248,12 @@ class Worker:
         for (reason,) in finish:
             self._on_end(reason)
         self.runner.call_back()
+
+    def _take(self, source: int, frames: Sequence[Frame]) -> None:
+        load, message, replies = self._wire.decode(source, frames)
+        for to, reply in replies:
+            self._send(to, reply)
+        self.perform(self.scheduler.handle(source, load, message, perf_counter()))
 
     def _mourn(self, peer: LostPeer) -> None:
         if self.scheduler.stopping:
@@ -333,7 +338,8 @@ class Worker:
 
     def nudge(self) -> None:
         """End a rest."""
-        self.comm.wake()
+        if not self.ended:
+            self.comm.wake()
 
     def balance(self) -> None:
         """Answer thieves while a task runs: the load-balancer thread."""
@@ -362,7 +368,9 @@ class Worker:
         """(Root) end the run; whether every worker has said that it stopped, in time."""
         with self.lock:
             self.flush()
-            self.perform(self.scheduler.stop())
+            for source, frames in self.comm.receive():
+                self._take(source, frames)
+            self.perform(self.scheduler.stop(self.comm.absent()))
         deadline = perf_counter() + timeout
         while not self._end_reached:
             left = deadline - perf_counter()
@@ -371,8 +379,7 @@ class Worker:
             self.comm.wait(min(left, TICK_SECONDS))
             with self.lock:
                 for source, frames in self.comm.receive():
-                    load, message, _ = self._wire.decode(source, frames)
-                    self.perform(self.scheduler.handle(source, load, message, perf_counter()))
+                    self._take(source, frames)
         return True
 
     def leave(self, timeout: float) -> None:

@@ -30,7 +30,7 @@ between threads costs more than the message.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 Frame = bytes | bytearray | memoryview
@@ -87,6 +87,13 @@ class CommunicationManager(ABC):
     @abstractmethod
     def lost(self) -> list[LostPeer]:
         """Return the workers found to be gone without having closed, each of them once."""
+
+    def absent(self) -> Collection[int]:
+        """Return the workers that have not joined so far; for most managers there are none.
+
+        A run that ends does not wait for them: ``close`` ends them.
+        """
+        return ()
 
     @abstractmethod
     def close(self, timeout: float) -> None:

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 
 from dtm.comm.child import Child, end
 from dtm.comm.stream import FramedStream
+from dtm.comm.base import LostPeer
 from dtm.comm.stream_manager import Received, StreamManager
 from dtm.errors import CommunicationError
 
@@ -143,7 +144,7 @@ class LocalRoot(LocalManager):
         """Leave, and end what was started: who never joined at once, who joined in time."""
         deadline = monotonic() + timeout
         self.receive()
-        late = [rank for rank in self._children if not self._links[rank].greeted]
+        late = self.absent()
         for rank in late:
             self._children[rank].process.terminate()
             self._drop(self._links[rank])
@@ -157,6 +158,10 @@ class LocalRoot(LocalManager):
         for child in children:
             child.close()
         remove_directory(self._directory)
+
+    def absent(self) -> list[int]:
+        """Return the workers that are still starting."""
+        return [rank for rank, link in self._links.items() if not link.greeted]
 
     def abort(self, status: int) -> None:
         """End all processes of the run at once, this one too.  From any thread."""
@@ -232,6 +237,12 @@ class LocalWorker(LocalManager):
     def _root_ended(self, pidfd: FileIO, received: Received) -> None:
         self._unwatch(pidfd)
         self._mourn_root(received)
+
+    def _part(self, stream: FramedStream, received: Received) -> None:
+        """Report that the root has left too: it does so before its workers only without them."""
+        super()._part(stream, received)
+        if stream is self._root and stream.orderly and not self._leaving:
+            self._losses.append(LostPeer(0, "it has left the run"))
 
     def _mourn_root(self, received: Received) -> None:
         """Take what the root said before it died, then report it."""

@@ -107,12 +107,17 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Root to all, down the spread tree: the run is over.  A worker owes a Stopped."""
+    """Root to all, down the spread tree: the run is over.  A worker owes a Stopped.
+
+    ``absent`` are workers that never joined; the tree is closed over them.
+    """
+
+    absent: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Worker to its parent in the spread tree, when its children have stopped.
+    """Worker to whom its Stop came from, when all have stopped that it passed it on to.
 
     ``counters`` are those of its whole subtree, by rank.
     """

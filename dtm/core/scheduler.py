@@ -20,7 +20,7 @@ Threads: under the worker's lock.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from random import Random
 
@@ -42,7 +42,7 @@ from dtm.core.messages import (
     Stop,
     Stopped,
 )
-from dtm.core.neighbours import BASE, tree_children, tree_parent
+from dtm.core.neighbours import BASE, tree_children
 from dtm.task import Call, Range
 
 TICK_SECONDS = 1e-3
@@ -145,8 +145,8 @@ class Scheduler:
         self._timer = 0.0
         self._pause = PATIENCE_SECONDS
         self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
-        self._children = tree_children(rank, size)
-        self._unstopped = len(self._children)
+        self._stopper = 0
+        self._unstopped = 0
         self._reports: dict[int, dict[str, float]] = {}
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             StealRequest: self._on_steal_request,
@@ -331,15 +331,25 @@ class Scheduler:
 
     # The end of the run: Stop goes down the spread tree, Stopped comes up.
 
-    def stop(self) -> list[Effect]:
-        """(Root) end the run."""
-        return self._on_stop(self.rank, Stop(), 0.0)
+    def stop(self, absent: Collection[int] = ()) -> list[Effect]:
+        """(Root) end the run, without the workers that never joined."""
+        return self._on_stop(self.rank, Stop(tuple(absent)), 0.0)
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
         self.stopping = True
         self.deque.clear()
-        effects: list[Effect] = [Send(child, message) for child in self._children]
+        self._stopper = source
+        heirs = self._heirs(self.rank, message.absent)
+        self._unstopped = len(heirs)
+        effects: list[Effect] = [Send(heir, message) for heir in heirs]
         return effects + self._stopped()
+
+    def _heirs(self, rank: int, absent: tuple[int, ...]) -> list[int]:
+        """Return the children in the spread tree; for one that is absent, its children."""
+        heirs = []
+        for child in tree_children(rank, self.size):
+            heirs += self._heirs(child, absent) if child in absent else [child]
+        return heirs
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
         self._reports.update(message.counters)
@@ -349,11 +359,10 @@ class Scheduler:
     def _stopped(self) -> list[Effect]:
         if self._unstopped:
             return []
-        parent = tree_parent(self.rank)
-        if parent is None:
+        if self._stopper == self.rank:
             return [End(None)]
         report = {**self._reports, self.rank: self.counters.as_dict()}
-        return [Send(parent, Stopped(report)), End(None)]
+        return [Send(self._stopper, Stopped(report)), End(None)]
 
     def summary(self) -> dict[int, dict[str, float]]:
         """(Root, at the end) return the counters of all workers, by rank."""

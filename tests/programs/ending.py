@@ -32,6 +32,11 @@ def doze(seconds: float) -> float:
     return seconds
 
 
+def short(_: int) -> list[float]:
+    """Keep results and messages coming."""
+    return dtm.map(doze, [0.001] * 3)
+
+
 def spin(seconds: float) -> float:
     """Run for that long in pure Python."""
     deadline = time.monotonic() + seconds
@@ -76,6 +81,8 @@ def main_exits() -> None:
 
 def main_returns() -> None:
     dtm.map_async(doze, [0.3] * 8)
+    dtm.map_async(short, range(1000))
+    time.sleep(0.1)
 
 
 def map_doze() -> None:

@@ -1,0 +1,157 @@
+"""Simulated runs end with the right results, obey the laws, and are the same each time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from dtm.errors import InvariantError, WorkerLostError
+from dtm.testing import (
+    Death,
+    Delay,
+    Freeze,
+    Network,
+    Report,
+    Script,
+    Simulation,
+    Suspicion,
+    binomial,
+    check_invariants,
+    constant,
+    exponential,
+    flat,
+    geometric,
+    greedy_makespan,
+    measure,
+    nested,
+    random_tree,
+    recorded,
+    total_work,
+)
+
+SEEDS = int(os.environ.get("DTM_SIMULATION_SEEDS", "100"))
+FIRST_SEED = int(os.environ.get("DTM_SIMULATION_FIRST_SEED", "0"))
+
+
+def simulate(seed: int, **options: object) -> Report:
+    """Run a random tree of about 200 tasks on 8 workers, invariants checked at every event."""
+    failing = 0.0 if seed % 3 else 0.002
+    network = Network(host=4, jitter=20e-6 if seed % 2 else 0.0)
+    program = random_tree(seed, 200, (1e-5, 1e-4, 1e-3)[seed % 3], failing)
+    return Simulation(8, program, network=network, seed=seed, **options).run(200_000)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_random_trees_obey_every_law(block: int) -> None:
+    for seed in range(FIRST_SEED + block, FIRST_SEED + SEEDS, 10):
+        try:
+            simulate(seed)
+        except InvariantError as error:
+            raise AssertionError(
+                f"seed {seed}: replay with DTM_SIMULATION_FIRST_SEED={seed} "
+                f"DTM_SIMULATION_SEEDS=1 pytest tests/test_simulation.py -k every_law\n{error}"
+            ) from error
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    assert simulate(1).trace == simulate(1).trace
+    assert simulate(1).trace != simulate(4).trace
+
+
+def test_a_flat_map_runs_every_task_once() -> None:
+    program = flat(800, exponential(0.01), seed=3)
+    report = Simulation(8, program, seed=3).run()
+    assert report.executed == 800
+    assert report.work == pytest.approx(total_work(program))
+    assert report.failure is None
+    assert report.efficiency > 0.9
+    assert report.makespan == pytest.approx(report.work / 8, rel=0.1)
+    assert "8 workers" in str(report)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        nested([4, 4, 4], 1e-3),
+        nested([], 1e-3),
+        geometric(3, 6, 2.0, 1e-3),
+        binomial(5, 40, 2, 0.45, 1e-3),
+        recorded([1e-3] * 50),
+        flat(30, constant(1e-3), 0),
+        Script([], 1e-3, []),
+    ],
+    ids=["nested", "one task", "geometric", "binomial", "recorded", "constant", "empty maps"],
+)
+def test_trees_of_every_sort_are_walked_once(program: Script) -> None:
+    count, seconds = measure(program)
+    report = Simulation(4, program, seed=1, network=Network(host=2)).run()
+    assert report.executed == count - 1
+    assert report.work == pytest.approx(seconds)
+
+
+def test_one_worker_needs_no_message() -> None:
+    report = Simulation(1, nested([3, 3], 1e-3)).run()
+    assert report.total_messages == 0
+    assert report.efficiency == pytest.approx(1.0)
+
+
+def test_a_failure_comes_out_of_main() -> None:
+    program = Script([1e-3, Script(1e-3, KeyError("planned")), 1e-3])
+    report = Simulation(3, program).run()
+    assert isinstance(report.failure, KeyError)
+
+
+def test_a_slow_worker_does_not_hold_up_the_rest() -> None:
+    durations = [1e-3] * 400
+    speeds = [1.0] * 7 + [1e-3]
+    report = Simulation(8, recorded(durations), speeds=speeds, known=1e-3).run()
+    assert report.makespan < greedy_makespan(durations, speeds) + 1.0
+    assert report.executed == 400
+
+
+def test_speeds_must_fit_the_workers() -> None:
+    with pytest.raises(ValueError, match="speeds"):
+        Simulation(3, recorded([1.0]), speeds=[1.0])
+
+
+def test_events_are_bounded_if_asked() -> None:
+    with pytest.raises(InvariantError, match="no end"):
+        Simulation(4, flat(100, constant(1e-3), 0)).run(most_events=20)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5])
+def test_a_death_at_any_event_ends_the_run_with_the_documented_error(rank: int) -> None:
+    program = random_tree(7, 60, 1e-3)
+    whole = Simulation(6, program, seed=7).run()
+    for event in range(1, whole.events + 1):
+        faults = [Death(event, rank)]
+        simulation = Simulation(6, program, seed=7, faults=faults, check=False)
+        try:
+            report = simulation.run(200_000)
+        except WorkerLostError as error:
+            assert f"worker {rank}" in str(error)
+        else:
+            assert report.makespan == whole.makespan, f"death at event {event} went unnoticed"
+
+
+def test_a_false_suspicion_ends_the_run_too() -> None:
+    with pytest.raises(WorkerLostError, match="worker 2"):
+        Simulation(4, flat(100, constant(1e-3), 0), faults=[Suspicion(60, 2)]).run()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_freezes_and_slow_links_lose_nothing(seed: int) -> None:
+    faults = [
+        Freeze(50 + seed, seed % 8, 0.02),
+        Freeze(200 + seed, (seed + 3) % 8, 0.005),
+        Delay(0.003, source=seed % 8),
+        Delay(0.001, to=(seed + 1) % 8, since=0.001, until=0.05),
+    ]
+    simulate(seed, faults=faults)
+
+
+def test_invariants_can_be_checked_at_any_time() -> None:
+    simulation = Simulation(4, nested([5, 5], 1e-3))
+    simulation.run()
+    check_invariants(simulation.world)
