@@ -49,7 +49,7 @@ from dtm.trace import Trace
 from dtm.wire import Unsendable, Wire
 
 FOUR_ROUND_TRIPS = 200e-6
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.25
 RESULTS_SECONDS = 300e-6
 MOST_SEGMENTS = 256
 OUTPUT_SECONDS = 5e-3

@@ -130,7 +130,8 @@ class Started:
 
     def processes(self) -> list[int]:
         """Return all the processes that belong to this program and live."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._owns(pid)]
+        everybody = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [pid for pid in everybody if self._owns(pid)]
 
     def _owns(self, pid: int) -> bool:
         try:

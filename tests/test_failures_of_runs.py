@@ -19,6 +19,8 @@ PRINTING = PROGRAMS / "printing.py"
 SOON = 15.0
 """The issue's 5 seconds, and what a machine with many other things to do adds to them."""
 
+Report = tuple[dict[str, str], Completed]
+
 EVERY_WAY = launchers("local-2", "local-3", "mpi-3")
 SCENARIOS = re.findall(r"^def (check_\w+)", FAILING.read_text(), re.MULTILINE)
 BUSY = ("map_doze", "map_spin", "map_nested", "main_sleeps")
@@ -31,7 +33,7 @@ def launcher(request: pytest.FixtureRequest) -> Launcher:
 
 
 @pytest.fixture(scope="module", params=EVERY_WAY)
-def report(request: pytest.FixtureRequest) -> tuple[dict[str, str], Completed]:
+def report(request: pytest.FixtureRequest) -> Report:
     """Return the outcomes of all scenarios of a run that goes on."""
     launcher: Launcher = request.param
     done = launcher.run(FAILING, launcher.workers, timeout=110)
@@ -40,22 +42,22 @@ def report(request: pytest.FixtureRequest) -> tuple[dict[str, str], Completed]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_failure_in_a_run_that_goes_on(report: tuple[dict[str, str], Completed], name: str) -> None:
+def test_a_failure_in_a_run_that_goes_on(report: Report, name: str) -> None:
     outcomes, done = report
     assert outcomes.get(name) == "kept", outcomes.get(name, done.stderr)
 
 
-def test_a_run_with_failed_tasks_ends_well(report: tuple[dict[str, str], Completed]) -> None:
+def test_a_run_with_failed_tasks_ends_well(report: Report) -> None:
     _, done = report
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_cannot_be_sent_is_named_with_the_reason(
-    report: tuple[dict[str, str], Completed],
-) -> None:
+def test_what_cannot_be_sent_is_named_with_the_reason(report: Report) -> None:
     _, done = report
     assert re.search(r"item 58 of map\(take_argument\).*holds a handle", done.stderr), done.stderr
+    # One line a call: of the three that have such items, two at least have asked thieves.
+    assert len(re.findall(r"item \d+ of map\(take_argument\)", done.stderr)) in (2, 3)
     assert re.search(r"function of map\(\S*locked\).*lock", done.stderr), done.stderr
     assert re.search(r"cannot be read on worker \d.*cannot be made anew", done.stderr), done.stderr
 
@@ -181,7 +183,7 @@ def test_a_worker_that_exits_by_itself_is_lost_too(launcher: Launcher) -> None:
     said = done.stderr + done.stdout
     if launcher.kind == "local":
         assert done.returncode == 1, said
-        assert re.search(r"WorkerLostError: worker [12] on \S+ was lost: exited with status 7", said)
+        assert re.search(r"WorkerLostError: worker [12] on .* exited with status 7", said)
     else:
         assert done.returncode, said
         assert re.search(r"WorkerLostError: worker [12] on|Exit code: +7", said), said

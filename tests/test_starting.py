@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dtm.launch.ancestry import is_inherited, leave_mark
 from tests.launch import (
     PROGRAMS,

@@ -45,7 +45,8 @@ def long_enough(workers: int) -> list[int]:
 def main() -> dict[str, object]:
     """Return what is known of the run."""
     ran = long_enough(int(sys.argv[1]))
-    used = any(sys.modules[name].Policy.used for name in ("__main__", "options") if name in sys.modules)
+    modules = [sys.modules[name] for name in ("__main__", "options") if name in sys.modules]
+    used = any(module.Policy.used for module in modules)
     return {"workers": sorted(set(ran)), "ran": ran, "policy": used}
 
 
