@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.contenders import CONTENDERS
 from benchmarks.figures import OURS, Outcome, Row, measure_row
 from benchmarks.machine import describe
-from benchmarks.report import as_json, markdown
+from benchmarks.report import as_json, markdown, rst
 from benchmarks.rows import ROWS
 
 
@@ -25,6 +25,7 @@ def arguments_of(command_line: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="how often each contender gets its turn")
     parser.add_argument("--timeout", type=float, help="seconds that one program may take")
+    parser.add_argument("--rst", type=Path, help="write the report to this file, for the docs")
     parser.add_argument("--markdown", type=Path, help="write the report to this file")
     parser.add_argument("--json", type=Path, help="write every value to this file")
     return parser.parse_args(command_line)
@@ -59,6 +60,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
         # Written row by row: a run takes long, and may be interrupted.
         if args.json:
             args.json.write_text(as_json(outcomes, machine), encoding="utf-8")
+        if args.rst:
+            args.rst.write_text(rst(outcomes, machine), encoding="utf-8")
         if args.markdown:
             args.markdown.write_text(markdown(outcomes, machine), encoding="utf-8")
     if not args.markdown:

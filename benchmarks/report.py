@@ -1,9 +1,9 @@
-"""The figures as Markdown, for the docs, and as JSON, for comparing two runs."""
+"""The figures as Markdown, as reStructuredText for the docs, as JSON for comparing runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 
 from benchmarks.figures import OURS, Figure, Outcome
@@ -18,6 +18,12 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
         "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |"
         for row in rows
     )
+
+
+def list_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table of reStructuredText."""
+    rows = ["   * - " + "\n     - ".join(cell or "\\" for cell in row) for row in [head, *lines]]
+    return "\n".join([".. list-table::", "   :header-rows: 1", "", *rows])
 
 
 def number(value: float) -> str:
@@ -74,19 +80,39 @@ def detail_line(outcome: Outcome, figure: Figure) -> list[str]:
     ]
 
 
-def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
-    """Return the whole report."""
-    summary = table(
-        ["figure", "bar", *OURS, "best peer"], [summary_line(outcome) for outcome in outcomes]
-    )
-    details = table(
-        ["row", "who", "median", "best", "values", "÷ dtm local", "met", "remark"],
-        [detail_line(outcome, figure) for outcome in outcomes for figure in outcome.figures],
-    )
+Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
+
+
+def summary(outcomes: Sequence[Outcome], draw: Table) -> str:
+    """Return the rows with their bars, dtm's figures and the best peer's."""
+    return draw(["figure", "bar", *OURS, "best peer"], [summary_line(each) for each in outcomes])
+
+
+def details(outcomes: Sequence[Outcome], draw: Table) -> str:
+    """Return a line for each contender of each row."""
+    lines = [detail_line(outcome, figure) for outcome in outcomes for figure in outcome.figures]
+    head = ["row", "who", "median", "best", "values", "÷ dtm local", "met", "remark"]
+    return draw(head, lines)
+
+
+def facts(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+    """Return what is known of the machine, as a list."""
     disturbance = max((outcome.disturbance for outcome in outcomes), default=0.0)
-    facts = {**machine, "cores busy with something else, at most": f"{disturbance:.2f}"}
-    about = "\n".join(f"* {name}: {value}" for name, value in facts.items())
-    return f"# Figures\n\n{summary}\n\n## Machine\n\n{about}\n\n## All contenders\n\n{details}\n"
+    known = {**machine, "cores busy with something else, at most": f"{disturbance:.2f}"}
+    return "\n".join(f"* {name}: {value}" for name, value in known.items())
+
+
+def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+    """Return the whole report as Markdown."""
+    about = facts(outcomes, machine)
+    first, rest = summary(outcomes, table), details(outcomes, table)
+    return f"# Figures\n\n{first}\n\n## Machine\n\n{about}\n\n## All contenders\n\n{rest}\n"
+
+
+def rst(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+    """Return the report as reStructuredText, to be included in the page on figures."""
+    first, rest = summary(outcomes, list_table), details(outcomes, list_table)
+    return f"{first}\n\n{facts(outcomes, machine)}\n\nAll contenders:\n\n{rest}\n"
 
 
 def finite(values: Iterable[float]) -> list[float | None]:
