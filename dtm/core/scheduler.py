@@ -216,7 +216,7 @@ class Scheduler:
 
     def share(self, now: float) -> list[Effect]:
         """Answer the workers that wait here, or see to it that this is tried again soon."""
-        if now < self._timer or not self.balancer.waiting:
+        if now < self._timer or not self.balancer.waiting or self.deque.newest() is None:
             return []
         effects: list[Effect] = [
             self._send(to, message) for to, message in self.balancer.share(self.deque, now)

@@ -11,10 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, Union
 
-if TYPE_CHECKING:
-    from dtm.simulation.world import World
+
+class World(Protocol):
+    """What can happen to a world."""
+
+    def die(self, rank: int, noticed: float, reason: str) -> None:
+        """Let a worker die."""
+
+    def lose(self, rank: int, reason: str) -> None:
+        """Let the root believe that a worker is lost."""
+
+    def freeze(self, rank: int, until: float) -> None:
+        """Let a worker stand still."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Freeze:
 
     def strike(self, world: World, now: float) -> None:
         """Let it happen."""
-        world.workers[self.rank].frozen = now + self.seconds
+        world.freeze(self.rank, now + self.seconds)
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Delay:
     until: float = float("inf")
 
 
-Fault = Death | Suspicion | Freeze | Delay
+Fault = Union[Death, Suspicion, Freeze, Delay]
 
 
 class Faults:

@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from dtm.comm.simulated import Network
 from dtm.core.messages import Message, Results, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
@@ -32,10 +33,36 @@ from dtm.simulation.programs import Step
 from dtm.task import Call, Range
 from dtm.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 
-if TYPE_CHECKING:
-    from dtm.simulation.world import World
-
 NEVER = float("inf")
+
+
+class Surroundings(Protocol):
+    """What a worker asks of the world that it is in."""
+
+    network: Network
+    function: object
+    failure: BaseException | None
+
+    def alarm(self, when: float, worker: Simulated, kind: str) -> None:
+        """Have an alarm go off."""
+
+    def post(self, sender: Simulated, to: int, mail: Mail) -> None:
+        """Send a message."""
+
+    def delay(self) -> float:
+        """Return how long a thread waits for the interpreter."""
+
+    def called(self, call: Call) -> None:
+        """Note a call that a task has made."""
+
+    def collected(self, call: Call) -> None:
+        """Check the results that a task has waited for."""
+
+    def main_returned(self, worker: Simulated) -> None:
+        """End the run."""
+
+    def ended(self, worker: Simulated, reason: str | None) -> None:
+        """Note that the run is over for a worker."""
 
 
 class State(Enum):
@@ -78,7 +105,7 @@ class Frame:
 class Simulated:
     """One worker of a simulated run."""
 
-    def __init__(self, world: World, scheduler: Scheduler, speed: float) -> None:
+    def __init__(self, world: Surroundings, scheduler: Scheduler, speed: float) -> None:
         self.world = world
         self.rank = scheduler.rank
         self.scheduler = scheduler

