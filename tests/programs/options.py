@@ -19,12 +19,11 @@ class Mine(SingleManager):
 class Policy(Balancer):
     """A load balancer of the user's."""
 
-    used = 0
+    made = 0
 
-    def hungry(self, now: float) -> list:
-        """Count."""
-        Policy.used += 1
-        return super().hungry(now)
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        Policy.made += 1
 
 
 def work(item: int) -> int:
@@ -46,7 +45,7 @@ def main() -> dict[str, object]:
     """Return what is known of the run."""
     ran = long_enough(int(sys.argv[1]))
     modules = [sys.modules[name] for name in ("__main__", "options") if name in sys.modules]
-    used = any(module.Policy.used for module in modules)
+    used = any(module.Policy.made for module in modules)
     return {"workers": sorted(set(ran)), "ran": ran, "policy": used}
 
 

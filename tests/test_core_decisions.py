@@ -1,0 +1,325 @@
+"""Granularity, neighbours and the balancer: what is worth sending, to whom, and when to be silent."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtm.core.balancer import ANSWER_SECONDS, TRANSITIONS, Balancer, Mode
+from dtm.core.deque import Deque
+from dtm.core.granularity import (
+    CALL_SECONDS,
+    MATURE_ITEMS,
+    MOST_PROFILES,
+    PATIENCE_SECONDS,
+    STRIP_SECONDS,
+    Granularity,
+    Profile,
+)
+from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
+from dtm.core.neighbours import neighbours, tree_children, tree_parent
+from dtm.task import Range
+
+from .core import granularity, work
+
+Sends = list[tuple[int, Message]]
+
+
+@given(st.integers(2, 3000))
+def test_the_neighbours_join_everybody(size: int) -> None:
+    reached, edge = {0}, [0]
+    while edge:
+        edge = [to for rank in edge for to in neighbours(rank, size) if to not in reached]
+        reached |= set(edge)
+    assert reached == set(range(size))
+
+
+@given(st.integers(1, 3000), st.integers(0, 2999))
+def test_parents_and_children_agree(size: int, rank: int) -> None:
+    rank %= size
+    for child in tree_children(rank, size):
+        assert tree_parent(child) == rank
+    parent = tree_parent(rank)
+    assert (parent is None) == (rank == 0)
+    assert len(neighbours(rank, size)) <= 5
+    assert rank not in neighbours(rank, size)
+
+
+# Granularity.
+
+
+def test_an_estimate_matures_and_follows_changes() -> None:
+    profile = Profile()
+    profile.learn(1, 1e-6)
+    assert not profile.mature
+    profile.learn(MATURE_ITEMS, MATURE_ITEMS * 1e-6)
+    assert profile.mature
+    for _ in range(50):
+        profile.learn(1, 1e-3)
+    assert profile.seconds == pytest.approx(1e-3, rel=0.01)
+
+
+def test_what_another_worker_knows_counts_until_one_knows_better() -> None:
+    profile = Profile()
+    profile.assume(0.5)
+    assert (profile.mature, profile.seconds) == (True, 0.5)
+    profile.assume(0.1)
+    assert profile.seconds == 0.5
+
+
+def test_profiles_are_by_function_and_depth_and_bounded() -> None:
+    known = granularity()
+    assert known.profile(len, 1) is known.profile(len, 1)
+    assert known.profile(len, 1) is not known.profile(len, 2)
+    assert known.profile(len, 10_000) is known.profile(len, 20_000)
+    assert known.profile([], 0) is not known.profile([], 0)
+    first = known.profile("first", 0)
+    for number in range(MOST_PROFILES):
+        known.profile(number, 0)
+    assert known.profile("first", 0) is not first
+
+
+def test_strips_double_towards_their_length() -> None:
+    unknown = work(10_000)
+    assert [Granularity.strip_length(unknown, n) for n in (0, 1, 2)] == [1, 2, 4]
+    known = work(10_001, seconds=1e-6)
+    assert Granularity.strip_length(known, 0) == 64
+    assert Granularity.strip_length(known, 64) in (99, 100)
+    assert Granularity.strip_length(work(10, seconds=1.0), 0) == 1
+    assert Granularity.strip_length(work(10, chunk=7), 1) == 7
+    assert STRIP_SECONDS == 100e-6
+
+
+def test_the_age_of_a_range_speaks_for_it_while_nothing_else_does() -> None:
+    known, unknown = granularity(), work(100)
+    assert not known.worth(unknown, 100, PATIENCE_SECONDS / 2)
+    assert known.worth(unknown, 100, 1e-3)
+
+
+def test_what_costs_more_to_ship_than_to_run_stays() -> None:
+    assert not granularity(cost=1e-3).worth(work(10_000, seconds=1e-4), 10_000, 1.0)
+    assert granularity(cost=1e-5).worth(work(10_000, seconds=1e-4), 10_000, 1.0)
+
+
+def test_pinned_work_and_single_trifles_stay() -> None:
+    known = granularity()
+    pinned = work(100, seconds=1.0)
+    pinned.pinned = True
+    assert not known.pays(pinned, 1.0)
+    assert not known.pays(work(1, seconds=CALL_SECONDS / 2), 1.0)
+    assert known.pays(work(1, seconds=1.0), 1.0)
+
+
+def test_results_that_nobody_has_seen_count_as_those_of_the_function() -> None:
+    known = Granularity(1e-3, 1, lambda _: 1e-6, lambda _: None)
+    unseen = work(50, seconds=1e-3)
+    assert known.pays(unseen, 0.0)
+    unseen.call.profile.result_cost = 1.0
+    assert not known.pays(unseen, 0.0)
+    dear = Granularity(1e-3, 1, lambda _: 1e-6, lambda _: 2.0)
+    assert not dear.pays(unseen, 0.0)
+    assert unseen.call.profile.result_cost == 2.0
+
+
+# The balancer.
+
+
+def balancer(rank: int = 1, size: int = 21) -> Balancer:
+    return Balancer(rank, size, Random(rank), granularity())
+
+
+def starved(rank: int = 1, size: int = 21) -> tuple[Balancer, Sends]:
+    """Return a balancer that has found nobody, and what it said last."""
+    made = balancer(rank, size)
+    said = made.hungry(0.0)
+    while made.mode is Mode.ASKING:
+        ((victim, request),) = said
+        assert isinstance(request, StealRequest)
+        said = made.refused(victim, request.serial, 0.0)
+    return made, said
+
+
+@pytest.mark.parametrize("size", [2, 3, 21, 300])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_finds_nobody_ties_a_lifeline_at_each_neighbour_and_is_silent(
+    rank: int, size: int
+) -> None:
+    made, said = starved(rank, size)
+    assert made.mode is Mode.WAITING
+    assert [to for to, _ in said] == list(neighbours(rank, size))
+    assert all(isinstance(message, StealRequest) and message.stays for _, message in said)
+    assert made.hungry(100.0) == []
+    assert made.deadline == float("inf")
+
+
+def test_who_is_alone_is_silent() -> None:
+    assert balancer(0, 1).hungry(0.0) == []
+
+
+def test_a_loaded_neighbour_is_asked_first() -> None:
+    made = balancer()
+    made.hear(0, Load(1, 2.0, idle=False), 0.0)
+    ((victim, _),) = made.hungry(0.001)
+    assert victim == 0
+
+
+def test_stale_reports_do_not_count() -> None:
+    made = balancer(1, 2)
+    made.hear(0, Load(1, 2.0, idle=False), 0.0)
+    ((_, request),) = made.hungry(100.0)
+    assert isinstance(request, StealRequest)
+    assert request.stays
+
+
+def test_only_newer_reports_are_kept_and_not_many() -> None:
+    made = balancer()
+    made.hear(0, Load(5, 2.0, idle=False), 0.0)
+    made.hear(0, Load(4, 0.0, idle=True), 0.0)
+    assert made.reports[0][0].sequence == 5
+    for rank in range(1000):
+        made.hear(rank, Load(1, 0.0, idle=True), 0.0)
+    assert len(made.reports) < 40
+
+
+def test_a_victim_that_does_not_answer_is_given_up() -> None:
+    made = balancer(1, 300)
+    ((first, _),) = made.hungry(0.0)
+    assert made.hungry(ANSWER_SECONDS / 2) == []
+    ((second, _),) = made.hungry(ANSWER_SECONDS * 1.1)
+    assert second != first
+    assert made.refused(first, 1, 0.0) == []
+
+
+def test_a_lifeline_that_is_refused_is_tied_again() -> None:
+    made, said = starved(1, 2)
+    ((victim, request),) = said
+    assert isinstance(request, StealRequest)
+    ((again, renewed),) = made.refused(victim, request.serial, 0.0)
+    assert again == victim
+    assert isinstance(renewed, StealRequest)
+    assert made.tied == {victim: renewed.serial}
+    made.fed()
+    assert made.refused(victim, renewed.serial, 0.0) == []
+    assert made.tied == {}
+
+
+def test_a_grant_unties_the_lifeline_that_it_answers() -> None:
+    made, said = starved(1, 2)
+    ((victim, request),) = said
+    assert isinstance(request, StealRequest)
+    made.granted(victim, request.serial - 1)
+    assert victim in made.tied
+    made.granted(victim, request.serial)
+    assert victim not in made.tied
+
+
+def test_weights_of_idle_subtrees_add_up() -> None:
+    made, _ = starved(1, 21)
+    updates: Sends = []
+    for child in tree_children(1, 21):
+        updates += made.requested(child, StealRequest(7, 3, stays=True), Deque(), 0.0)
+    ((to, update),) = updates
+    assert to == 0
+    assert isinstance(update, StealRequest)
+    assert update.weight == 1 + 4 * 3
+
+
+def deque_of(*ranges: Range) -> Deque:
+    made = Deque()
+    for each in ranges:
+        made.push(each)
+    return made
+
+
+def given_away(sends: Sends) -> dict[int, int]:
+    return {
+        to: sum(part.left for part in message.parts)
+        for to, message in sends
+        if isinstance(message, Grant)
+    }
+
+
+def test_a_thief_gets_half_of_the_oldest() -> None:
+    old, new = work(100, seconds=0.01), work(60, seconds=0.01)
+    made = balancer()
+    sends = made.requested(5, StealRequest(1, 1, stays=False), deque_of(old, new), 0.0)
+    assert given_away(sends) == {5: 50}
+    assert (old.left, new.left) == (50, 60)
+
+
+def test_a_thief_without_luck_is_refused() -> None:
+    made = balancer()
+    assert made.requested(5, StealRequest(9, 1, stays=False), Deque(), 0.0) == [(5, Refusal(9))]
+    assert made.requested(5, StealRequest(9, 1, stays=True), Deque(), 0.0) == []
+    assert made.waiting == {5: (9, 1)}
+
+
+@given(
+    st.integers(1, 500), st.lists(st.integers(1, 40), min_size=1, max_size=8), st.booleans()
+)
+def test_shares_follow_the_weights(size: int, weights: list[int], running: bool) -> None:  # noqa: FBT001
+    made = balancer()
+    made.running = running
+    for number, weight in enumerate(weights, 100):
+        made.requested(number, StealRequest(number, weight, stays=True), Deque(), 0.0)
+    whole = work(size, seconds=0.01)
+    shares = given_away(made.share(deque_of(whole), 0.0))
+    assert sum(shares.values()) + whole.left == size
+    if not running:
+        assert whole.left >= 1
+    total = 1 + sum(weights)
+    for number, weight in enumerate(weights, 100):
+        assert abs(shares.get(number, 0) - size * weight / total) < len(weights) + 1
+    assert not made.waiting.keys() & shares.keys()
+
+
+def test_an_idle_worker_keeps_its_last_item() -> None:
+    made = balancer()
+    made.requested(5, StealRequest(1, 1, stays=True), Deque(), 0.0)
+    last = deque_of(work(1, seconds=1.0))
+    made.running = False
+    assert made.share(last, 0.0) == []
+    made.running = True
+    assert given_away(made.share(last, 0.0)) == {5: 1}
+    assert made.share(last, 0.0) == []
+
+
+def test_chunks_leave_whole() -> None:
+    chunked = work(100, seconds=0.01, chunk=30)
+    sends = balancer().requested(5, StealRequest(1, 1, stays=False), deque_of(chunked), 0.0)
+    assert given_away(sends) == {5: 60}
+
+
+def test_single_calls_of_one_task_leave_in_bundles() -> None:
+    parent, other = object(), object()
+    singles = [work(1, seconds=0.01, parent=parent) for _ in range(8)]
+    stranger = work(1, seconds=0.01, parent=other)
+    for each in (*singles, stranger):
+        each.call.profile = singles[0].call.profile
+    singles[0].pinned = True
+    sends = balancer().requested(
+        5, StealRequest(1, 1, stays=False), deque_of(*singles, stranger), 0.0
+    )
+    ((_, grant),) = sends
+    assert isinstance(grant, Grant)
+    assert len(grant.parts) == 4
+    assert all(part.call.parent is parent for part in grant.parts)
+
+
+def test_what_is_not_worth_it_is_passed_over() -> None:
+    cheap, dear = work(2, seconds=1e-6), work(1, seconds=1.0)
+    single = work(1, seconds=1e-9)
+    sends = balancer().requested(
+        5, StealRequest(1, 1, stays=False), deque_of(single, cheap, dear), 0.0
+    )
+    ((_, grant),) = sends
+    assert isinstance(grant, Grant)
+    assert grant.parts[0].call is dear.call
+
+
+def test_the_table_of_transitions_is_complete() -> None:
+    assert set(TRANSITIONS) == set(Mode)
+    assert {mode for row in TRANSITIONS.values() for mode in row.values()} == set(Mode)
