@@ -29,7 +29,8 @@ from dtm.task import Call, Same
 if TYPE_CHECKING:
     import random as _random
 
-    from dtm.runner import Context, Runner
+    from dtm.context import Context
+    from dtm.runner import Runner
 
 Function = Callable[..., Any]
 
@@ -109,9 +110,7 @@ class Door:
             raise call.failure[1]
         return call.values() if call.size else []
 
-    def _later(
-        self, made: tuple[Runner, Call, Context], *, single: bool
-    ) -> AsyncResult:
+    def _later(self, made: tuple[Runner, Call, Context], *, single: bool) -> AsyncResult:
         runner, call, context = made
         result = AsyncResult(runner, call, context, single)
         if context.pending is None:

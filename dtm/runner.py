@@ -59,6 +59,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from dtm.batons import BOUND, Baton, Batons
+from dtm.context import Context
 from dtm.core.messages import Segment
 from dtm.core.scheduler import Effect, Scheduler
 from dtm.streams import Streams
@@ -101,27 +102,6 @@ class World(Protocol):
 
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""
-
-
-class Context:
-    """A task as it runs: what its calls are children of.
-
-    Attributes:
-        depth: how many tasks enclose it.
-        pending: the results of its asynchronous calls whose end nobody has waited for.
-        path: where it stands in the tree of tasks; None unless the run is seeded.
-        calls: how many calls it has made, in a seeded run.
-        generators: the random generators that it has asked for, and the path of its item then.
-    """
-
-    __slots__ = ("calls", "depth", "generators", "path", "pending")
-
-    def __init__(self, depth: int, path: tuple[int, ...] | None) -> None:
-        self.depth = depth
-        self.path = path
-        self.pending: dict[Call, Any] | None = None
-        self.calls = 0
-        self.generators: tuple[Any, dict[str, Any]] | None = None
 
 
 class _Thread(threading.local):

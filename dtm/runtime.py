@@ -42,6 +42,7 @@ SWITCH_SECONDS = 2e-4
 STOP_SECONDS = 5.0
 BROKEN_SECONDS = 1.0
 GRACE_SECONDS = 3.0
+PARTING_SECONDS = 60.0
 
 options = Options()
 current: Run | None = None
@@ -71,7 +72,6 @@ class Run:
         self.runner = self.worker.runner
         self._leaving = threading.Lock()
         self._signals = 0
-        self._main = threading.main_thread().ident
         self.runner.adopt()
 
     # The root.
@@ -169,8 +169,8 @@ class Run:
             self.worker.broken(error)
             self._part(1)
         if not self.options.workersReturn:
-            while True:
-                threading.Event().wait(STOP_SECONDS)
+            threading.Event().wait(PARTING_SECONDS)  # the thread in _part ends the process
+            os._exit(1)
         with self._leaving:
             self.over = True
 

@@ -235,9 +235,7 @@ class Launcher:
         return run(self.command(*arguments), self.environment(env), timeout, cwd=cwd)
 
     @contextmanager
-    def started(
-        self, *arguments: object, env: dict[str, str] | None = None
-    ) -> Iterator[Started]:
+    def started(self, *arguments: object, env: dict[str, str] | None = None) -> Iterator[Started]:
         """Start Python with these arguments."""
         with started(self.command(*arguments), self.environment(env)) as program:
             yield program

@@ -102,7 +102,9 @@ def local_factory(scenario: Scenario, size: int) -> None:
             last = size - 1 if "vanish" in getattr(scenario, "keywords", {}) else size
             files = {rank: Path(outcomes, str(rank)) for rank in range(last)}
             said = {rank: file.read_text() for rank, file in files.items() if file.exists()}
-            broken = [f"rank {rank}: {said.get(rank)}" for rank in files if said.get(rank) != "kept"]
+            broken = [
+                f"rank {rank}: {said.get(rank)}" for rank in files if said.get(rank) != "kept"
+            ]
             assert not broken, "\n".join((*broken, errors))
 
 

@@ -257,9 +257,7 @@ def test_a_thief_without_luck_is_refused() -> None:
     assert made.waiting == {5: (9, 1)}
 
 
-@given(
-    st.integers(1, 500), st.lists(st.integers(1, 40), min_size=1, max_size=8), st.booleans()
-)
+@given(st.integers(1, 500), st.lists(st.integers(1, 40), min_size=1, max_size=8), st.booleans())
 def test_shares_follow_the_weights(size: int, weights: list[int], running: bool) -> None:  # noqa: FBT001
     made = balancer()
     made.running = running

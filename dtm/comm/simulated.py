@@ -64,9 +64,7 @@ class Links:
         slowdown: returns extra seconds for a message from, to, sent at a time.
     """
 
-    def __init__(
-        self, network: Network, random: Random, slowdown: Slowdown | None = None
-    ) -> None:
+    def __init__(self, network: Network, random: Random, slowdown: Slowdown | None = None) -> None:
         self._network = network
         self._random = random
         self._slowdown = slowdown

@@ -82,9 +82,7 @@ class Balancer:
         deadline: when an unanswered request is given up; infinity if none is out.
     """
 
-    def __init__(
-        self, rank: int, size: int, random: Random, granularity: Granularity
-    ) -> None:
+    def __init__(self, rank: int, size: int, random: Random, granularity: Granularity) -> None:
         self.rank = rank
         self.size = size
         self.mode = Mode.WORKING
@@ -227,9 +225,7 @@ class Balancer:
             del self.waiting[thief]
         return grants
 
-    def _split(
-        self, thieves: dict[int, tuple[int, int]], work: Deque, now: float
-    ) -> Sends:
+    def _split(self, thieves: dict[int, tuple[int, int]], work: Deque, now: float) -> Sends:
         shares = 1 + sum(weight for _, weight in thieves.values())
         grants: Sends = []
         for thief, (serial, weight) in thieves.items():

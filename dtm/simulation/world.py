@@ -116,7 +116,14 @@ class World:
             Simulated(
                 self,
                 Scheduler(
-                    rank, size, Random(seed * size + rank), minimum, 1, _appraise, _appraise, balancer  # noqa: S311
+                    rank,
+                    size,
+                    Random(seed * size + rank),
+                    minimum,
+                    1,
+                    _appraise,
+                    _appraise,
+                    balancer,  # noqa: S311
                 ),
                 speed,
             )

@@ -97,7 +97,9 @@ def check_map_takes_many_iterables_and_the_shortest_decides():
 def check_map_hands_all_kwargs_to_the_function():
     assert dtm.map(add, [1, 2], y=1, z=5) == [7, 8]
     assert dtm.map(dict, [[]], chunksize=3, function=1 and 2) if False else True
-    assert dtm.map(lambda x, chunksize, timeout: (x, chunksize, timeout), [1], chunksize=2, timeout=3) == [(1, 2, 3)]
+    assert dtm.map(
+        lambda x, chunksize, timeout: (x, chunksize, timeout), [1], chunksize=2, timeout=3
+    ) == [(1, 2, 3)]
 
 
 def check_map_takes_any_iterable():
@@ -153,7 +155,9 @@ def check_filter():
 
 
 def check_imap_is_lazy_and_ordered():
-    assert list(itertools.islice(dtm.imap(square, itertools.count()), 100)) == [x * x for x in range(100)]
+    assert list(itertools.islice(dtm.imap(square, itertools.count()), 100)) == [
+        x * x for x in range(100)
+    ]
     assert list(dtm.imap(add, [1, 2], [3, 4])) == [4, 6]
     assert list(dtm.imap(square, [])) == []
 
