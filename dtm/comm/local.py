@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING
 
 from dtm.comm.child import Child, end
 from dtm.comm.stream import FramedStream
-from dtm.comm.base import LostPeer
 from dtm.comm.stream_manager import Received, StreamManager
 from dtm.errors import CommunicationError
 
@@ -237,12 +236,6 @@ class LocalWorker(LocalManager):
     def _root_ended(self, pidfd: FileIO, received: Received) -> None:
         self._unwatch(pidfd)
         self._mourn_root(received)
-
-    def _part(self, stream: FramedStream, received: Received) -> None:
-        """Report that the root has left too: it does so before its workers only without them."""
-        super()._part(stream, received)
-        if stream is self._root and stream.orderly and not self._leaving:
-            self._losses.append(LostPeer(0, "it has left the run"))
 
     def _mourn_root(self, received: Received) -> None:
         """Take what the root said before it died, then report it."""

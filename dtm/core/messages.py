@@ -109,10 +109,11 @@ class Output:
 class Stop:
     """Root to all, down the spread tree: the run is over.  A worker owes a Stopped.
 
-    ``absent`` are workers that never joined; the tree is closed over them.
+    ``absent`` are workers that never joined; the tree is closed over them.  They get a
+    Stop of their own, in case they join yet: None, which is passed on to nobody.
     """
 
-    absent: tuple[int, ...] = ()
+    absent: tuple[int, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class Scheduler:
         self._pause = PATIENCE_SECONDS
         self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._stopper = 0
-        self._unstopped = 0
+        self._unstopped: set[int] = set()
         self._reports: dict[int, dict[str, float]] = {}
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             StealRequest: self._on_steal_request,
@@ -339,9 +339,11 @@ class Scheduler:
         self.stopping = True
         self.deque.clear()
         self._stopper = source
-        heirs = self._heirs(self.rank, message.absent)
-        self._unstopped = len(heirs)
+        heirs = [] if message.absent is None else self._heirs(self.rank, message.absent)
+        self._unstopped = set(heirs)
         effects: list[Effect] = [Send(heir, message) for heir in heirs]
+        if source == self.rank:
+            effects += [Send(late, Stop(None)) for late in message.absent or ()]
         return effects + self._stopped()
 
     def _heirs(self, rank: int, absent: tuple[int, ...]) -> list[int]:
@@ -353,7 +355,7 @@ class Scheduler:
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
         self._reports.update(message.counters)
-        self._unstopped -= 1
+        self._unstopped.discard(source)
         return self._stopped()
 
     def _stopped(self) -> list[Effect]:
