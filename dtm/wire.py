@@ -23,7 +23,7 @@ from typing import Any
 
 from dtm.comm.base import Frame
 from dtm.core.granularity import Profile
-from dtm.core.messages import MESSAGES, Grant, Load, Message, Results, Returned, Segment
+from dtm.core.messages import MESSAGES, Grant, Load, Message, Relayed, Results, Returned, Segment
 from dtm.errors import SerializationError
 from dtm.failures import pack_failure, unpack_failure
 from dtm.functions import FunctionReceiver, FunctionSender
@@ -32,7 +32,7 @@ from dtm.task import Call, Range, Same
 
 _KINDS = {cls: number for number, cls in enumerate(MESSAGES)}
 _FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in MESSAGES}
-_GRANT, _RESULTS = _KINDS[Grant], _KINDS[Results]
+_GRANT, _RESULTS, _RELAYED = _KINDS[Grant], _KINDS[Results], _KINDS[Relayed]
 Replies = list[tuple[int, Message]]
 
 
@@ -43,6 +43,21 @@ class Unsendable(Exception):  # noqa: N818 - a signal between two modules, not a
         super().__init__(reason)
         self.index = index
         self.reason = reason
+
+
+class Sealed(list[Any]):
+    """The values of a segment that only passes here: frames, which nobody opens."""
+
+    def __init__(self, content: tuple[Any, ...], frames: list[Frame]) -> None:
+        super().__init__()
+        self.content = content
+        self.frames = frames
+
+
+def _sealed(content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
+    key, lo, _, packed_count, failed, name = content
+    frames = [next(rest) for _ in range(packed_count + failed)]
+    return Segment(key, lo, Sealed(content, frames), None, name)
 
 
 class Wire:
@@ -75,6 +90,9 @@ class Wire:
             content = (message.serial, parts)
         elif isinstance(message, Results):
             content = [self._segment(segment, frames) for segment in message.segments]
+        elif isinstance(message, Relayed):
+            segments = [self._segment(segment, frames) for segment in message.segments]
+            content = (message.owner, segments)
         else:
             content = tuple(getattr(message, name) for name in _FIELDS[cls])
         head = (_KINDS[cls], load.sequence, load.seconds, load.idle, content)
@@ -104,6 +122,9 @@ class Wire:
             return load, Grant(content[0], whole), replies
         if kind == _RESULTS:
             return load, Results(tuple(self._read_segment(each, rest) for each in content)), []
+        if kind == _RELAYED:
+            sealed = tuple(_sealed(each, rest) for each in content[1])
+            return load, Relayed(content[0], sealed), []
         return load, MESSAGES[kind](*content), []
 
     # Work.
@@ -163,6 +184,9 @@ class Wire:
 
     def _segment(self, segment: Segment, frames: list[Frame]) -> tuple[Any, ...]:
         values, failure = segment.values, segment.failure
+        if isinstance(values, Sealed):
+            frames += values.frames
+            return values.content
         try:
             packed = dumps(values)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled

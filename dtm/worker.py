@@ -35,7 +35,7 @@ from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
-from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Results, Segment, Stopped
+from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.errors import WorkerLostError
 from dtm.failures import annotate
@@ -236,8 +236,7 @@ class Worker:
                 self._timer = float("inf")
             for source, frames in self.comm.receive():
                 self._take(source, frames)
-            if self.scheduler.balancer.waiting:
-                self.perform(self.scheduler.share(now))
+            self.perform(self.scheduler.share(now))
             if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
                 self.flush()
             if self._lines and now - self._lines_sent > OUTPUT_SECONDS:
@@ -296,7 +295,7 @@ class Worker:
         with self.lock:
             outbox, self._outbox = self._outbox, {}
             for owner, segments in outbox.items():
-                self._send(owner, Results(tuple(segments)))
+                self.perform(self.scheduler.deliver(owner, tuple(segments)))
 
     def say(self, stream: str, text: str) -> None:
         """Send lines that a task has printed to the root."""
@@ -321,8 +320,8 @@ class Worker:
         """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
         self._busy.clear()
         try:
-            deadline = self.scheduler.balancer.deadline - perf_counter()
-            self._wait(min(timeout, deadline))
+            deadline = min(self.scheduler.balancer.deadline, self._timer)
+            self._wait(min(timeout, deadline - perf_counter()))
         finally:
             self._busy.set()
 

@@ -9,7 +9,7 @@ How long it gathers follows from how long the call has been passing here: ``SHAR
 time.  So gathering delays a call by a few hundredths at most, whatever its
 length, and the owner gets a number of messages that grows with the logarithm of it.
 
-Failures, and results of calls that stream, go directly: somebody waits for them.
+Failures go directly: they save work.
 
 Threads: under the worker's lock.
 
@@ -62,9 +62,9 @@ class Gathering:
         self._size = size
         self._passing: dict[int, _Passing] = {}
 
-    def route(self, owner: int, segments: tuple[Segment, ...], *, urgent: bool) -> Sends:
+    def route(self, owner: int, segments: tuple[Segment, ...]) -> Sends:
         """Return how results of this worker get to their owner."""
-        if self._size < MANY or urgent or any(each.failure is not None for each in segments):
+        if self._size < MANY or any(each.failure is not None for each in segments):
             return [(owner, Results(segments))]
         return [self._hop(owner, segments)]
 

@@ -79,6 +79,17 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
+class Relayed:
+    """Helper to owner by way of others, in a large run: finished segments.
+
+    Whoever gets it on the way sends it on towards ``owner``, together with what else passes.
+    """
+
+    owner: int
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Returned:
     """Helper to owner: these items could not be read here.  The owner runs them itself."""
 
@@ -134,8 +145,9 @@ class Broken:
 
 
 Message = (
-    StealRequest | Grant | Refusal | Results | Returned | Cancel | Output | Stop | Stopped | Broken
+    StealRequest | Grant | Refusal | Results | Relayed | Returned | Cancel | Output
+    | Stop | Stopped | Broken
 )
 MESSAGES: tuple[type, ...] = (
-    StealRequest, Grant, Refusal, Results, Returned, Cancel, Output, Stop, Stopped, Broken,
+    StealRequest, Grant, Refusal, Results, Relayed, Returned, Cancel, Output, Stop, Stopped, Broken,
 )  # fmt: skip

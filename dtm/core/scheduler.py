@@ -26,6 +26,7 @@ from random import Random
 
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
+from dtm.core.gathering import Gathering
 from dtm.core.granularity import PATIENCE_SECONDS, AppraiseItems, AppraiseResults, Granularity
 from dtm.core.ledger import Ledger
 from dtm.core.messages import (
@@ -36,8 +37,10 @@ from dtm.core.messages import (
     Message,
     Output,
     Refusal,
+    Relayed,
     Results,
     Returned,
+    Segment,
     StealRequest,
     Stop,
     Stopped,
@@ -46,6 +49,7 @@ from dtm.core.neighbours import BASE, tree_children
 from dtm.task import Call, Range
 
 TICK_SECONDS = 1e-3
+NEVER = float("inf")
 MOST_CANCELLED = 256
 
 
@@ -137,6 +141,7 @@ class Scheduler:
         self.size = size
         self.deque = Deque()
         self.ledger = Ledger()
+        self.gathering = Gathering(rank, size)
         self.granularity = Granularity(minimum, chunk, appraise_items, appraise_results)
         self.balancer = balancer(rank, size, random, self.granularity)
         self.counters = Counters()
@@ -153,6 +158,7 @@ class Scheduler:
             Grant: self._on_grant,
             Refusal: self._on_refusal,
             Results: self._on_results,
+            Relayed: self._on_relayed,
             Returned: self._on_returned,
             Cancel: self._on_cancel,
             Output: self._on_output,
@@ -216,16 +222,25 @@ class Scheduler:
 
     def share(self, now: float) -> list[Effect]:
         """Answer the workers that wait here, or see to it that this is tried again soon."""
-        if now < self._timer or not self.balancer.waiting or self.deque.newest() is None:
+        due = now >= self.gathering.deadline
+        looks = now >= self._timer and self.balancer.waiting and self.deque.newest() is not None
+        if not (due or looks):
             return []
-        effects: list[Effect] = [
-            self._send(to, message) for to, message in self.balancer.share(self.deque, now)
-        ]
-        self._pause = PATIENCE_SECONDS if effects else min(2 * self._pause, TICK_SECONDS)
-        if self.balancer.waiting and self.deque.newest() is not None:
-            self._timer = now + self._pause
-            effects.append(WakeAt(self._timer))
-        return effects
+        effects: list[Effect] = [Send(*each) for each in self.gathering.send_on(now)]
+        if looks:
+            grants = self.balancer.share(self.deque, now)
+            effects += [self._send(to, message) for to, message in grants]
+            self._pause = PATIENCE_SECONDS if grants else min(2 * self._pause, TICK_SECONDS)
+            if self.balancer.waiting and self.deque.newest() is not None:
+                self._timer = now + self._pause
+        return effects + self._wake(now)
+
+    def _wake(self, now: float) -> list[Effect]:
+        """Set the one timer that there is to what is due first."""
+        when = self.gathering.deadline
+        if now < self._timer < when:
+            when = self._timer
+        return [WakeAt(when)] if when < NEVER else []
 
     def load(self, now: float) -> Load:
         """Return this worker's report."""
@@ -297,6 +312,14 @@ class Scheduler:
             if call is not None:
                 effects += self.completed(call)
         return effects
+
+    def deliver(self, owner: int, segments: tuple[Segment, ...]) -> list[Effect]:
+        """Send results of this worker home."""
+        return [Send(*each) for each in self.gathering.route(owner, segments)]
+
+    def _on_relayed(self, source: int, message: Relayed, now: float) -> list[Effect]:
+        sends = self.gathering.take(message.owner, message.segments, now)
+        return [*(Send(*each) for each in sends), *self._wake(now)]
 
     def _on_returned(self, source: int, message: Returned, now: float) -> list[Effect]:
         call = self.ledger.find(message.key)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dtm.core.messages import Grant, Load, Message, Results
+from dtm.core.messages import Grant, Load, Message, Relayed, Results
 from dtm.core.scheduler import Scheduler
 from dtm.task import Call, Range
 
@@ -42,7 +42,7 @@ class Mail:
         if type(message) is Grant:
             items = sum(part.left for part in message.parts)
             return HEAD_BYTES + PART_BYTES * len(message.parts) + ITEM_BYTES * items
-        if type(message) is Results:
+        if isinstance(message, (Results, Relayed)):
             values = sum(len(segment.values) for segment in message.segments)
             return HEAD_BYTES + SEGMENT_BYTES * len(message.segments) + ITEM_BYTES * values
         return HEAD_BYTES

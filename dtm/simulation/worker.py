@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from dtm.comm.simulated import Network
-from dtm.core.messages import Message, Results, Segment, Stopped
+from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
 from dtm.simulation.mail import Mail
@@ -213,8 +213,7 @@ class Simulated:
             self.clock += cpu
             message = mail.open(scheduler)
             self.perform(scheduler.handle(source, mail.load, message, self.clock))
-        if scheduler.balancer.waiting:
-            self.perform(scheduler.share(self.clock))
+        self.perform(scheduler.share(self.clock))
         if self.outbox and self.clock - self.outbox_since > RESULTS_SECONDS:
             self.flush()
 
@@ -233,7 +232,7 @@ class Simulated:
         """Send all results now."""
         outbox, self.outbox = self.outbox, {}
         for owner, segments in outbox.items():
-            self.send(owner, Results(tuple(segments)))
+            self.perform(self.scheduler.deliver(owner, tuple(segments)))
 
     # Running.
 
