@@ -54,6 +54,5 @@ rst_prolog = f"""
 .. |patience ms| replace:: {constant("dtm.runner.PATIENCE", 1e3)}
 .. |poll µs| replace:: {constant("dtm.runner.POLL_SECONDS", 1e6)}
 .. |strip µs| replace:: {constant("dtm.core.granularity.STRIP_SECONDS", 1e6)}
-.. |polite µs| replace:: {constant("dtm.worker.POLITE_SECONDS", 1e6)}
 .. |switch ms| replace:: {constant("dtm.runtime.SWITCH_SECONDS", 1e3)}
 """

@@ -21,6 +21,7 @@ import dtm.errors
 from dtm.comm import mpi_mail
 from dtm.comm.base import Frame
 from dtm.comm.mpi import launched_by_mpi
+from tests import mpich
 
 SCENARIOS = Path(__file__).with_name("mpi_scenarios.py")
 ROOT = str(Path(dtm.errors.__file__).parents[1])
@@ -45,10 +46,6 @@ def _launchers() -> Iterator[Launcher]:
             sys.executable,
             ["--runtime-options", "continuous"],
         )
-    mpich = os.environ.get("DTM_TEST_MPICH_PYTHON", "")
-    if mpich:
-        hydra = str(Path(mpich).with_name("mpiexec.hydra"))
-        yield Launcher("mpich", [hydra], mpich, ["-disable-auto-cleanup"])
 
 
 LAUNCHERS = {launcher.name: launcher for launcher in _launchers()}
@@ -57,6 +54,10 @@ LAUNCHERS = {launcher.name: launcher for launcher in _launchers()}
 @pytest.fixture(params=["openmpi", "mpich"])
 def launcher(request: pytest.FixtureRequest) -> Launcher:
     """Each MPI library that is at hand."""
+    if request.param == "mpich":
+        python = mpich.python()
+        hydra = str(python.with_name("mpiexec.hydra"))
+        return Launcher("mpich", [hydra], str(python), ["-disable-auto-cleanup"])
     if request.param not in LAUNCHERS:
         pytest.skip(f"no {request.param} here")
     return LAUNCHERS[request.param]
