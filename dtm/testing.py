@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dtm.comm.simulated import Network
 from dtm.conformance import Factory, Scenario, check_communication_manager
 from dtm.core.balancer import Balancer
+from dtm.core.gathering import MANY
 from dtm.simulation.faults import Death, Delay, Fault, Freeze, Suspicion
 from dtm.simulation.invariants import check, check_quiet
 from dtm.simulation.programs import (
@@ -93,6 +94,7 @@ class Simulation:
         minimum: seconds of work worth sending.
         settle: whether ``main`` begins when the idle workers have fallen silent.
         known: an estimate for the tasks of the first map, as if it had run before.
+        gather_from: from how many workers on results go home by way of others.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Simulation:
         minimum: float = FOUR_ROUND_TRIPS,
         settle: bool = True,
         known: float | None = None,
+        gather_from: int = MANY,
     ) -> None:
         if isinstance(speeds, (int, float)):
             speeds = [float(speeds)] * workers
@@ -128,6 +131,7 @@ class Simulation:
             minimum=minimum,
             settle=settle,
             known=known,
+            gather_from=gather_from,
         )
 
     @property

@@ -38,8 +38,13 @@ def simulate(seed: int, **options: object) -> Report:
     """Run a random tree of about 200 tasks on 8 workers, invariants checked at every event."""
     failing = 0.0 if seed % 3 else 0.002
     network = Network(host=4, jitter=20e-6 if seed % 2 else 0.0)
-    program = random_tree(seed, 200, (1e-5, 1e-4, 1e-3)[seed % 3], failing)
-    return Simulation(8, program, network=network, seed=seed, **options).run(200_000)
+    duration = (1e-5, 1e-4, 1e-3)[seed % 4 % 3]
+    program = random_tree(seed, 200, duration, failing)
+    gather_from = 2 if seed % 5 == 0 else 512
+    simulation = Simulation(
+        8, program, network=network, seed=seed, gather_from=gather_from, **options
+    )
+    return simulation.run(200_000)
 
 
 @pytest.mark.parametrize("block", range(10))

@@ -6,9 +6,10 @@ As a thief, a worker is in one of three modes:
     ASKING  --no victim left to try--> WAITING
     ASKING, WAITING --work arrives--> WORKING
 
-ASKING: one request is out, at the better of two random neighbours whose fresh
+ASKING: two requests are out, at the better of two random neighbours whose fresh
 reports say that they have work (going to the apparent best would herd all thieves
-to one victim; Mitzenmacher 2001), then at random ranks.  WAITING: every
+to one victim; Mitzenmacher 2001), then at random ranks.  A victim in the middle of a
+task answers late, so two at once halve the wait.  WAITING: every
 neighbour holds a *lifeline*, a request that stays with it until it has something
 to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
 cluster is silent.
@@ -44,7 +45,8 @@ from dtm.task import Range
 
 ANSWER_SECONDS = 5e-3
 FRESH_SECONDS = 10e-3
-RANDOM_TRIES = 2
+RANDOM_TRIES = 4
+ASKED_AT_ONCE = 2
 MOST_BUNDLED = 2048
 MOST_TRIED = 16
 
@@ -79,6 +81,7 @@ class Balancer:
             or it would go round for ever.
         waiting: lifelines tied to this worker, thief -> (serial, weight).
         tied: lifelines of this worker, neighbour -> serial.
+        asked: requests that are out, victim -> serial.
         deadline: when an unanswered request is given up; infinity if none is out.
     """
 
@@ -99,7 +102,7 @@ class Balancer:
         self._tried: set[int] = set()
         self._tries = 0
         self._serial = 0
-        self._victim: int | None = None
+        self.asked: dict[int, int] = {}
 
     def _go(self, event: str) -> None:
         self.mode = TRANSITIONS[self.mode][event]
@@ -120,10 +123,12 @@ class Balancer:
             if self.size == 1:
                 return []
             self._tried.clear()
+            self.asked.clear()
             self._tries = 0
             self._go("hungry")
             return self._ask(now)
         if self.mode is Mode.ASKING and now >= self.deadline:
+            self.asked.clear()
             self._go("refused")
             return self._ask(now)
         return []
@@ -144,24 +149,29 @@ class Balancer:
         if self.tied.get(source) == serial:
             del self.tied[source]
             return [(source, self._lifeline(source))] if self.mode is Mode.WAITING else []
-        if self.mode is Mode.ASKING and source == self._victim and serial == self._serial:
+        if self.mode is Mode.ASKING and self.asked.get(source) == serial:
+            del self.asked[source]
             self._go("refused")
             return self._ask(now)
         return []
 
     def _ask(self, now: float) -> Sends:
-        victim = self._choose(now)
-        if victim is None:
-            self._go("nobody left")
-            self.deadline = float("inf")
-            self._victim = None
-            untied = [other for other in self.neighbours if other not in self.tied]
-            return [(other, self._lifeline(other)) for other in untied]
-        self._tried.add(victim)
-        self._victim = victim
-        self._serial += 1
-        self.deadline = now + ANSWER_SECONDS
-        return [(victim, StealRequest(self._serial, 1, stays=False))]
+        requests: Sends = []
+        while len(self.asked) < ASKED_AT_ONCE:
+            victim = self._choose(now)
+            if victim is None:
+                break
+            self._serial += 1
+            self._tried.add(victim)
+            self.asked[victim] = self._serial
+            self.deadline = now + ANSWER_SECONDS
+            requests.append((victim, StealRequest(self._serial, 1, stays=False)))
+        if self.asked:
+            return requests
+        self._go("nobody left")
+        self.deadline = float("inf")
+        untied = [other for other in self.neighbours if other not in self.tied]
+        return [(other, self._lifeline(other)) for other in untied]
 
     def _choose(self, now: float) -> int | None:
         loaded = [

@@ -20,6 +20,8 @@ results alone made 24 messages a worker.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dtm.core.messages import Message, Relayed, Results, Segment
 from dtm.core.neighbours import tree_parent
 
@@ -53,10 +55,12 @@ class Gathering:
     """The results of others that pass through one worker.
 
     Attributes:
+        many: how many workers make a run large.
         deadline: when to call ``send_on``; infinity if nothing waits.
     """
 
     def __init__(self, rank: int, size: int) -> None:
+        self.many = MANY
         self.deadline = float("inf")
         self._rank = rank
         self._size = size
@@ -64,7 +68,7 @@ class Gathering:
 
     def route(self, owner: int, segments: tuple[Segment, ...]) -> Sends:
         """Return how results of this worker get to their owner."""
-        if self._size < MANY or any(each.failure is not None for each in segments):
+        if self._size < self.many or any(each.failure is not None for each in segments):
             return [(owner, Results(segments))]
         return [self._hop(owner, segments)]
 
@@ -82,6 +86,9 @@ class Gathering:
         passing.segments += segments
         self.deadline = min(self.deadline, passing.due())
         return self.send_on(now)
+
+    def __iter__(self) -> Iterator[tuple[int, list[Segment]]]:
+        return ((owner, passing.segments) for owner, passing in self._passing.items())
 
     def send_on(self, now: float) -> Sends:
         """Return the results that have gathered for long enough."""

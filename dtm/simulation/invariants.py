@@ -12,6 +12,12 @@ are not delivered; its segments do not overlap and stand in order.
 *No lifeline is lost*: what a thief believes to be tied to a neighbour is held by that
 neighbour, or the request, the grant or the refusal is on the way.
 
+*No request is lost*: what a thief has asked, and not given up, is on the way, or the answer is.
+
+*Answered once*: a lifeline that is held has not been answered; a grant carries work.
+
+*Reports are the newest*: what a worker knows of another is what it heard last.
+
 *Nobody is forgotten*: a worker that has work and lifelines to answer has a timer, so it
 looks again.
 
@@ -35,7 +41,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dtm.core.balancer import Mode
-from dtm.core.messages import Grant, Message, Refusal, Results, Segment, StealRequest
+from dtm.core.messages import Grant, Message, Refusal, Relayed, Results, Segment, StealRequest
 from dtm.errors import InvariantError
 from dtm.simulation.mail import Mail
 from dtm.simulation.worker import NEVER, Frame, Simulated, State
@@ -60,6 +66,7 @@ def check(world: World, touched: Simulated | None = None) -> None:
     honest_counts(world)
     for worker in world.workers if touched is None else (touched,):
         ledger_exact(world, worker)
+        reports_newest(worker)
         if not worker.scheduler.stopping:
             modes_tell_the_truth(worker)
             nobody_forgotten(worker)
@@ -150,16 +157,17 @@ def one_place(world: World, under_way: list[tuple[int, int, Message]]) -> None:
         for stack in (worker.stack, *worker.parked, *worker.ready):
             for frame in stack:
                 census.put_frame(frame)
-        for owner, segments in worker.outbox.items():
+        for owner, segments in (*worker.outbox.items(), *worker.scheduler.gathering):
             for segment in segments:
                 census.put_segment(owner, segment, "finished")
     for _, to, message in under_way:
         if type(message) is Grant:
             for part in message.parts:
                 census.put(part.call, part.lo, part.hi, "under way")
-        elif type(message) is Results:
+        elif isinstance(message, (Results, Relayed)):
+            owner = message.owner if isinstance(message, Relayed) else to
             for segment in message.segments:
-                census.put_segment(to, segment, "on the way home")
+                census.put_segment(owner, segment, "on the way home")
     census.tile()
 
 
@@ -216,13 +224,20 @@ def nobody_forgotten(worker: Simulated) -> None:
 
 def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) -> None:
     """What a thief believes to be tied is tied, or a message about it is on the way."""
-    moving = set()
+    moving, answered = set(), set()
     for source, to, message in under_way:
         if isinstance(message, StealRequest):
             moving.add((source, to, message.serial))
         elif isinstance(message, (Grant, Refusal)):
-            moving.add((to, source, message.serial))
+            answered.add((to, source, message.serial))
+            if isinstance(message, Grant) and not any(part.lo < part.hi for part in message.parts):
+                raise InvariantError(f"answered once: {source} grants nothing to {to}")
+    moving |= answered
     for worker in world.workers:
+        _requests_kept(world, worker, moving)
+        for thief, (serial, _) in worker.scheduler.balancer.waiting.items():
+            if (thief, worker.rank, serial) in answered:
+                raise InvariantError(f"answered once: {worker.rank} holds {serial} of {thief}")
         for other, serial in worker.scheduler.balancer.tied.items():
             victim = world.workers[other].scheduler
             if victim.stopping or (worker.rank, other, serial) in moving:
@@ -233,6 +248,23 @@ def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) ->
                     f"no lifeline is lost: {worker.rank} has tied {serial} to {other}, "
                     f"which holds {held}"
                 )
+
+
+def _requests_kept(world: World, worker: Simulated, moving: set[tuple[int, int, int]]) -> None:
+    balancer = worker.scheduler.balancer
+    if balancer.mode is not Mode.ASKING or balancer.deadline <= world.now:
+        return
+    for victim, serial in balancer.asked.items():
+        kept = (worker.rank, victim, serial) in moving or world.workers[victim].scheduler.stopping
+        if not kept:
+            raise InvariantError(f"no request is lost: {worker.rank} asked {victim}")
+
+
+def reports_newest(worker: Simulated) -> None:
+    """What a worker knows of another is what it heard last."""
+    for source, (load, _) in worker.scheduler.balancer.reports.items():
+        if worker.heard.get(source, load.sequence) != load.sequence:
+            raise InvariantError(f"reports are the newest: {worker.rank} on {source}")
 
 
 def check_quiet(world: World) -> None:

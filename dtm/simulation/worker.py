@@ -43,6 +43,10 @@ class Surroundings(Protocol):
     function: object
     failure: BaseException | None
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks on after every event."""
+
     def alarm(self, when: float, worker: Simulated, kind: str) -> None:
         """Have an alarm go off."""
 
@@ -126,6 +130,7 @@ class Simulated:
         self.service_at = NEVER
         self.deadline = NEVER
         self.polled = 0.0
+        self.heard: dict[int, int] = {}
 
     # Effects.
 
@@ -212,6 +217,8 @@ class Simulated:
             source, mail = self.inbox.popleft()
             self.clock += cpu
             message = mail.open(scheduler)
+            if self.world.watched:
+                self.heard[source] = mail.load.sequence
             self.perform(scheduler.handle(source, mail.load, message, self.clock))
         self.perform(scheduler.share(self.clock))
         if self.outbox and self.clock - self.outbox_since > RESULTS_SECONDS:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from dtm.comm.simulated import Links, Network
 from dtm.core.balancer import Balancer
+from dtm.core.gathering import MANY
 from dtm.core.messages import MESSAGES
 from dtm.core.scheduler import Scheduler
 from dtm.errors import InvariantError, WorkerLostError
@@ -70,6 +71,8 @@ class World:
         watch: called after every event.
         balancer: makes the balancers.
         minimum: seconds of work worth sending.
+        known: an estimate for the tasks of the first map, as if it had run before.
+        gather_from: from how many workers on results go home by way of others.
         settle: whether ``main`` begins only when the idle workers are silent.
     """
 
@@ -87,6 +90,7 @@ class World:
         minimum: float = FOUR_ROUND_TRIPS,
         settle: bool = True,
         known: float | None = None,
+        gather_from: int = MANY,
     ) -> None:
         self.network = network
         self.phase = Phase.SETTLING
@@ -129,6 +133,8 @@ class World:
             )
             for rank, speed in enumerate(speeds)
         ]
+        for worker in self.workers:
+            worker.scheduler.gathering.many = gather_from
         if known is not None:
             self.workers[0].scheduler.granularity.profile(item, 0).assume(known)
 
@@ -216,7 +222,7 @@ class World:
         if self.phase is not Phase.OVER:
             self._stuck()
         if self._watch is not None:
-            self.drain()
+            self._all_gone()
         return self._finish()
 
     def _begin(self) -> None:
@@ -269,8 +275,11 @@ class World:
             if self.phase is Phase.OVER:
                 return
 
-    def drain(self) -> None:
-        """Let what is still under way arrive after the end; nobody reads it."""
+    def _all_gone(self) -> None:
+        """Require that the root was the last to end."""
+        left = [worker.rank for worker in self.workers if worker.state is not State.GONE]
+        if left:
+            raise InvariantError(f"the root ended before {left}")
         self.in_flight.clear()
 
     def _fault(self, now: float) -> None:
