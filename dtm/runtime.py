@@ -38,7 +38,7 @@ from dtm.launch.program import why_not_again
 from dtm.options import Options
 from dtm.worker import Worker
 
-SWITCH_SECONDS = 2e-4
+SWITCH_SECONDS = 1e-4
 STOP_SECONDS = 5.0
 BROKEN_SECONDS = 1.0
 GRACE_SECONDS = 3.0
@@ -188,7 +188,7 @@ class Run:
         atexit._run_exitfuncs()  # noqa: SLF001 - os._exit would skip them
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(status)
+        getattr(self.comm, "quit", os._exit)(status)
 
 
 def start(main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -27,8 +27,8 @@ from dtm.comm.simulated import Network
 from dtm.conformance import Factory, Scenario, check_communication_manager
 from dtm.core.balancer import Balancer
 from dtm.core.gathering import MANY
+from dtm.simulation import invariants
 from dtm.simulation.faults import Death, Delay, Fault, Freeze, Suspicion
-from dtm.simulation.invariants import check, check_quiet
 from dtm.simulation.programs import (
     Inner,
     Script,
@@ -126,7 +126,7 @@ class Simulation:
             seed=seed,
             patience=patience,
             faults=faults,
-            watch=check if watched else None,
+            watch=invariants.check if watched else None,
             balancer=balancer,
             minimum=minimum,
             settle=settle,
@@ -148,7 +148,7 @@ class Simulation:
         """
         report = self._world.run(most_events)
         if self._world.watched and report.failure is None:
-            check_quiet(self._world)
+            invariants.check_quiet(self._world)
         return report
 
 
@@ -158,7 +158,7 @@ def check_invariants(world: World) -> None:
     Raises:
         InvariantError: one is broken; the message says which.
     """
-    check(world)
+    invariants.check(world)
 
 
 def greedy_makespan(durations: Sequence[float], speeds: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ while a long task runs.
 
 The load-balancer thread sleeps in ``comm.wait`` and wakes when a message comes;
 then it needs the interpreter, which the running thread yields after the switch
-interval (0.2 ms, :mod:`dtm.runtime`).  The running thread looks at the inbox only
+interval (0.1 ms, :mod:`dtm.runtime`).  The running thread looks at the inbox only
 once a millisecond.  Polling between all strips was tried and is worse: each poll
 lets go of the interpreter for an instant, too short for the waiting thread to
 catch it, yet long enough to start its waiting time anew; measured, two threads

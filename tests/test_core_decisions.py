@@ -262,7 +262,7 @@ def test_a_thief_without_luck_is_refused() -> None:
 
 
 @given(st.integers(1, 500), st.lists(st.integers(1, 40), min_size=1, max_size=8), st.booleans())
-def test_shares_follow_the_weights(size: int, weights: list[int], running: bool) -> None:  # noqa: FBT001
+def test_shares_follow_the_weights(size: int, weights: list[int], running: bool) -> None:
     made = balancer()
     made.running = running
     for number, weight in enumerate(weights, 100):

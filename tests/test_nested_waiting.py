@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests import launch
 
 PROGRAM = Path(__file__).parent / "programs" / "adversary.py"

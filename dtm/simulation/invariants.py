@@ -30,7 +30,8 @@ order (checked when the call ends, by identity).
 *Quiet at the end*: when nothing happens any more, ``main`` has returned; nothing is
 under way, no task is parked (:func:`check_quiet`).
 
-They hold until ``main`` returns: after an error, what nobody waits for is left behind.
+They hold until ``main`` returns or a worker dies: after an error, what nobody waits for is left
+behind.
 
 Threads: one.
 """

@@ -83,14 +83,14 @@ class Frame:
     Attributes:
         position, hi: what of the strip has not been begun.
         lo: where the strip began.
-        steps: the rest of the task that runs, if it is not a leaf.
+        steps: the rest of the task that runs, if it is not a leaf; ``taken`` are over.
         waiting: the call that this task waits for.
         values: of the segment under construction, which began at ``start``.
     """
 
     __slots__ = (
         "began", "failure", "hi", "length", "lo", "parks", "position", "shipped", "start",
-        "steps", "task", "values", "waiting", "work",
+        "steps", "taken", "task", "values", "waiting", "work",
     )  # fmt: skip
 
     def __init__(self, work: Range | None, now: float) -> None:
@@ -101,6 +101,7 @@ class Frame:
         self.parks = 0
         self.failure: BaseException | None = None
         self.steps: Iterator[Step] | None = None
+        self.taken = 0
         self.task: Any = None
         self.waiting: Call | None = None
         self.values: list[Any] = []
@@ -364,6 +365,7 @@ class Simulated:
         """Take the next step of a task that is not a leaf."""
         assert frame.steps is not None
         step = next(frame.steps, None)
+        frame.taken += 1
         if step is None:
             frame.steps = None
             if frame.work is not None:

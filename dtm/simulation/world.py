@@ -113,6 +113,7 @@ class World:
         self._started = 0.0
         self._returned = 0.0
         self._lost: str | None = None
+        self._maimed = False
         self._messages: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._report = Report(size)
@@ -127,7 +128,7 @@ class World:
                     1,
                     _appraise,
                     _appraise,
-                    balancer,  # noqa: S311
+                    balancer,
                 ),
                 speed,
             )
@@ -145,8 +146,8 @@ class World:
 
     @property
     def ending(self) -> bool:
-        """Whether ``main`` has returned."""
-        return self.phase in (Phase.STOPPING, Phase.OVER)
+        """Whether ``main`` has returned, or cannot, for somebody has died."""
+        return self._maimed or self.phase in (Phase.STOPPING, Phase.OVER)
 
     # What workers ask of their world.
 
@@ -288,8 +289,8 @@ class World:
 
     def die(self, rank: int, noticed: float, reason: str) -> None:
         """A worker is gone; the root learns of it a little later."""
-        worker = self.workers[rank]
-        worker.state = State.GONE
+        self.workers[rank].state = State.GONE
+        self._maimed = True
         if rank == 0:
             self.lose(rank, reason)
             return

@@ -1,0 +1,179 @@
+"""Plant bugs in a copy of dtm, one at a time, and count the seeds until simulation finds each.
+
+Run it as ``python -m benchmarks.plant_bugs [seeds]``; it prints a table and ends with status 1
+if a bug survives.  Each bug is a replacement of text in one module of the core.
+
+Rejected: a mutation library.  Its thousand small mutants mostly change what does not matter,
+and it knows nothing of what goes wrong in protocols; these have been chosen.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEDS = 1000
+SECONDS = 120.0
+
+_SEARCH = """
+import sys
+from dtm.testing import Network, Simulation, random_tree
+for seed in range({seeds}):
+    duration = (1e-5, 1e-4, 1e-3)[seed % 4 % 3]
+    program = random_tree(seed, 200, duration, 0.0 if seed % 3 else 0.002)
+    network = Network(host=4, jitter=20e-6 if seed % 2 else 0.0)
+    gather = 2 if seed % 5 == 0 else 512
+    try:
+        Simulation(8, program, network=network, seed=seed, gather_from=gather).run(200_000)
+    except Exception as error:
+        print(seed + 1, type(error).__name__, str(error).partition(chr(10))[0][:120], sep="|")
+        break
+"""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A replacement of text in a module of the core."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+BUGS = [
+    Bug("drop a refusal", "balancer", "return [(source, Refusal(request.serial))]", "return []"),
+    Bug(
+        "grant the same items twice", "balancer", "return oldest.take_back(count)",
+        "return Range(oldest.call, oldest.hi - count, oldest.hi, oldest.born)",
+    ),
+    Bug(
+        "answer a lifeline and keep it", "balancer", "            del self.waiting[thief]",
+        "            pass",
+    ),
+    Bug(
+        "forget a lifeline", "balancer",
+        "        self.waiting[source] = (request.serial, request.weight)", "        pass",
+    ),
+    Bug(
+        "answer from an empty deque", "balancer",
+        "            if not parts:\n                break", "            if not parts:\n                pass",
+    ),
+    Bug(
+        "tie lifelines to one neighbour only", "balancer",
+        "for other in self.neighbours if other not in self.tied]",
+        "for other in self.neighbours[:1] if other not in self.tied]",
+    ),
+    Bug(
+        "believe a lifeline tied that was answered", "balancer",
+        "        if self.tied.get(source) == serial:\n            del self.tied[source]\n\n",
+        "        pass\n\n",
+    ),
+    Bug("lose the newest report", "balancer", "sequence < load.sequence", "sequence > load.sequence"),
+    Bug(
+        "ask without a deadline", "balancer", "            self.deadline = now + ANSWER_SECONDS\n",
+        "",
+    ),
+    Bug("stay hungry when fed", "balancer", '            self._go("fed")', "            pass"),
+    Bug(
+        "pass over an answer", "scheduler",
+        "        sends = self.balancer.refused(source, message.serial, now)\n", "        sends = []\n",
+    ),
+    Bug(
+        "wake nobody", "scheduler", "return [WakeAt(when)] if when < NEVER else []", "return []",
+    ),
+    Bug(
+        "lose a granted range", "scheduler", "            self.deque.push(part)\n",
+        "            if part.lo % 7 != 6:\n                self.deque.push(part)\n",
+    ),
+    Bug(
+        "lose a segment of results", "scheduler", "for segment in message.segments:",
+        "for segment in message.segments[:1]:",
+    ),
+    Bug("complete without a word", "scheduler", "        return [Resume(call)]", "        return []"),
+    Bug("tell no child to stop", "scheduler", "message) for heir in heirs]", "message) for heir in ()]"),
+    Bug(
+        "keep who sends work as waiting", "scheduler",
+        "            self.balancer.tied.pop(to, None)\n", "",
+    ),
+    Bug("never close a call", "ledger", "        self._calls.pop(call.key, None)", "        pass"),
+    Bug("give a call a new key each time", "ledger", "        if not call.key:", "        if True:"),
+    Bug(
+        "lose a failure", "ledger", "        if segment.failure is not None:", "        if False:",
+    ),
+    Bug(
+        "drop a range that is not exhausted", "deque",
+        "            if last.lo < last.hi and last.lo < last.call.limit:",
+        "            if last.lo + 1 < last.hi and last.lo < last.call.limit:",
+    ),
+    Bug(
+        "send on and keep", "gathering", "                passing.segments.clear()\n", "",
+    ),
+    Bug(
+        "gather and never send on", "gathering",
+        "        self.deadline = min(self.deadline, passing.due())\n        return self.send_on(now)",
+        "        return []",
+    ),
+    Bug("send results to the wrong owner", "gathering", "return to, (Results", "return owner * 0, (Results"),
+    Bug(
+        "count a segment twice", "../task", "            self.missing -= stop - lo\n",
+        "            self.missing -= 2 * (stop - lo)\n",
+    ),
+    Bug(
+        "run an item twice", "../task", "        self.lo = hi\n        return lo, hi",
+        "        self.lo = hi - (lo % 11 == 10)\n        return lo, hi",
+    ),
+]  # fmt: skip
+
+
+def plant(bug: Bug, folder: Path) -> None:
+    """Copy dtm into a folder, with a bug in it.
+
+    Raises:
+        ValueError: the text to replace is not there, or not once.
+    """
+    shutil.copytree(ROOT / "dtm", folder / "dtm", ignore=shutil.ignore_patterns("__pycache__"))
+    module = (folder / "dtm" / "core" / f"{bug.module}.py").resolve()
+    text = module.read_text(encoding="utf-8")
+    if bug.old not in text:
+        raise ValueError(f"{bug.name}: {bug.module} has no {bug.old!r}")
+    module.write_text(text.replace(bug.old, bug.new, 1), encoding="utf-8")
+
+
+def search(bug: Bug, seeds: int = SEEDS) -> tuple[int | None, str]:
+    """Return how many seeds it took to find a bug, None if it survived, and how it showed."""
+    with tempfile.TemporaryDirectory(prefix="dtm-bug-") as folder:
+        plant(bug, Path(folder))
+        command = [sys.executable, "-c", _SEARCH.format(seeds=seeds)]
+        try:
+            run = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return 1, "hangs"
+        if run.returncode:
+            return 1, run.stderr.strip().rpartition("\n")[2]
+        if not run.stdout:
+            return None, "survived"
+        count, kind, text = run.stdout.strip().split("|", 2)
+        return int(count), f"{kind}: {text}"
+
+
+def main() -> int:
+    """Print the table; return how many bugs survived."""
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
+    survived = 0
+    for bug in BUGS:
+        count, how = search(bug, seeds)
+        survived += count is None
+        print(f"{bug.name:44s} {count if count is not None else '-':>5}  {how}", flush=True)
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(main() and 1)

@@ -1,0 +1,182 @@
+"""Scenarios: small situations as text, and what must be seen in them.
+
+Each file of ``tests/scenarios`` says what it is about, how the world is, what ``main`` does
+and, below ``---``, every message that is sent and what becomes of ``main``, with times in
+milliseconds.  A difference is shown as a diff.  After a change that is meant,
+``DTM_REWRITE_SCENARIOS=1`` writes down what is seen now; read the diff before you commit it.
+
+The language of ``main``: ``3ms`` works, ``map(4 x 2ms)`` maps over four leaves, ``map(2 x (1ms
+map(3 x 1ms)))`` over two tasks that do the same, ``map(1ms, fail, 2ms)`` over different ones.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtm.core.messages import Cancel, Grant, Refusal, Results, StealRequest
+from dtm.errors import DtmError
+from dtm.simulation.mail import Mail
+from dtm.simulation.worker import Simulated
+from dtm.testing import Death, Delay, Freeze, Network, Script, Simulation, Suspicion
+
+FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
+TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?ms|\d+|map|fail|x|[(),])")
+
+
+class Parser:
+    """Reads what ``main`` does."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = TOKEN.findall(text)
+        assert TOKEN.sub("", text).strip() == "", f"cannot read {text!r}"
+
+    def peek(self) -> str:
+        return self.tokens[0] if self.tokens else ""
+
+    def take(self, expected: str = "") -> str:
+        token = self.tokens.pop(0)
+        assert not expected or token == expected, f"{expected} expected, {token} found"
+        return token
+
+    def steps(self) -> Iterator[Any]:
+        while self.peek() not in ("", ")", ","):
+            token = self.take()
+            if token == "map":
+                self.take("(")
+                yield list(self.items())
+                self.take(")")
+            elif token == "fail":
+                yield ValueError("planned")
+            else:
+                yield float(token.removesuffix("ms")) / 1e3
+
+    def items(self) -> Iterator[Any]:
+        while True:
+            count = 1
+            if self.peek().isdigit():
+                count = int(self.take())
+                self.take("x")
+            one = self.item()
+            yield from [one] * count
+            if self.peek() != ",":
+                return
+            self.take(",")
+
+    def item(self) -> Any:
+        if self.peek() == "(":
+            self.take("(")
+            steps = list(self.steps())
+            self.take(")")
+        else:
+            steps = list(self.steps())
+        return steps[0] if len(steps) == 1 and isinstance(steps[0], float) else Script(*steps)
+
+
+def fault(text: str) -> Death | Delay | Freeze | Suspicion:
+    """Read one fault."""
+    kind, *words = text.split()
+    numbers = [float(word) for word in words if re.fullmatch(r"[\d.]+", word)]
+    if kind == "dies":
+        return Death(int(numbers[1]), int(numbers[0]))
+    if kind == "suspected":
+        return Suspicion(int(numbers[1]), int(numbers[0]))
+    if kind == "freezes":
+        return Freeze(int(numbers[1]), int(numbers[0]), numbers[2] / 1e3)
+    assert kind == "slow", text
+    return Delay(numbers[2] / 1e3, source=int(numbers[0]), to=int(numbers[1]))
+
+
+def shown(mail: Mail) -> str:
+    """Say a message in words."""
+    message = mail.message
+    if isinstance(message, StealRequest):
+        weight = f" for {message.weight}" if message.weight > 1 else ""
+        return ("waits here" if message.stays else "asks for work") + weight
+    if isinstance(message, Grant):
+        return "gives " + ", ".join(
+            f"{part.call.owner}:{part.call.key}[{part.lo}, {part.hi})" for part in message.parts
+        )
+    if isinstance(message, Refusal):
+        return "has nothing"
+    if isinstance(message, Results):
+        return "results " + ", ".join(
+            f"{segment.key}[{segment.lo}, {segment.lo + len(segment.values)})"
+            + (" and a failure" if segment.failure else "")
+            for segment in message.segments
+        )
+    if isinstance(message, Cancel):
+        return f"cancels {message.owner}:{message.key} from {message.limit}"
+    return type(message).__name__.lower()
+
+
+def play(settings: dict[str, list[str]]) -> list[str]:
+    """Run a scenario; return what is seen."""
+
+    def number(name: str, default: float) -> float:
+        return float(settings.get(name, [str(default)])[0])
+
+    workers = int(number("workers", 2))
+    speeds = [float(word) for word in settings.get("speeds", ["1 " * workers])[0].split()]
+    known = settings.get("known")
+    simulation = Simulation(
+        workers,
+        Script(*Parser(settings["main"][0]).steps()),
+        speeds=speeds,
+        seed=int(number("seed", 1)),
+        patience=number("patience", 0.0) / 1e3,
+        network=Network(host=int(number("host", 64)), seconds_a_byte=0.0),
+        known=float(known[0].removesuffix("ms")) / 1e3 if known else None,
+        faults=[fault(text) for text in settings.get("fault", [])],
+        gather_from=int(number("gather", 512)),
+    )
+    world = simulation.world
+    lines: list[str] = []
+    post = world.post
+
+    def spy(sender: Simulated, to: int, mail: Mail) -> None:
+        when = f"{sender.clock * 1e3:9.3f}"
+        lines.append(f"{when}  {sender.rank} to {to}: {shown(mail)}")
+        post(sender, to, mail)
+
+    world.post = spy  # type: ignore[method-assign]
+    try:
+        report = simulation.run(20_000)
+    except DtmError as error:
+        return [*lines, f"{type(error).__name__}: {error}"]
+    ending = "returns" if report.failure is None else f"raises {report.failure!r}"
+    tasks = f"{report.executed} tasks"
+    return [*lines, f"main {ending} after {report.makespan * 1e3:.3f} ms, {tasks}"]
+
+
+def read(path: Path) -> tuple[str, dict[str, list[str]], list[str]]:
+    """Return the head of a scenario as text, its settings and what must be seen."""
+    head, _, seen = path.read_text(encoding="utf-8").partition("---\n")
+    settings: dict[str, list[str]] = {}
+    for line in head.splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not line.startswith("#"):
+            settings.setdefault(name.strip(), []).append(value.strip())
+    return head, settings, seen.splitlines()
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_what_must_be_seen_is_seen(path: Path) -> None:
+    head, settings, expected = read(path)
+    assert head.startswith("# "), "say what it is about"
+    seen = play(settings)
+    if os.environ.get("DTM_REWRITE_SCENARIOS"):
+        path.write_text(head + "---\n" + "\n".join(seen) + "\n", encoding="utf-8")
+        return
+    diff = difflib.unified_diff(expected, seen, "must be seen", "is seen", lineterm="")
+    assert seen == expected, "\n".join([f"{path.name}: {head.splitlines()[0]}", *diff])
+
+
+def test_there_are_scenarios_enough() -> None:
+    assert len(FILES) >= 20
