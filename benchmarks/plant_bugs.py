@@ -49,86 +49,137 @@ class Bug:
 BUGS = [
     Bug("drop a refusal", "balancer", "return [(source, Refusal(request.serial))]", "return []"),
     Bug(
-        "grant the same items twice", "balancer", "return oldest.take_back(count)",
+        "grant the same items twice",
+        "balancer",
+        "return oldest.take_back(count)",
         "return Range(oldest.call, oldest.hi - count, oldest.hi, oldest.born)",
     ),
     Bug(
-        "answer a lifeline and keep it", "balancer", "            del self.waiting[thief]",
+        "answer a lifeline and keep it",
+        "balancer",
+        "            del self.waiting[thief]",
         "            pass",
     ),
     Bug(
-        "forget a lifeline", "balancer",
-        "        self.waiting[source] = (request.serial, request.weight)", "        pass",
+        "forget a lifeline",
+        "balancer",
+        "        self.waiting[source] = (request.serial, request.weight)",
+        "        pass",
     ),
     Bug(
-        "answer from an empty deque", "balancer",
-        "            if not parts:\n                break", "            if not parts:\n                pass",
+        "answer from an empty deque",
+        "balancer",
+        "            if not parts:\n                break",
+        "            if not parts:\n                pass",
     ),
     Bug(
-        "tie lifelines to one neighbour only", "balancer",
+        "tie lifelines to one neighbour only",
+        "balancer",
         "for other in self.neighbours if other not in self.tied]",
         "for other in self.neighbours[:1] if other not in self.tied]",
     ),
     Bug(
-        "believe a lifeline tied that was answered", "balancer",
+        "believe a lifeline tied that was answered",
+        "balancer",
         "        if self.tied.get(source) == serial:\n            del self.tied[source]\n\n",
         "        pass\n\n",
     ),
-    Bug("lose the newest report", "balancer", "sequence < load.sequence", "sequence > load.sequence"),
     Bug(
-        "ask without a deadline", "balancer", "            self.deadline = now + ANSWER_SECONDS\n",
+        "lose the newest report", "balancer", "sequence < load.sequence", "sequence > load.sequence"
+    ),
+    Bug(
+        "ask without a deadline",
+        "balancer",
+        "            self.deadline = now + ANSWER_SECONDS\n",
         "",
     ),
     Bug("stay hungry when fed", "balancer", '            self._go("fed")', "            pass"),
     Bug(
-        "pass over an answer", "scheduler",
-        "        sends = self.balancer.refused(source, message.serial, now)\n", "        sends = []\n",
+        "pass over an answer",
+        "scheduler",
+        "        sends = self.balancer.refused(source, message.serial, now)\n",
+        "        sends = []\n",
     ),
     Bug(
-        "wake nobody", "scheduler", "return [WakeAt(when)] if when < NEVER else []", "return []",
+        "wake nobody",
+        "scheduler",
+        "return [WakeAt(when)] if when < NEVER else []",
+        "return []",
     ),
     Bug(
-        "lose a granted range", "scheduler", "            self.deque.push(part)\n",
+        "lose a granted range",
+        "scheduler",
+        "            self.deque.push(part)\n",
         "            if part.lo % 7 != 6:\n                self.deque.push(part)\n",
     ),
     Bug(
-        "lose a segment of results", "scheduler", "for segment in message.segments:",
+        "lose a segment of results",
+        "scheduler",
+        "for segment in message.segments:",
         "for segment in message.segments[:1]:",
     ),
-    Bug("complete without a word", "scheduler", "        return [Resume(call)]", "        return []"),
-    Bug("tell no child to stop", "scheduler", "message) for heir in heirs]", "message) for heir in ()]"),
     Bug(
-        "keep who sends work as waiting", "scheduler",
-        "            self.balancer.tied.pop(to, None)\n", "",
+        "complete without a word", "scheduler", "        return [Resume(call)]", "        return []"
+    ),
+    Bug(
+        "tell no child to stop",
+        "scheduler",
+        "message) for heir in heirs]",
+        "message) for heir in ()]",
+    ),
+    Bug(
+        "keep who sends work as waiting",
+        "scheduler",
+        "            self.balancer.tied.pop(to, None)\n",
+        "",
     ),
     Bug("never close a call", "ledger", "        self._calls.pop(call.key, None)", "        pass"),
-    Bug("give a call a new key each time", "ledger", "        if not call.key:", "        if True:"),
     Bug(
-        "lose a failure", "ledger", "        if segment.failure is not None:", "        if False:",
+        "give a call a new key each time", "ledger", "        if not call.key:", "        if True:"
     ),
     Bug(
-        "drop a range that is not exhausted", "deque",
+        "lose a failure",
+        "ledger",
+        "        if segment.failure is not None:",
+        "        if False:",
+    ),
+    Bug(
+        "drop a range that is not exhausted",
+        "deque",
         "            if last.lo < last.hi and last.lo < last.call.limit:",
         "            if last.lo + 1 < last.hi and last.lo < last.call.limit:",
     ),
     Bug(
-        "send on and keep", "gathering", "                passing.segments.clear()\n", "",
+        "send on and keep",
+        "gathering",
+        "                passing.segments.clear()\n",
+        "",
     ),
     Bug(
-        "gather and never send on", "gathering",
+        "gather and never send on",
+        "gathering",
         "        self.deadline = min(self.deadline, passing.due())\n        return self.send_on(now)",
         "        return []",
     ),
-    Bug("send results to the wrong owner", "gathering", "return to, (Results", "return owner * 0, (Results"),
     Bug(
-        "count a segment twice", "../task", "            self.missing -= stop - lo\n",
+        "send results to the wrong owner",
+        "gathering",
+        "return to, (Results",
+        "return owner * 0, (Results",
+    ),
+    Bug(
+        "count a segment twice",
+        "../task",
+        "            self.missing -= stop - lo\n",
         "            self.missing -= 2 * (stop - lo)\n",
     ),
     Bug(
-        "run an item twice", "../task", "        self.lo = hi\n        return lo, hi",
+        "run an item twice",
+        "../task",
+        "        self.lo = hi\n        return lo, hi",
         "        self.lo = hi - (lo % 11 == 10)\n        return lo, hi",
     ),
-]  # fmt: skip
+]
 
 
 def plant(bug: Bug, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the core have in common: calls, ranges and schedulers of a run in their heads."""
+"""What the tests of the core have in common: calls, ranges and schedulers."""
 
 from __future__ import annotations
 

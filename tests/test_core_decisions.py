@@ -1,4 +1,4 @@
-"""Granularity, neighbours and the balancer: what is worth sending, to whom, and when to be silent."""
+"""Granularity, neighbours, balancer: what is worth sending, to whom, and when to be silent."""
 
 from __future__ import annotations
 

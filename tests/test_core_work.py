@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -34,7 +35,7 @@ def test_claims_and_thefts_share_out_each_item_once(
 def cut(draw: Any, size: int) -> list[tuple[int, int]]:
     marks = sorted(draw(st.sets(st.integers(1, max(1, size - 1)), max_size=12)) - {size})
     edges = [0, *marks, size]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 @st.composite

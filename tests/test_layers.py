@@ -1,4 +1,4 @@
-"""The layers of the house: nothing imports upwards, and there is no cycle, late imports included."""
+"""The layers of the house: no import goes upwards, and there is no cycle, late ones included."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ LAYERS = [
     ["dtm.dtm"],
     ["dtm.runtime", "dtm.testing", "dtm.conformance", "dtm.simulation*", "dtm.summary"],
     ["dtm.worker", "dtm.launch*"],
-    ["dtm.runner", "dtm.context", "dtm.wire", "dtm.lazy", "dtm.comm*", "dtm.core*", "dtm.batons", "dtm.functions",
+    ["dtm.runner", "dtm.context", "dtm.wire", "dtm.lazy", "dtm.comm*", "dtm.core*", "dtm.batons",
+     "dtm.functions",
      "dtm.shipping", "dtm.failures", "dtm.serialization", "dtm.byvalue", "dtm.rebuilding"],
     ["dtm.future", "dtm.task", "dtm.trace", "dtm.options", "dtm.errors", "dtm.streams",
      "dtm.output", "dtm.comm.base"],

@@ -28,6 +28,8 @@ from dtm.simulation.programs import Inner
 from dtm.simulation.worker import Frame, Simulated, State
 from dtm.simulation.world import World
 
+KNOWN_DEPTHS = 8
+
 Choice = tuple[str, int, int]
 
 
@@ -51,6 +53,9 @@ class Untimed(World):
             watch=lambda *_: None,
         )  # fmt: skip
         self.links: dict[tuple[int, int], list[tuple[int, Mail]]] = {}
+        for worker in self.workers:
+            for depth in range(KNOWN_DEPTHS):
+                worker.scheduler.granularity.profile(self.function, depth).assume(known)
         self._settled = settled
         self._number = 0
 
@@ -74,12 +79,10 @@ class Untimed(World):
     def choices(self) -> list[Choice]:
         """Return all that may happen next."""
         found: list[Choice] = [
-            ("deliver", source, to) for (source, to), waiting in sorted(self.links.items()) if waiting
+            ("deliver", *link) for link, waiting in sorted(self.links.items()) if waiting
         ]
-        for worker in self.workers:
-            if worker.state is State.COMPUTING:
-                found.append(("end", worker.rank, 0))
-        return found
+        computing = [worker for worker in self.workers if worker.state is State.COMPUTING]
+        return found + [("end", worker.rank, 0) for worker in computing]
 
     def take(self, choice: Choice) -> None:
         """Let one thing happen."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Protocol
 
 
 class World(Protocol):
@@ -49,7 +49,7 @@ class Suspicion:
 
     def strike(self, world: World, now: float) -> None:
         """Let it happen."""
-        world.lose(self.rank, "it was silent for too long")
+        world.lose(self.rank, f"it was silent for too long at {now:.6f} s")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Delay:
     until: float = float("inf")
 
 
-Fault = Union[Death, Suspicion, Freeze, Delay]
+Fault = Death | Suspicion | Freeze | Delay
 
 
 class Faults:

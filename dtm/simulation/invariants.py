@@ -130,6 +130,17 @@ class _Census:
         held = frame.lo if frame.hi > frame.lo else frame.start + len(frame.values)
         self.put(call, frame.start, held, "finished")
 
+    def put_worker(self, worker: Simulated) -> None:
+        """Note what a worker has."""
+        for work in worker.scheduler.deque:
+            self.put(work.call, work.lo, work.hi, "ready")
+        for stack in (worker.stack, *worker.parked, *worker.ready):
+            for frame in stack:
+                self.put_frame(frame)
+        for owner, segments in (*worker.outbox.items(), *worker.scheduler.gathering):
+            for segment in segments:
+                self.put_segment(owner, segment, "finished")
+
     def tile(self) -> None:
         """Require that the places cover the items below the limit, without overlap."""
         for number, found in self.places.items():
@@ -153,14 +164,7 @@ def one_place(world: World, under_way: list[tuple[int, int, Message]]) -> None:
     """Each item of a call under way is in exactly one place."""
     census = _Census(world)
     for worker in world.workers:
-        for work in worker.scheduler.deque:
-            census.put(work.call, work.lo, work.hi, "ready")
-        for stack in (worker.stack, *worker.parked, *worker.ready):
-            for frame in stack:
-                census.put_frame(frame)
-        for owner, segments in (*worker.outbox.items(), *worker.scheduler.gathering):
-            for segment in segments:
-                census.put_segment(owner, segment, "finished")
+        census.put_worker(worker)
     for _, to, message in under_way:
         if type(message) is Grant:
             for part in message.parts:
@@ -225,14 +229,7 @@ def nobody_forgotten(worker: Simulated) -> None:
 
 def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) -> None:
     """What a thief believes to be tied is tied, or a message about it is on the way."""
-    moving, answered = set(), set()
-    for source, to, message in under_way:
-        if isinstance(message, StealRequest):
-            moving.add((source, to, message.serial))
-        elif isinstance(message, (Grant, Refusal)):
-            answered.add((to, source, message.serial))
-            if isinstance(message, Grant) and not any(part.lo < part.hi for part in message.parts):
-                raise InvariantError(f"answered once: {source} grants nothing to {to}")
+    moving, answered = _said(under_way)
     moving |= answered
     for worker in world.workers:
         _requests_kept(world, worker, moving)
@@ -249,6 +246,22 @@ def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) ->
                     f"no lifeline is lost: {worker.rank} has tied {serial} to {other}, "
                     f"which holds {held}"
                 )
+
+
+Said = set[tuple[int, int, int]]
+
+
+def _said(under_way: list[tuple[int, int, Message]]) -> tuple[Said, Said]:
+    """Return the requests and the answers under way, as (thief, victim, serial)."""
+    asked, answered = set(), set()
+    for source, to, message in under_way:
+        if isinstance(message, StealRequest):
+            asked.add((source, to, message.serial))
+        elif isinstance(message, (Grant, Refusal)):
+            answered.add((to, source, message.serial))
+            if isinstance(message, Grant) and not any(part.lo < part.hi for part in message.parts):
+                raise InvariantError(f"answered once: {source} grants nothing to {to}")
+    return asked, answered
 
 
 def _requests_kept(world: World, worker: Simulated, moving: set[tuple[int, int, int]]) -> None:
@@ -273,11 +286,16 @@ def check_quiet(world: World) -> None:
     law = "quiet at the end"
     _require(not world.in_flight, law, lambda: f"{len(world.in_flight)} messages under way")
     for worker in world.workers:
-        _require(not worker.parked, law, lambda: f"worker {worker.rank} has parked tasks")
-        _require(not worker.outbox, law, lambda: f"worker {worker.rank} keeps results")
-        left = worker.scheduler.deque.newest()
-        _require(left is None or left.call.owner < 0, law, lambda: f"{left!r} was not run")
-        _require(len(worker.scheduler.ledger) == 0, law, lambda: "a ledger is not empty")
+        left = {
+            "parked tasks": worker.parked,
+            "results": worker.outbox,
+            "results of others": [kept for _, kept in worker.scheduler.gathering if kept],
+            "work": list(worker.scheduler.deque),
+            "calls": list(worker.scheduler.ledger),
+        }
+        for what, kept in left.items():
+            if kept:
+                raise InvariantError(f"{law}: worker {worker.rank} has {what}: {kept}")
 
 
 def show(mail: Mail) -> str:

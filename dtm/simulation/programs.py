@@ -21,10 +21,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from random import Random
-from typing import Any, Union
+from typing import Any
 
-Task = Union[float, "Inner"]
-Step = Union[float, Sequence[Any], BaseException]
+Step = float | Sequence[Any] | BaseException
 
 
 class Inner:
@@ -35,6 +34,9 @@ class Inner:
     def steps(self) -> Iterator[Step]:
         """Yield seconds of work, sequences of tasks to map over, or an exception to raise."""
         raise NotImplementedError
+
+
+Task = float | Inner
 
 
 class Script(Inner):
@@ -55,7 +57,7 @@ class Script(Inner):
 
 def flat(count: int, duration: Callable[[Random], float], seed: int) -> Script:
     """Return one map at the root over ``count`` leaves whose durations follow a distribution."""
-    random = Random(seed)  # noqa: S311 - durations, not secrets
+    random = Random(seed)
     return Script([float(duration(random)) for _ in range(count)])
 
 
@@ -160,7 +162,7 @@ def binomial(seed: int, roots: int, width: int, chance: float, duration: float) 
 
 def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) -> Script:
     """Return a tree of about ``tasks`` tasks of random shape; some of them raise."""
-    random = Random(seed)  # noqa: S311 - shapes, not secrets
+    random = Random(seed)
 
     def grow(budget: int, depth: int) -> Task:
         seconds = random.expovariate(1.0 / duration)

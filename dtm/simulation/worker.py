@@ -20,7 +20,7 @@ Threads: one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ class Surroundings(Protocol):
     """What a worker asks of the world that it is in."""
 
     network: Network
-    function: object
+    function: Callable[[object], None]
     failure: BaseException | None
 
     @property

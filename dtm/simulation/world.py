@@ -96,11 +96,11 @@ class World:
         self.phase = Phase.SETTLING
         self.now = 0.0
         self.failure: BaseException | None = None
-        self.function = item
+        self.function: Callable[[object], None] = item
         self.calls: dict[int, Call] = {}
         self.in_flight: dict[int, tuple[int, int, Mail]] = {}
         self.size = size = len(speeds)
-        self._random = Random(seed)  # noqa: S311 - a simulation
+        self._random = Random(seed)
         self._patience = patience
         self._faults = Faults(faults)
         self._links = Links(network, self._random, self._faults.slowdown)
@@ -243,9 +243,9 @@ class World:
             self._watch(self, root)
 
     def _events(self, most: int) -> None:
-        heap, faults, watch = self._heap, self._faults, self._watch
+        heap, strikes, watch = self._heap, self._faults.any, self._watch
         report = self._report
-        while heap:
+        while heap and self.phase is not Phase.OVER:
             when, number, worker, what = heappop(heap)
             if worker.frozen > when:
                 heappush(heap, (worker.frozen, number, worker, what))
@@ -254,27 +254,27 @@ class World:
             report.events += 1
             if report.events > most:
                 raise InvariantError(f"no end after {most} events")
-            mail = type(what) is Mail
-            kind = _NUMBERS[type(what.message)] if mail else len(what)
+            kind = _NUMBERS[type(what.message)] if type(what) is Mail else len(what)
             self._hash = hash((self._hash, when, worker.rank, kind))
-            if faults.any:
-                self._fault(when)
-            if self.phase is Phase.OVER:
-                return
-            if mail:
-                if watch is not None:
-                    del self.in_flight[number]
-                if worker.state is not State.GONE:
-                    worker.inbox.append((what.sender, what))
-                    worker.arrived(when)
-            elif type(what) is Loss:
-                self.lose(what.rank, what.reason)
-            elif worker.state is not State.GONE:
-                worker.alarm(when, what)
+            if strikes:
+                self._strike(when)
+            self._happen(when, number, worker, what)
             if watch is not None:
                 watch(self, worker)
-            if self.phase is Phase.OVER:
-                return
+
+    def _happen(self, when: float, number: int, worker: Simulated, what: Any) -> None:
+        if self.phase is Phase.OVER:
+            return
+        if type(what) is Mail:
+            if self._watch is not None:
+                del self.in_flight[number]
+            if worker.state is not State.GONE:
+                worker.inbox.append((what.sender, what))
+                worker.arrived(when)
+        elif type(what) is Loss:
+            self.lose(what.rank, what.reason)
+        elif worker.state is not State.GONE:
+            worker.alarm(when, what)
 
     def _all_gone(self) -> None:
         """Require that the root was the last to end."""
@@ -283,7 +283,7 @@ class World:
             raise InvariantError(f"the root ended before {left}")
         self.in_flight.clear()
 
-    def _fault(self, now: float) -> None:
+    def _strike(self, now: float) -> None:
         for fault in self._faults.due(self._report.events):
             fault.strike(self, now)
 
@@ -328,7 +328,7 @@ class World:
     def _finish(self) -> Report:
         report = self._report
         workers = self.workers
-        report.shutdown = sum(self._messages.values())
+        report.shutdown = self._messages["Stop"] + self._messages["Stopped"]
         report.makespan = self._returned - self._started
         report.work = sum(worker.busy * worker.speed for worker in workers)
         report.capacity = sum(worker.speed for worker in workers)
