@@ -156,10 +156,10 @@ BUGS = [
         "",
     ),
     Bug(
-        "gather and never send on",
+        "lose what passes",
         "gathering",
-        "        self.deadline = min(self.deadline, passing.due())\n        return self.send_on(now)",
-        "        return []",
+        "        passing.segments += segments\n",
+        "",
     ),
     Bug(
         "send results to the wrong owner",

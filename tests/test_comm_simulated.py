@@ -59,7 +59,7 @@ def test_order_is_kept_whatever_the_jitter_and_the_sizes() -> None:
     times = [links.arrival(0, 1, now * 1e-6, size) for now, size in enumerate([10**6, 1] * 50)]
     assert times == sorted(times)
     for to in range(2, 600):
-        links.arrival(0, to, 1.0, 1)
+        links.arrival(0, to, float(to), 1)
     assert len(links._last[0]) < 300
 
 

@@ -118,6 +118,7 @@ class SimulatedManager(CommunicationManager):
 
     Attributes:
         clock: virtual seconds since the start of the run.
+        inbox: messages that have come, as (sender, arrival, frames).
         gone: whether it has closed or vanished.
         losses: ranks that are lost and have not been told of.
     """
@@ -131,7 +132,7 @@ class SimulatedManager(CommunicationManager):
         self.gone = False
         self.losses: list[LostPeer] = []
         self._switch = switch
-        self._inbox: deque[tuple[int, float, list[Frame]]] = deque()
+        self.inbox: deque[tuple[int, float, list[Frame]]] = deque()
         self._waiting = 0
         self._wakes = 0
         self._woken = False
@@ -147,13 +148,13 @@ class SimulatedManager(CommunicationManager):
             when = switch.links.arrival(self.rank, rank, self.clock, sum(map(len, copies)))
             receiver = switch.managers[rank]
             if not (receiver.gone or self.gone):
-                receiver._inbox.append((self.rank, when, copies))
+                receiver.inbox.append((self.rank, when, copies))
                 switch.changed.notify_all()
 
     def receive(self) -> list[tuple[int, list[Frame]]]:
         """Return what has come."""
         with self._switch.changed:
-            come, self._inbox = self._inbox, deque()
+            come, self.inbox = self.inbox, deque()
             for _, when, _ in come:
                 self.clock = max(self.clock, when) + self._switch.network.cpu
         return [(sender, frames) for sender, _, frames in come]
@@ -167,7 +168,7 @@ class SimulatedManager(CommunicationManager):
             wakes = self._wakes
             self._waiting += 1
             self._switch.changed.wait_for(
-                lambda: self._inbox or self.losses or self._wakes != wakes, timeout
+                lambda: self.inbox or self.losses or self._wakes != wakes, timeout
             )
             self._waiting -= 1
 
@@ -186,7 +187,7 @@ class SimulatedManager(CommunicationManager):
             losses, self.losses = self.losses, []
         return losses
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing takes time here
         """Leave; all that was sent is there already."""
         with self._switch.changed:
             self.gone = True
