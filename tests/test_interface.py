@@ -26,7 +26,7 @@ CHECKS = [
 ]
 PLACES = [
     "serial", "local-1", "local-2", "local-3", "local-8", "mpi-1", "mpi-2", "mpi-4", "mpi-8",
-    "mpich-2", "mpich-4",
+    "mpich-2", "mpich-4", "relaying-7",
 ]  # fmt: skip
 TIMEOUT = 110.0
 
@@ -37,6 +37,8 @@ def _run(place: str) -> launch.Completed:
     if kind == "serial":
         environment = launch.environment({"DTM_COMM": "serial"})
         return launch.run([sys.executable, str(PROGRAM), "1"], environment, TIMEOUT)
+    if kind == "relaying":
+        return launch.run_local(PROGRAM.with_name("relaying.py"), size, size, timeout=TIMEOUT)
     if kind == "local":
         return launch.run_local(PROGRAM, size, size, timeout=TIMEOUT)
     if kind == "mpi":
