@@ -23,6 +23,7 @@ from collections.abc import Callable
 from threading import Lock, Thread
 
 BOUND = 3600.0
+PATIENCE = 0.05
 
 
 class Baton:
@@ -49,6 +50,7 @@ class Batons:
 
     Attributes:
         ready: threads that could go on if they had the token, first come first.
+        visitors: threads of the user's that are inside of dtm.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Batons:
     ) -> None:
         self.ready: deque[Baton] = deque()
         self.threads = 0
+        self.visitors = 0
         self._spares: list[Baton] = []
         self._lock = lock
         self._body = body
@@ -100,7 +103,20 @@ class Batons:
                 return
             self.ready.append(baton)
         self.hand_on(baton)
-        self.sleep(baton)
+        while not baton.sleep.acquire(timeout=PATIENCE):
+            if self.quits(baton):
+                return
+
+    def quits(self, baton: Baton) -> bool:
+        """Take a ready thread out of the queue if the holder of the token may be waiting for it.
+
+        It may, outside of dtm, as soon as threads of the user's are in play.
+        """
+        with self._lock:
+            if not (baton.visitor or self.visitors) or baton not in self.ready:
+                return False
+            self.ready.remove(baton)
+            return True
 
     def become_spare(self, baton: Baton) -> None:
         """Hand the token on and sleep until there is something for this thread to run."""

@@ -120,31 +120,31 @@ class Door:
             result.on_end(self._callback, self._error_callback)
         return result
 
-    def map(self, function: Function, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
+    def map(self, function: Function, /, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
         """Return the results of ``function`` on the items; see :func:`dtm.map`."""
         items, star = _items("map", iterables)
         runner, call, _ = self._call("map", function, items, kwargs, star=star)
         return self._finish(runner, call)
 
     def map_async(
-        self, function: Function, *iterables: Iterable[Any], **kwargs: Any
+        self, function: Function, /, *iterables: Iterable[Any], **kwargs: Any
     ) -> AsyncResult:
         """Begin a map; see :func:`dtm.map_async`."""
         items, star = _items("map_async", iterables)
         made = self._call("map_async", function, items, kwargs, star=star)
         return self._later(made, single=False)
 
-    def apply(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+    def apply(self, function: Function, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``function`` as a task; see :func:`dtm.apply`."""
         runner, call, _ = self._call("apply", function, (args,), kwargs, star=True)
         return self._finish(runner, call)[0]
 
-    def apply_async(self, function: Function, *args: Any, **kwargs: Any) -> AsyncResult:
+    def apply_async(self, function: Function, /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Begin an apply; see :func:`dtm.apply_async`."""
         made = self._call("apply_async", function, (args,), kwargs, star=True)
         return self._later(made, single=True)
 
-    def repeat(self, function: Function, n: int, *args: Any, **kwargs: Any) -> list[Any]:
+    def repeat(self, function: Function, n: int, /, *args: Any, **kwargs: Any) -> list[Any]:
         """Call ``function`` ``n`` times; see :func:`dtm.repeat`."""
         from operator import index
 
@@ -227,7 +227,7 @@ def _items(kind: str, iterables: tuple[Iterable[Any], ...]) -> tuple[Sequence[An
     return list(iter(iterable)), False
 
 
-def start(main: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def start(main: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Run ``main(*args, **kwargs)`` with all the workers, and return what it returns.
 
     The root runs ``main``; on every other worker ``start`` does not return: its process
@@ -285,7 +285,7 @@ def options(**given: Any) -> Door:
     return Door(**given)
 
 
-def map(function: Function, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
+def map(function: Function, /, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
     """Return ``[function(item, ...) ...]`` in order, computed by all the workers.
 
     Args:
@@ -300,22 +300,22 @@ def map(function: Function, *iterables: Iterable[Any], **kwargs: Any) -> list[An
     return _plain.map(function, *iterables, **kwargs)
 
 
-def map_async(function: Function, *iterables: Iterable[Any], **kwargs: Any) -> AsyncResult:
+def map_async(function: Function, /, *iterables: Iterable[Any], **kwargs: Any) -> AsyncResult:
     """Begin a :func:`map` and return at once; ``get()`` of the result is the list."""
     return _plain.map_async(function, *iterables, **kwargs)
 
 
-def apply(function: Function, *args: Any, **kwargs: Any) -> Any:
+def apply(function: Function, /, *args: Any, **kwargs: Any) -> Any:
     """Return ``function(*args, **kwargs)``, run as a task, perhaps by another worker."""
     return _plain.apply(function, *args, **kwargs)
 
 
-def apply_async(function: Function, *args: Any, **kwargs: Any) -> AsyncResult:
+def apply_async(function: Function, /, *args: Any, **kwargs: Any) -> AsyncResult:
     """Begin an :func:`apply` and return at once; ``get()`` of the result is the value."""
     return _plain.apply_async(function, *args, **kwargs)
 
 
-def repeat(function: Function, n: int, *args: Any, **kwargs: Any) -> list[Any]:
+def repeat(function: Function, n: int, /, *args: Any, **kwargs: Any) -> list[Any]:
     """Return the results of calling ``function(*args, **kwargs)`` ``n`` times."""
     return _plain.repeat(function, n, *args, **kwargs)
 

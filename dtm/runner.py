@@ -58,7 +58,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
-from dtm.batons import BOUND, Baton, Batons
+from dtm.batons import PATIENCE, Baton, Batons
 from dtm.context import Context
 from dtm.core.messages import Segment
 from dtm.core.scheduler import Effect, Scheduler
@@ -66,7 +66,7 @@ from dtm.streams import Streams
 from dtm.task import Call, Range
 
 MOST_NESTED = 24
-PATIENCE = 0.05
+NAP_SECONDS = 1.0
 POLL_SECONDS = 1e-3
 FLUSH_SECONDS = 1.0
 STREAM_SECONDS = 1e-3
@@ -174,6 +174,8 @@ class Runner:
         baton = self._baton()
         thread = self._thread
         while not self.ended:
+            if not baton.holds and not self.batons.enter(baton, NAP_SECONDS):
+                continue
             if self.batons.ready:
                 self.batons.become_spare(baton)
                 continue
@@ -370,6 +372,10 @@ class Runner:
         """
         baton = self._baton()
         outermost = self._thread.nested == 0
+        visiting = baton.visitor and outermost
+        if visiting:
+            with self._lock:
+                self.batons.visitors += 1
         if not baton.holds and (outermost or not baton.visitor):
             self.batons.enter(baton, PATIENCE)
         saved = self.streams.save() if self.streams is not None else None
@@ -378,8 +384,11 @@ class Runner:
         finally:
             if saved is not None and self.streams is not None:
                 self.streams.restore(saved)
-            if baton.visitor and outermost and baton.holds:
-                self.batons.hand_on(baton)
+            if visiting:
+                with self._lock:
+                    self.batons.visitors -= 1
+                if baton.holds:
+                    self.batons.hand_on(baton)
 
     def _wait(self, calls: Sequence[Call], deadline: float | None, baton: Baton) -> bool:
         thread = self._thread
@@ -395,7 +404,7 @@ class Runner:
                 until = FOREVER if deadline is None else deadline
                 self.run(work, until if len(calls) == 1 else 0.0)
             elif work is None and baton.holds and self._nothing_ready():
-                self._starve(self._patience(deadline))
+                self._starve(self._patience(deadline), calls)
             else:
                 self._park(calls, deadline, baton)
         self.scheduler.balancer.running = True
@@ -439,7 +448,7 @@ class Runner:
         if not self._alone:
             self.world.flush()
 
-    def _starve(self, timeout: float) -> None:
+    def _starve(self, timeout: float, calls: Sequence[Call] = ()) -> None:
         """There is nothing to run here: ask for work and rest until something comes."""
         world = self.world
         world.flush()
@@ -448,8 +457,10 @@ class Runner:
             balancer.running = False
             world.perform(self.scheduler.hungry(perf_counter()))
             self.resting = True
+            # The load-balancer thread may have brought something since this was looked at.
+            nothing = self.scheduler.deque.newest() is None and all(c.missing for c in calls)
         try:
-            if not (self.batons.ready or self.ended):
+            if nothing and not (self.batons.ready or self.ended):
                 world.rest(timeout)
         finally:
             self.resting = False
@@ -482,8 +493,10 @@ class Runner:
         baton: Baton,
         ready: Callable[[], None],
     ) -> None:
-        bound = PATIENCE if baton.free else self._patience(deadline) if deadline else BOUND
+        bound = PATIENCE if baton.free else self._patience(deadline) if deadline else NAP_SECONDS
         while not baton.sleep.acquire(timeout=bound):
+            if not baton.parked and self.batons.quits(baton):
+                break
             late = deadline is not None and perf_counter() >= deadline
             if not late and not baton.free and self.fault is None:
                 continue

@@ -355,6 +355,8 @@ class Worker:
         if not self._busy.is_set() or self.ended:
             return
         self.service()
+        if self.runner.resting:  # it has not seen what has just been read here
+            self.nudge()
 
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""

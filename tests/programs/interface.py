@@ -102,6 +102,27 @@ def check_map_hands_all_kwargs_to_the_function():
     ) == [(1, 2, 3)]
 
 
+def check_names_of_kwargs_are_the_users():
+    def echo(x, **given):
+        return given
+
+    names = {"function": 1, "self": 2, "n": 3}
+    assert dtm.map(echo, [0], **names) == [names]
+    assert dtm.apply(echo, 0, **names) == names
+    assert dtm.repeat(echo, 1, 0, **names) == [names]
+    assert dtm.options(chunksize=2).map_async(echo, [0], **names).get() == [names]
+
+
+def check_threads_beside_main_all_end():
+    threads = [threading.Thread(target=dtm.map, args=(pause, [0.002] * 50)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    dtm.map(pause, [0.002] * 40)
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def check_map_takes_any_iterable():
     assert dtm.map(square, (x for x in range(5))) == [0, 1, 4, 9, 16]
     assert dtm.map(square, {3: "a", 4: "b"}.keys()) == [9, 16]
