@@ -348,7 +348,11 @@ def imap_unordered(function: Function, *iterables: Any, chunksize: int = 1) -> I
 
 def _pending(results: Sequence[AsyncResult] | None) -> list[AsyncResult]:
     if results is not None:
-        return list(results)
+        given = list(results)
+        for each in given:
+            if not isinstance(each, AsyncResult):
+                raise TypeError(f"a list of AsyncResults is needed, and {each!r} is not one")
+        return given
     return list((runtime.running().runner.context().pending or {}).values())
 
 

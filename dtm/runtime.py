@@ -231,6 +231,11 @@ def join(chosen: Options) -> CommunicationManager:
         manager = make if make is not None else imported("communicationManager", manager)
         if make is not None:
             return make(chosen)
+    if not callable(manager):
+        raise OptionError(
+            f"option communicationManager is {manager!r}; it must be a name, a manager, a class of "
+            "managers, or the import path of one"
+        )
     made = manager()
     if not isinstance(made, CommunicationManager):
         raise OptionError(
