@@ -127,6 +127,7 @@ def mpi_command(ranks: int) -> list[str]:
 
 def base_environment() -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("DTM_")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed library has its bytecode
     paths = [str(CHECKOUT), *env.get("PYTHONPATH", "").split(os.pathsep)]
     env["PYTHONPATH"] = os.pathsep.join(filter(None, dict.fromkeys(paths)))
     if os.geteuid() == 0:

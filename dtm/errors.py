@@ -51,6 +51,15 @@ class InvariantError(DtmError):
     """dtm found its own state to be impossible: a bug in dtm; the run stops."""
 
 
+class Unsendable(Exception):  # noqa: N818 - a signal between two modules, not an error of the user's
+    """A range cannot be sent: the item to blame, None if it is the function, and why."""
+
+    def __init__(self, index: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+        self.reason = reason
+
+
 class RemoteTraceback(Exception):  # noqa: N818 - a carrier of text, never raised by itself
     """The traceback of a worker as text: the ``__cause__`` of an exception that travelled."""
 

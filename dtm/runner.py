@@ -58,15 +58,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dtm.batons import PATIENCE, Baton, Batons
 from dtm.context import Context
 from dtm.core.messages import Segment
 from dtm.core.scheduler import Effect, Scheduler
 from dtm.stack import call_with_room
-from dtm.streams import Streams
 from dtm.task import Call, Range
+
+if TYPE_CHECKING:
+    from dtm.streams import Streams
 
 MOST_NESTED = 100
 MOST_FRAMES = 10 * MOST_NESTED

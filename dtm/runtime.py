@@ -223,8 +223,7 @@ def join(chosen: Options) -> CommunicationManager:
     if joined is not None:
         return joined
     if manager is None:
-        from dtm.comm.mpi import launched_by_mpi
-        from dtm.launch.ancestry import is_inherited
+        from dtm.launch.ancestry import is_inherited, launched_by_mpi
 
         ours = launched_by_mpi(os.environ) and not is_inherited(os.environ)
         manager = "mpi" if ours else "local"

@@ -28,25 +28,25 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from random import Random
 from time import perf_counter, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
 from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
-from dtm.errors import WorkerLostError
-from dtm.failures import annotate
+from dtm.errors import Unsendable, WorkerLostError
 from dtm.output import Output as Streamed
 from dtm.runner import Runner
-from dtm.serialization import culprit
-from dtm.shipping import shipping_cost
-from dtm.streams import Streams
 from dtm.task import Call, Range, Same
 from dtm.trace import Trace
-from dtm.wire import Unsendable, Wire
+
+if TYPE_CHECKING:
+    from dtm.streams import Streams
+    from dtm.wire import Wire
 
 FOUR_ROUND_TRIPS = 200e-6
 TICK_SECONDS = 0.25
@@ -98,8 +98,7 @@ class Worker:
             appraise_results,
             balancer,
         )
-        self.runner = Runner(self.scheduler, self, None if seed is None else Streams(seed))
-        self._wire = Wire(rank, self.where, self.scheduler.granularity.profile)
+        self.runner = Runner(self.scheduler, self, _streams(seed))
         self._on_end = on_end
         self._outbox: dict[int, list[Segment]] = {}
         self._outbox_since = 0.0
@@ -121,6 +120,12 @@ class Worker:
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
         self._busy.set()
         self._thread.start()
+
+    @cached_property
+    def _wire(self) -> Wire:
+        from dtm.wire import Wire
+
+        return Wire(self.comm.rank, self.where, self.scheduler.granularity.profile)
 
     # Effects.
 
@@ -203,10 +208,14 @@ class Worker:
         items = call.items[middle : middle + 16]
         if isinstance(items, Same):
             items = [items.item]
+        from dtm.shipping import shipping_cost
+
         cost = shipping_cost(items, ())
         if cost == float("inf"):
             cost = min(shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)])
         if cost == float("inf"):
+            from dtm.serialization import culprit
+
             work.pinned = True
             found = culprit(items, middle + call.base)
             if found is not None:
@@ -361,6 +370,8 @@ class Worker:
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""
         item = "" if call.kind.startswith("apply") else f"item {index} of "
+        from dtm.failures import annotate
+
         annotate(exception, f"in {item}{call.name}, on {self.where}")
 
     # The end.
@@ -398,7 +409,17 @@ class Worker:
             self.comm.close(timeout)
 
 
+def _streams(seed: int | None) -> Streams | None:
+    if seed is None:
+        return None
+    from dtm.streams import Streams
+
+    return Streams(seed)
+
+
 def appraise_results(work: Range) -> float | None:
     """Return the seconds that shipping one result costs, None if none is there to judge by."""
+    from dtm.shipping import shipping_cost
+
     results = (work.call.sample or [])[-16:]
     return shipping_cost((), results) if results else None
