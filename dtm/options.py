@@ -118,6 +118,10 @@ def _checked(name: str, value: Any) -> Any:
         return _whole(name, value, None)
     if name == "taskGranularity":
         return _seconds(name, value)
+    if name in ("printSummary", "workersReturn", "setTraceMode"):
+        return _flag(name, value)
+    if name == "traceDir":
+        return _directory(name, value)
     if name == "communicationManager" and isinstance(value, str):
         return _manager(value)
     if name == "loadBalancer" and isinstance(value, str):
@@ -146,6 +150,25 @@ def _seconds(name: str, value: Any) -> float:
     if not 0.0 <= number < float("inf"):
         raise OptionError(f"option {name} must be a number of seconds from 0 up, not {value!r}")
     return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    try:
+        known = value in (True, False)
+    except Exception:  # noqa: BLE001 - an array, say, that is equal to neither as a whole
+        known = False
+    if not known:
+        raise OptionError(f"option {name} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def _directory(name: str, value: Any) -> str:
+    from os import PathLike, fspath
+
+    path = fspath(value) if isinstance(value, (str, PathLike)) else None
+    if not isinstance(path, str) or not path:
+        raise OptionError(f"option {name} must be the path of a directory, not {value!r}")
+    return path
 
 
 def _manager(value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 import sys
 from itertools import groupby
 from typing import Any
@@ -68,6 +69,8 @@ def test_an_option_that_resembles_none_lists_them() -> None:
         ("mapChunkSize", -1), ("mapChunkSize", None), ("taskGranularity", -1.0),
         ("taskGranularity", "fast"), ("taskGranularity", float("nan")), ("seed", "x"),
         ("seed", 1.5), ("communicationManager", "mpy"), ("loadBalancer", "best"),
+        ("printSummary", "yes"), ("printSummary", None), ("workersReturn", 2),
+        ("workersReturn", []), ("setTraceMode", "off"), ("traceDir", 3), ("traceDir", ""),
     ],
 )  # fmt: skip
 def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> None:
@@ -75,6 +78,13 @@ def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> Non
     with pytest.raises(OptionError, match=name):
         options.update({"printSummary": True, name: value})
     assert vars(options) == vars(Options()), "nothing is set if anything is wrong"
+
+
+def test_flags_and_paths_come_out_as_what_they_mean() -> None:
+    options = Options(printSummary=1, workersReturn=False, traceDir=Path("traces"))
+    assert options.printSummary is True
+    assert options.workersReturn is False
+    assert options.traceDir == "traces"
 
 
 @pytest.mark.parametrize(
