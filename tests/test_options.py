@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
 import sys
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pytest
