@@ -220,8 +220,11 @@ class Wire:
             values = loads(packed)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
             values = []
-            failure = SerializationError(
-                f"the results of items {lo} to {lo + count - 1} of {name} cannot be read: {error!r}"
+            which = (
+                f"result of item {lo}"
+                if count == 1
+                else f"results of items {lo} to {lo + count - 1}"
             )
+            failure = SerializationError(f"the {which} of {name} cannot be read: {error!r}")
             failure.__cause__ = error
         return Segment(key, lo, values, failure, name)

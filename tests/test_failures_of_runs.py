@@ -17,7 +17,12 @@ ENDING = PROGRAMS / "ending.py"
 FAILING = PROGRAMS / "failing.py"
 PRINTING = PROGRAMS / "printing.py"
 SOON = 15.0
-"""The issue's 5 seconds, and what a machine with many other things to do adds to them."""
+"""Seconds until a run that ends early must be gone.
+
+dtm promises 5 on a machine of its own; half a second is usual.  But these tests run beside others,
+on few cores: a process may wait for several seconds before it gets to run at all, and a promise
+kept late for want of a core is no fault of dtm.  What is caught is whatever hangs.
+"""
 
 Report = tuple[dict[str, str], Completed]
 

@@ -86,7 +86,8 @@ def join_run() -> LocalWorker | None:
     """Join the run that this process was started for, None if it was not started for one.
 
     Raises:
-        CommunicationError: the root is dead, or what it passed on has been lost.
+        CommunicationError: what the root passed on has been lost.
+        SystemExit: the root is dead.
     """
     invitation = os.environ.pop(INVITATION, None)
     if invitation is None:
@@ -101,8 +102,7 @@ def join_run() -> LocalWorker | None:
         if _is_alive(parent) and not _is_cut_off(root):
             return None
         remove_directory(directory)
-        message = f"worker {rank} found the root of its run dead"
-        raise CommunicationError(message)
+        raise SystemExit(1)  # as a worker ends whose root dies later: without a word
     _leave_interrupts_to_the_root()
     try:
         return LocalWorker(rank, size, directory, _inherited(listener), _inherited(root), parent)
