@@ -97,6 +97,9 @@ class World(Protocol):
     def nudge(self) -> None:
         """End a rest."""
 
+    def busy(self) -> None:
+        """The holder of the token, which has rested, goes on with a task."""
+
     def ship(self, owner: int, segment: Segment) -> None:
         """Send results to the owner of their call, soon."""
 
@@ -189,7 +192,7 @@ class Runner:
                 work = self.scheduler.deque.newest()
             thread.context = None
             if work is not None:
-                self.scheduler.balancer.running = True
+                self._go_on()
                 self.run(work)
             else:
                 self._starve(IDLE_SECONDS)
@@ -388,6 +391,7 @@ class Runner:
         try:
             return self._wait(calls, deadline, baton)
         finally:
+            self._go_on()
             if saved is not None and self.streams is not None:
                 self.streams.restore(saved)
             if visiting:
@@ -406,15 +410,20 @@ class Runner:
                 return False
             work = self._own(calls, context)
             if work is not None and thread.nested < MOST_NESTED:
-                self.scheduler.balancer.running = True
+                self._go_on()
                 until = FOREVER if deadline is None else deadline
                 self.run(work, until if len(calls) == 1 else 0.0)
             elif work is None and baton.holds and self._nothing_ready():
                 self._starve(self._patience(deadline), calls)
             else:
                 self._park(calls, deadline, baton)
-        self.scheduler.balancer.running = True
         return True
+
+    def _go_on(self) -> None:
+        balancer = self.scheduler.balancer
+        if not balancer.running:
+            balancer.running = True
+            self.world.busy()
 
     def _nothing_ready(self) -> bool:
         with self._lock:
