@@ -420,10 +420,8 @@ class Runner:
         return True
 
     def _go_on(self) -> None:
-        balancer = self.scheduler.balancer
-        if not balancer.running:
-            balancer.running = True
-            self.world.busy()
+        self.scheduler.balancer.running = True
+        self.world.busy()
 
     def _nothing_ready(self) -> bool:
         with self._lock:

@@ -335,7 +335,8 @@ class Worker:
 
     def busy(self) -> None:
         """A task runs again: from here on messages are the load-balancer thread's business."""
-        self._busy.set()
+        if not self._busy.is_set():
+            self._busy.set()
 
     def _wait(self, timeout: float) -> None:
         """Wait in the manager, unless this worker is leaving it."""
