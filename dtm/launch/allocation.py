@@ -34,7 +34,7 @@ class Allocation:
     """What has been granted.
 
     Attributes:
-        system: the batch system's name.
+        system: the batch system: "slurm", "pbs", "lsf", "sge", "flux" or "oar".
         hosts: the hosts with their slots, each once, in the system's order.
         start: the words before a command that start one process of it where ``ssh`` is not
             to be used, with ``{host}`` or ``{index}`` for the host; None if there are none.
@@ -81,7 +81,7 @@ def _flux(environ: Mapping[str, str], ask: Ask) -> Allocation:
         variable = "FLUX_JOB_ID" if environ.get("FLUX_JOB_ID") else "FLUX_URI"
         said = f"what {' '.join(asked)!r} says is not understood"
         raise OptionError(f"{variable} is set, but {said}: {error}; {_WAY_OUT}") from error
-    return Allocation("Flux", _granted("FLUX_URI", hosts), flux.starter(environ))
+    return Allocation("flux", _granted("FLUX_URI", hosts), flux.starter(environ))
 
 
 def _slurm(environ: Mapping[str, str]) -> Allocation:
@@ -94,7 +94,7 @@ def _slurm(environ: Mapping[str, str]) -> Allocation:
         raise _wrong(variable, str(error)) from error
     slots = _slurm_slots(environ, variable, len(names))
     hosts = [_host(variable, name, count) for name, count in zip(names, slots)]
-    return Allocation("Slurm", _granted(variable, hosts), _SRUN)
+    return Allocation("slurm", _granted(variable, hosts), _SRUN)
 
 
 def _slurm_slots(environ: Mapping[str, str], variable: str, nodes: int) -> list[int]:
@@ -123,8 +123,8 @@ def _pbs(environ: Mapping[str, str]) -> Allocation:
         slots = _whole(environ, "PBS_NUM_PPN", 1)
         hosts = tuple(Host(host.name, slots) for host in hosts)
     if torque:
-        return Allocation("Torque", hosts, ("pbsdsh", "-o", "-h", "{host}"), passes_input=False)
-    return Allocation("PBS", hosts, ("pbs_tmrsh", "{host}"), passes_input=False)
+        return Allocation("pbs", hosts, ("pbsdsh", "-o", "-h", "{host}"), passes_input=False)
+    return Allocation("pbs", hosts, ("pbs_tmrsh", "{host}"), passes_input=False)
 
 
 def _lsf(environ: Mapping[str, str]) -> Allocation:
@@ -138,12 +138,12 @@ def _lsf(environ: Mapping[str, str]) -> Allocation:
     for other, said in others:
         if sorted(map(_named, said)) != sorted(map(_named, hosts)):
             raise _wrong(other, f"it grants other slots than {first} does")
-    return Allocation("LSF", hosts, ("blaunch", "-z", "{host}"))
+    return Allocation("lsf", hosts, ("blaunch", "-z", "{host}"))
 
 
 def _oar(environ: Mapping[str, str]) -> Allocation:
     variable = _first(environ, *_OAR) or _OAR[0]
-    return Allocation("OAR", _hosts_of_lines(environ, variable), ("oarsh", "{host}"))
+    return Allocation("oar", _hosts_of_lines(environ, variable), ("oarsh", "{host}"))
 
 
 def _grid_engine(environ: Mapping[str, str]) -> Allocation | None:
@@ -152,7 +152,7 @@ def _grid_engine(environ: Mapping[str, str]) -> Allocation | None:
         if not (environ.get("JOB_ID") and environ.get("NSLOTS")):
             return None
         slots = _whole(environ, "NSLOTS", 1)
-        return Allocation("Grid Engine", (_host("NSLOTS", "localhost", slots),), None)
+        return Allocation("sge", (_host("NSLOTS", "localhost", slots),), None)
     hosts: list[Host] = []
     for line in _lines(environ, "PE_HOSTFILE"):
         name, *rest = line.split()
@@ -163,7 +163,7 @@ def _grid_engine(environ: Mapping[str, str]) -> Allocation | None:
     total = sum(host.slots for host in granted)
     if _whole(environ, "NSLOTS", total) != total:
         raise _wrong("NSLOTS", f"the file that PE_HOSTFILE names has {total} slots")
-    return Allocation("Grid Engine", granted, ("qrsh", "-inherit", "{host}"))
+    return Allocation("sge", granted, ("qrsh", "-inherit", "{host}"))
 
 
 # One process for all the workers of a host: on all its cores, though this step be of the same
