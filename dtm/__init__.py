@@ -48,8 +48,7 @@ from dtm.errors import (
     SerializationError,
     WorkerLostError,
 )
-
-__version__ = "1.0.0.dev0"
+from dtm.version import VERSION as __version__
 
 __all__ = [
     "AsyncResult",

@@ -1,0 +1,3 @@
+"""The version of dtm."""
+
+VERSION = "1.0.0.dev0"
