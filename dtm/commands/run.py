@@ -164,13 +164,17 @@ def _launched(given: Namespace) -> int | None:
         sys.exit(f"dtm: {problem}")
     if hosts is None:
         return _describe_here(given) if given.dry_run else None
+    from dataclasses import replace
+
     from dtm.launch.launcher import described, launch
 
     run = _run(given, hosts, granted)
-    if given.dry_run:
-        sys.stdout.write("\n".join((*described(run), "")))
-        return 0
-    return launch(run)
+    if not given.dry_run:
+        return launch(run)
+    arguments = list(run.arguments)
+    arguments.remove("--dry-run")  # dtm's own is the first
+    sys.stdout.write("\n".join((*described(replace(run, arguments=arguments)), "")))
+    return 0
 
 
 def _run(given: Namespace, hosts: tuple[Host, ...], granted: Allocation | None) -> Run:

@@ -186,7 +186,10 @@ class Member:
         descriptor = self._line.fileno()
 
         def listen() -> None:
-            piece = self._line.recv(_READ)
+            try:
+                piece = self._line.recv(_READ)
+            except OSError:  # it has ended with its invitation unread
+                piece = b""
             told = lines.feed(piece)
             if told or not piece:
                 self._loop.read(descriptor, None)
