@@ -48,7 +48,9 @@ from dtm.errors import (
     SerializationError,
     WorkerLostError,
 )
-from dtm.version import VERSION as __version__
+from dtm.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "AsyncResult",

@@ -52,9 +52,7 @@ def why_not() -> str | None:
 
 
 def _ip(*arguments: str) -> str:
-    done = subprocess.run(
-        [str(_IP), *arguments], capture_output=True, text=True, timeout=_LIMIT
-    )
+    done = subprocess.run([str(_IP), *arguments], capture_output=True, text=True, timeout=_LIMIT)
     assert done.returncode == 0, (arguments, done.stderr)
     return done.stdout
 

@@ -123,6 +123,7 @@ def _checked(kind: str) -> Callable[[str], str]:
 
 
 def count(text: str) -> int:
+    """Read how many workers are wanted."""
     number = int(text)
     if number < 1:
         raise ValueError(text)

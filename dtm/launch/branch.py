@@ -23,7 +23,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from subprocess import PIPE, Popen
 from time import monotonic
@@ -37,7 +36,6 @@ from dtm.launch.remote import Starting
 
 PULSE_SECONDS = 1.0
 SILENT_SECONDS = 6.0
-_START_SECONDS = 10.0  # for an interpreter to come up from a slow file system
 _ENDING_SECONDS = 0.3  # between the end of the output and the end of the process
 _SAID = 8  # lines of standard error that are kept
 _UNKNOWN_COMMAND = 127
@@ -108,20 +106,21 @@ class Branch:
         os.set_blocking(stderr.fileno(), False)
         self._errors = Lines(1 << 16, strict=False)
         self._loop.read(stderr.fileno(), self._read_errors)
-        self._loop.later(self._timeout + _START_SECONDS, self._check_answer)
-        levels = 1 + site_depth(self.site)
-        self._loop.later(levels * (self._timeout + _START_SECONDS), self._check_ready)
+        self._loop.later(self._timeout, self._check_answer)
+        # Whatever is below has its time too, and names itself when that is over.
+        levels = 2 + site_depth(self.site)
+        self._loop.later(levels * self._timeout, self._check_ready)
 
     def send(self, message: Message) -> None:
         """Send a message down."""
-        if self._channel is not None and self.stage in {Stage.ANSWERED, Stage.WORKING}:
+        if self._channel is not None and self.heeds:
             self._channel.send(message)
 
     def beat(self) -> None:
         """Send a pulse, and see whether any has come for long."""
         self.send(Pulse())
         silent = monotonic() - self._heard > SILENT_SECONDS
-        if silent and not self._paused and self.stage in {Stage.ANSWERED, Stage.WORKING}:
+        if silent and not self._paused and self.heeds:
             self._fail(f"nothing has been heard of it for {SILENT_SECONDS:.0f} s")
 
     def pause(self, *, reading: bool) -> None:
@@ -135,6 +134,11 @@ class Branch:
         """Have the agent end what it has started, and itself."""
         if self._channel is not None:
             self._channel.close_output()
+
+    @property
+    def heeds(self) -> bool:
+        """Whether there is an agent that ends by itself when it is told to."""
+        return self.stage in {Stage.ANSWERED, Stage.WORKING}
 
     @property
     def left(self) -> bool:
@@ -216,7 +220,7 @@ class Branch:
 
     def _check_answer(self) -> None:
         if self.stage is Stage.CALLING:
-            self._fail(f"no answer within {self._timeout + _START_SECONDS:.0f} s")
+            self._fail(f"no answer within {self._timeout:g} s")
 
     def _check_ready(self) -> None:
         if self.stage is Stage.ANSWERED:

@@ -77,9 +77,7 @@ class Crew:
         protect = _death_signal()
         for number, rank in enumerate(self._ranks):
             told = number if rank is None else rank
-            member = Member(
-                self._loop, told, self._command, self._environment, protect, self._emit
-            )
+            member = Member(self._loop, told, self._command, self._environment, protect, self._emit)
             self._members.append(member)
             if rank == 0:
                 member.invite({**self._invitation, "rank": 0, "address": None})

@@ -67,8 +67,10 @@ def invited(environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get(INVITATION, "").endswith(f":{os.getppid()}")
 
 
-def accept_invitation() -> tuple[Invitation, socket.socket] | None:
-    """Take the invitation of this process, and the line to who invited it; None if there is none.
+def accept_invitation() -> tuple[Invitation, socket.socket, bytes] | None:
+    """Take the invitation of this process, None if there is none.
+
+    With it come the line to who invited it, and what has been read from there beyond.
 
     Raises:
         CommunicationError: who invited it is gone.
@@ -81,14 +83,15 @@ def accept_invitation() -> tuple[Invitation, socket.socket] | None:
     line_home = socket.socket(fileno=int(text.partition(":")[0]))
     line_home.set_inheritable(False)
     _write_lines_at_once()
-    return _read(line_home), line_home
+    invitation, rest = _read(line_home)
+    return invitation, line_home, rest
 
 
-def _read(line_home: socket.socket) -> Invitation:
+def _read(line_home: socket.socket) -> tuple[Invitation, bytes]:
     import json
 
     text = b""
-    while not text.endswith(b"\n"):
+    while b"\n" not in text:
         try:
             piece = line_home.recv(1 << 16)
         except OSError:
@@ -96,7 +99,8 @@ def _read(line_home: socket.socket) -> Invitation:
         if not piece or len(text) > _LONGEST:
             raise CommunicationError("who started this worker has ended before the run began")
         text += piece
-    return Invitation(**json.loads(text))
+    line, _, rest = text.partition(b"\n")
+    return Invitation(**json.loads(line)), rest
 
 
 def _write_lines_at_once() -> None:

@@ -107,9 +107,7 @@ def parsed(address: str) -> tuple[str, int]:
     except ValueError:
         host, port = None, None
     if parts.scheme != "tcp" or not host or not port:
-        raise OptionError(
-            f"{address!r} is no address of a run; it looks like tcp://10.0.0.1:40001"
-        )
+        raise OptionError(f"{address!r} is no address of a run; it looks like tcp://10.0.0.1:40001")
     return host, port
 
 

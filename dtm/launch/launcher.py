@@ -60,6 +60,7 @@ _OTHERS_SECONDS = 0.5  # for other hosts to refuse too, after the first
 _WRITE_SECONDS = 10.0
 _RESUME_SECONDS = 0.05
 _PATIENCE = 3  # signals
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGTSTP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,7 @@ class Launcher:
 
     def serve(self) -> int:
         """Start the run, see it through, and return its exit status."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
-        self._loop.signals(numbers, self._signal)
+        self._loop.signals(_SIGNALS, self._signal)
         try:
             self._loop.later(0.0, lambda: self._node.prepare("", ""))
             self._loop.run()
@@ -201,9 +201,7 @@ class Launcher:
             return {}
         seen = next((ready.there for ready in self._ready.values() if ready.there), "")
         mine = self._run.bind or seen or own_address(os.uname().nodename)
-        return {
-            name: ready.here or mine for name, ready in self._ready.items()
-        }
+        return {name: ready.here or mine for name, ready in self._ready.items()}
 
     def _refuse(self, refused: Refused) -> None:
         if self._running:
@@ -269,6 +267,9 @@ class Launcher:
     # What comes from the user.
 
     def _signal(self, number: int) -> None:
+        if number == signal.SIGTSTP:
+            sys.stderr.write("dtm: a run on hosts cannot be suspended; it goes on\n")
+            return
         self._signals += 1
         if not self._running or self._signals >= _PATIENCE or number == signal.SIGPIPE:
             self._finish(128 + number)
@@ -311,7 +312,6 @@ def described(run: Run) -> list[str]:
         lines.append(f"and {run.join_slots} more may join by hand")
     lines.append(f"in {run.directory}, each worker: {command}")
     return lines
-
 
 
 def launch(run: Run) -> int:

@@ -89,16 +89,20 @@ class Loop:
     def run_until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Run until something is so, for so many seconds at most; return whether it is."""
         deadline = monotonic() + seconds
+        looking = not done()
 
         def look() -> None:
+            if not looking:  # a look that was left over
+                return
             if done() or monotonic() >= deadline:
                 self.stop()
             else:
                 self.later(_LOOK, look)
 
-        if not done():
+        if looking:
             self.later(0.0, look)
             self.run()
+            looking = False
         return done()
 
     def stop(self) -> None:

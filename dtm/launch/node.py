@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from dtm.launch.branch import PULSE_SECONDS, Branch
+from dtm.launch.branch import PULSE_SECONDS, Branch, site_depth
 from dtm.launch.crew import Crew
 from dtm.launch.loop import Loop
 from dtm.launch.messages import (
@@ -61,9 +61,7 @@ class Node:
         self._emit = emit
         command = [sys.executable, *job.arguments]
         self._crews = {
-            site.host.name: Crew(
-                loop, site.ranks, command, job.environment, job.invitation, emit
-            )
+            site.host.name: Crew(loop, site.ranks, command, job.environment, job.invitation, emit)
             for site in sites
         }
         starting = Starting(**job.starting)
@@ -98,19 +96,26 @@ class Node:
 
     def pause(self, *, reading: bool) -> None:
         """Cease to read what comes from workers and from below, or go on."""
-        for each in (*self._crews.values(), *self._branches):
-            each.pause(reading=reading)
+        for crew in self._crews.values():
+            crew.pause(reading=reading)
+        for branch in self._branches:
+            branch.pause(reading=reading)
 
     def end(self) -> None:
         """End everything that was started; returns when that is done, or soon after."""
+        heeding = [branch for branch in self._branches if branch.heeds]
         for branch in self._branches:
+            if branch not in heeding:
+                branch.kill()
+        for branch in heeding:
             branch.dismiss()
         for crew in self._crews.values():
             crew.end()
+        levels = 1 + max((site_depth(branch.site) for branch in heeding), default=0)
         self._loop.run_until(
-            lambda: all(branch.left for branch in self._branches), _PARTING_SECONDS
+            lambda: all(branch.left for branch in heeding), levels * _PARTING_SECONDS
         )
-        for branch in self._branches:
+        for branch in heeding:
             branch.kill()
 
     def _start(self, go: Go) -> None:

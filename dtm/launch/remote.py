@@ -34,9 +34,10 @@ def ssh_command(
         host: where.
         command: its words, which arrive as they are.
         ssh: the program and its first arguments; takes the arguments of ``ssh``.
-        timeout: seconds for the connection to stand.
+        timeout: seconds for the answer; the connection has two thirds of it.
     """
-    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, round(timeout))}"]
+    connecting = max(1, int(timeout * 2 / 3))
+    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={connecting}"]
     if host.user is not None:
         options += ["-l", host.user]
     if host.port is not None:

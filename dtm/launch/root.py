@@ -33,9 +33,9 @@ def join_invited() -> TcpManager | None:
     accepted = accept_invitation()
     if accepted is None:
         return None
-    invitation, home = accepted
+    invitation, home, heard = accepted
     if invitation.address is None:
-        joined: TcpManager = _lead(invitation, home)
+        joined: TcpManager = _lead(invitation, home, heard)
     else:
         home.close()
         joined = _join(invitation)
@@ -56,7 +56,7 @@ def _join(invitation: Invitation) -> TcpManager:
     )
 
 
-def _lead(invitation: Invitation, line_home: socket.socket) -> TcpManager:
+def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManager:
     root = Root.lead(
         invitation.size,
         Credentials.from_bytes(invitation.credentials.encode()),
@@ -66,7 +66,7 @@ def _lead(invitation: Invitation, line_home: socket.socket) -> TcpManager:
         hosts=[*invitation.hosts, *[""] * (invitation.size - invitation.reserved)],
         reserved=invitation.reserved,
     )
-    root.listen_home(line_home)
+    root.listen_home(home, heard)
     return root
 
 
@@ -75,18 +75,17 @@ class Root(TcpManager):
 
     _home: socket.socket | None = None
 
-    def listen_home(self, home: socket.socket) -> None:
-        """Tell the address to who started this process, and hear from there."""
+    def listen_home(self, home: socket.socket, heard: bytes) -> None:
+        """Tell the address to who started this process, and hear from there; ``heard`` came first."""
         home.sendall(self.address.encode() + b"\n")
         home.setblocking(False)
         self._home = home
         self._heard = b""
         self._endings: dict[int, str] = {}
         self._watch(home, lambda _: self._hear())
+        self._heed(heard)
 
     def _hear(self) -> None:
-        import json
-
         home = self._home
         try:
             piece = home.recv(1 << 16) if home is not None else b""
@@ -99,6 +98,12 @@ class Root(TcpManager):
             if home is not None:
                 self._unwatch(home)
             return
+        self._heed(piece)
+
+    def _heed(self, piece: bytes) -> None:
+        """Note which workers are said to have ended."""
+        import json
+
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
             ranks, reason = json.loads(line)

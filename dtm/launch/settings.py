@@ -8,8 +8,9 @@ which is for who starts it to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dtm.errors import OptionError
 from dtm.launch.remote import CONNECT_SECONDS
@@ -118,7 +119,7 @@ def _boolean(text: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
-_VARIABLES = {
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DTM_JOIN_SLOTS": ("join_slots", slots),
     "DTM_BIND": ("bind", address),
     "DTM_PORTS": ("ports", ports),

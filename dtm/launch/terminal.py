@@ -30,9 +30,7 @@ class Terminal:
         on_broken: called, from the writing thread, when nobody reads what is written.
     """
 
-    def __init__(
-        self, tag: Callable[[int], str] | None, on_broken: Callable[[], object]
-    ) -> None:
+    def __init__(self, tag: Callable[[int], str] | None, on_broken: Callable[[], object]) -> None:
         self._tag = tag
         self._on_broken = on_broken
         self._queue: deque[tuple[str, bytes]] = deque()
