@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SUMMARY = "run a program that calls dtm.start(main); without a WORD, this is it"
 
 # Options that stand in the environment of the program, and of its workers.
-_VARIABLES = {
+VARIABLES = {
     "workers": "DTM_WORKERS",
     "comm": "DTM_COMM",
     "seed": "DTM_SEED",
@@ -135,7 +135,7 @@ count.__name__ = "number of workers"
 
 def execute(given: Namespace) -> int:
     """Run the program, here or on hosts."""
-    for name, variable in _VARIABLES.items():
+    for name, variable in VARIABLES.items():
         value = getattr(given, name)
         if value is not None:
             os.environ[variable] = str(int(value) if isinstance(value, bool) else value)

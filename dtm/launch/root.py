@@ -76,7 +76,10 @@ class Root(TcpManager):
     _home: socket.socket | None = None
 
     def listen_home(self, home: socket.socket, heard: bytes) -> None:
-        """Tell the address to who started this process, and hear from there; ``heard`` came first."""
+        """Tell the address to who started this process, and hear from there.
+
+        ``heard`` has come from there already.
+        """
         home.sendall(self.address.encode() + b"\n")
         home.setblocking(False)
         self._home = home
