@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 
-from benchmarks.figures import OURS, Figure, Outcome
+from benchmarks.figures import OURS, OVER_TCP, Figure, Outcome
 
 WORDS = {True: "yes", False: "**no**", None: ""}
 
@@ -35,7 +35,7 @@ def best_peer(outcome: Outcome) -> Figure | None:
     peers = [
         figure
         for figure in outcome.figures
-        if figure.values and figure.contender not in (*OURS, "serial")
+        if figure.values and figure.contender not in (*OURS, OVER_TCP, "serial")
     ]
     if not peers:
         return None

@@ -282,7 +282,7 @@ def _tcp(chosen: Options) -> CommunicationManager:
 
     found = settings(os.environ)
     file = old_hosts_file(sys.argv[1:])
-    if file is None and (chosen.workers or 1) == 1:
+    if file is None and chosen.workers is None:
         from dtm.launch.leading import lead
 
         return lead(found)

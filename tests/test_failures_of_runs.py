@@ -21,7 +21,7 @@ SOON = 15.0
 
 Report = tuple[dict[str, str], Completed]
 
-EVERY_WAY = launchers("local-2", "local-3", "mpi-3")
+EVERY_WAY = launchers("local-2", "local-3", "mpi-3", "tcp-3")
 SCENARIOS = re.findall(r"^def (check_\w+)", FAILING.read_text(), re.MULTILINE)
 BUSY = ("map_doze", "map_spin", "map_nested", "main_sleeps")
 

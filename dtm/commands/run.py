@@ -206,7 +206,13 @@ def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None
 
         return read_hosts(old), None
     granted = beyond_here(os.environ)
-    return (None, None) if granted is None else (granted.hosts, granted)
+    if granted is not None:
+        return granted.hosts, granted
+    if comm == "tcp" and given.workers is not None:
+        from dtm.launch.hosts import Host
+
+        return (Host("localhost", given.workers),), None
+    return None, None
 
 
 def _under_mpi() -> bool:

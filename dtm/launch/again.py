@@ -55,6 +55,8 @@ def run_again(
     if command is None:
         raise CommunicationError(f"no worker can be started: {why_not_again()}")
     file = program_file()
+    starters = None if granted is None else _starters(granted)
+    passes = starters is None or granted is None or granted.passes_input
     return Run(
         sites=placed(hosts, workers),
         arguments=command[1:],
@@ -66,7 +68,8 @@ def run_again(
             ssh=chosen.ssh,
             timeout=chosen.connect_timeout,
             fan_out=chosen.fan_out,
-            starters=None if granted is None else _starters(granted),
+            starters=starters,
+            mailboxes=None if passes else "",
         ),
         join_slots=chosen.join_slots or 0,
         ports=chosen.ports,
@@ -87,11 +90,6 @@ def _starters(granted: Allocation) -> dict[str, list[str]] | None:
 
     if which("ssh") is not None or granted.start is None:
         return None
-    if not granted.passes_input:
-        raise CommunicationError(
-            f"there is no ssh here, and {granted.start[0]} cannot pass on the secret of a run, "
-            "for it gives no standard input to what it starts; start the run by mpirun"
-        )
     found = {host.name: granted.starter(host) for host in granted.hosts}
     return {name: list(words) for name, words in found.items() if words is not None}
 

@@ -1,7 +1,8 @@
 """An agent: what a launcher starts on each host, to start the workers there.
 
 ``python -m dtm.launch.agent`` reads messages from standard input and writes messages
-to standard output (:mod:`dtm.launch.messages`); it has no arguments.
+to standard output (:mod:`dtm.launch.messages`); with a directory and the name of its
+host, it reads and writes files there instead (:mod:`dtm.launch.mailbox`).
 
     GREETING --Job--> PREPARING --Go--> WORKING --input ends, or silence--> ENDED
 
@@ -16,12 +17,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
 
 from dtm.launch.branch import PULSE_SECONDS, SILENT_SECONDS
 from dtm.launch.channel import Channel, hello
 from dtm.launch.loop import Loop
+from dtm.launch.mailbox import LOOK_SECONDS, Mailbox, paths
 from dtm.launch.messages import Job, Message, Pulse
 from dtm.launch.node import Node
 from dtm.launch.plan import read
@@ -39,8 +43,8 @@ def is_of_the_host(variable: str) -> bool:
 class Agent:
     """The agent of this process."""
 
-    def __init__(self, reading: int, writing: int) -> None:
-        self._loop = Loop()
+    def __init__(self, loop: Loop, reading: int, writing: int) -> None:
+        self._loop = loop
         self._node: Node | None = None
         self._heard = monotonic()
         self._paused = False
@@ -57,6 +61,9 @@ class Agent:
         if self._node is not None:
             self._node.end()
         self._channel.close()
+        self._loop.run_until(
+            lambda: False, 2 * LOOK_SECONDS
+        )  # a mailbox has its last line to write
         self._loop.close()
 
     def _take(self, message: Message) -> None:
@@ -138,15 +145,24 @@ def _is_own(address: str) -> bool:
     return True
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Be the agent of this host."""
-    reading, writing = os.dup(0), os.dup(1)
+    loop = Loop()
+    if arguments:
+        ours, theirs = paths(*arguments)
+        box = Mailbox(loop, theirs, ours)
+        reading, writing = box.reading, box.writing
+    else:
+        reading, writing = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)  # whatever else is printed here must not stand among the messages
     os.close(null)
-    Agent(reading, writing).serve()
+    Agent(loop, reading, writing).serve()
+    if arguments:
+        loop.run_until(lambda: False, 2 * LOOK_SECONDS)  # for the mailbox to be closed
+    loop.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -24,12 +24,13 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
-from subprocess import PIPE, Popen
+from subprocess import DEVNULL, PIPE, Popen
 from time import monotonic
 
 from dtm.comm.child import Child
 from dtm.launch.channel import Channel, greeting
 from dtm.launch.loop import Loop
+from dtm.launch.mailbox import Mailbox, paths
 from dtm.launch.messages import Gone, Job, Lines, Message, Pulse, Ready, Refused
 from dtm.launch.plan import Site
 from dtm.launch.remote import Starting
@@ -37,6 +38,7 @@ from dtm.launch.remote import Starting
 PULSE_SECONDS = 1.0
 SILENT_SECONDS = 6.0
 _ENDING_SECONDS = 0.3  # between the end of the output and the end of the process
+_LOOK_SECONDS = 0.2
 _SAID = 8  # lines of standard error that are kept
 _UNKNOWN_COMMAND = 127
 _NO_SSH = 255
@@ -76,6 +78,8 @@ class Branch:
         self._job = job
         self._emit = emit
         self._timeout = starting.timeout
+        self._mailboxes = starting.mailboxes
+        self._errors = Lines(1 << 16, strict=False)
         self._sites = list(site.all())
         self._ready: set[str] = set()
         self._said: deque[str] = deque(maxlen=_SAID)
@@ -87,29 +91,54 @@ class Branch:
 
     def start(self) -> None:
         """Start the agent; it answers in time, or is reported."""
+        mail = self._mailboxes is not None
         try:
             self._process = Popen(  # noqa: S603 - see dtm.launch.remote
-                self._command, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+                self._command,
+                stdin=DEVNULL if mail else PIPE,
+                stdout=DEVNULL if mail else PIPE,
+                stderr=PIPE,
+                start_new_session=True,
             )
         except OSError as error:
             self._fail(f"{self._command[0]} cannot be run: {error.strerror}")
             return
-        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
-        assert stdin is not None and stdout is not None and stderr is not None  # noqa: PT018
         self._child = Child(self._process)
         self._channel = Channel(
-            self._loop, os.dup(stdout.fileno()), os.dup(stdin.fileno()),
-            self._take, self._ended, self._greeted,
-        )  # fmt: skip
-        stdin.close()
-        stdout.close()
-        os.set_blocking(stderr.fileno(), False)
-        self._errors = Lines(1 << 16, strict=False)
-        self._loop.read(stderr.fileno(), self._read_errors)
+            self._loop, *self._descriptors(), self._take, self._ended, self._greeted
+        )
+        self._follow_errors()
         self._loop.later(self._timeout, self._check_answer)
         # Whatever is below has its time too, and names itself when that is over.
         levels = 2 + site_depth(self.site)
         self._loop.later(levels * self._timeout, self._check_ready)
+
+    def _descriptors(self) -> tuple[int, int]:
+        """Return where the agent is heard and spoken to."""
+        assert self._process is not None
+        if self._mailboxes is not None:
+            box = Mailbox(self._loop, *paths(self._mailboxes, self.site.host.name))
+            self._loop.later(_LOOK_SECONDS, self._look)
+            return box.reading, box.writing
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # noqa: PT018
+        with stdin, stdout:
+            return os.dup(stdout.fileno()), os.dup(stdin.fileno())
+
+    def _look(self) -> None:
+        """See whether an agent is there that no pipe tells of."""
+        if self.stage is Stage.GONE:
+            return
+        if self.left:
+            self._ended("its process has ended")
+        else:
+            self._loop.later(_LOOK_SECONDS, self._look)
+
+    def _follow_errors(self) -> None:
+        pipe = None if self._process is None else self._process.stderr
+        assert pipe is not None
+        os.set_blocking(pipe.fileno(), False)
+        self._loop.read(pipe.fileno(), self._read_errors)
 
     def send(self, message: Message) -> None:
         """Send a message down."""

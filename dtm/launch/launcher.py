@@ -31,9 +31,10 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dtm.comm.credentials import Credentials
+from dtm.errors import CommunicationError
 from dtm.launch.agent import is_of_the_host, own_address
 from dtm.launch.invitation import INVITATION, Invitation
 from dtm.launch.loop import Loop
@@ -134,6 +135,7 @@ class Launcher:
         self._status: int | None = None
         self._signals = 0
         self._reading = True
+        self._mailboxes = None if run.starting.mailboxes is None else _private(run.directory)
         local = [site for site in run.sites if site.host.is_local]
         remote = [site for site in run.sites if not site.host.is_local]
         below = branches(remote, run.starting.fan_out)
@@ -157,7 +159,7 @@ class Launcher:
             environment=worker_environment(os.environ),
             invitation=invitation.written(),
             site={},
-            starting=run.starting.written(),
+            starting=replace(run.starting, mailboxes=self._mailboxes).written(),
         )
 
     def serve(self) -> int:
@@ -171,6 +173,8 @@ class Launcher:
             self._terminal.close(_WRITE_SECONDS)
             self._secret.remove()
             self._loop.close()
+            if self._mailboxes is not None:
+                _remove(self._mailboxes)
         return 1 if self._status is None else self._status
 
     # What comes up.
@@ -280,6 +284,25 @@ class Launcher:
         if self._status is None:
             self._status = status
         self._loop.stop()
+
+
+def _private(directory: str) -> str:
+    """Make a directory that nobody else can enter, where all hosts see it."""
+    from tempfile import mkdtemp
+
+    try:
+        return mkdtemp(prefix=".dtm-", dir=directory)
+    except OSError as error:
+        raise CommunicationError(
+            f"the hosts of this batch system are spoken to by files in {directory}, and none can "
+            f"be made there: {error.strerror}"
+        ) from error
+
+
+def _remove(directory: str) -> None:
+    from shutil import rmtree
+
+    rmtree(directory, ignore_errors=True)
 
 
 def how_it_ended(status: int) -> str:

@@ -71,6 +71,8 @@ class Starting:
         timeout: seconds that a host has to answer.
         fan_out: how many agents one process starts.
         starters: for each host the words that go before a command instead of ``ssh``.
+        mailboxes: the directory of files by which agents are spoken to where starters pass
+            nothing on (:mod:`dtm.launch.mailbox`), None where they do.
     """
 
     python: str
@@ -79,6 +81,7 @@ class Starting:
     timeout: float = CONNECT_SECONDS
     fan_out: int = 64
     starters: dict[str, list[str]] | None = None
+    mailboxes: str | None = None
 
     def written(self) -> dict[str, Any]:
         """Return the fields, for messages."""
@@ -87,6 +90,8 @@ class Starting:
     def command(self, host: Host) -> list[str]:
         """Return the command that starts the agent of a host."""
         agent = [host.python or self.python, "-m", "dtm.launch.agent"]
+        if self.mailboxes is not None:
+            agent += [self.mailboxes, host.name]
         if self.path:
             agent = ["env", f"PYTHONPATH={self.path}", *agent]
         starter = (self.starters or {}).get(host.name)
