@@ -147,7 +147,7 @@ class Launcher:
             credentials=self._credentials.to_bytes().decode("ascii"),
             size=len(self._hosts) + run.join_slots,
             reserved=len(self._hosts),
-            hosts=self._hosts,
+            hosts=names(run.sites, os.uname().nodename),
             tls=tls,
             ports=run.ports,
             carries_output=True,

@@ -95,6 +95,6 @@ def branches(sites: Sequence[Site], fan_out: int = FAN_OUT) -> list[Site]:
     return heads
 
 
-def names(sites: Sequence[Site]) -> list[str]:
-    """Return the name of the host of each rank."""
-    return [site.host.name for site in sites for _ in site.ranks]
+def names(sites: Sequence[Site], here: str = "localhost") -> list[str]:
+    """Return the name of the host of each rank; ``here`` is that of this machine."""
+    return [here if site.host.is_local else site.host.name for site in sites for _ in site.ranks]
