@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from time import monotonic
 
 from dtm.comm.credentials import Credentials
@@ -70,56 +71,91 @@ def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManag
     return root
 
 
-class Root(TcpManager):
-    """Rank 0 of a launched run: it also hears from who started the workers."""
+class HomeLine:
+    """The line to who started this process: the endings of other workers come by it.
 
-    _home: socket.socket | None = None
+    Args:
+        line: the socket.
+        heard: what has come from there already.
+        tell: takes ranks, and how they ended.
+    """
 
-    def listen_home(self, home: socket.socket, heard: bytes) -> None:
-        """Tell the address to who started this process, and hear from there.
-
-        ``heard`` has come from there already.
-        """
-        home.sendall(self.address.encode() + b"\n")
-        home.setblocking(False)
-        self._home = home
+    def __init__(
+        self, line: socket.socket, heard: bytes, tell: Callable[[list[int], str], object]
+    ) -> None:
+        line.setblocking(False)
+        self.endings: dict[int, str] = {}
+        self.ended = False
+        self._line = line
+        self._tell = tell
         self._heard = b""
-        self._endings: dict[int, str] = {}
-        self._watch(home, lambda _: self._hear())
-        self._heed(heard)
+        self._take(heard)
 
-    def _hear(self) -> None:
-        home = self._home
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._line.fileno()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._line.close()
+
+    def read(self) -> None:
+        """Take what has come."""
         try:
-            piece = home.recv(1 << 16) if home is not None else b""
+            piece = self._line.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError:
             piece = b""
-        if not piece:
-            self._home = None
-            if home is not None:
-                self._unwatch(home)
-            return
-        self._heed(piece)
+        self.ended = not piece
+        self._take(piece)
 
-    def _heed(self, piece: bytes) -> None:
-        """Note which workers are said to have ended."""
+    def await_ending(self, rank: int, timeout: float) -> str | None:
+        """Return how a worker ended, if that is told in time."""
+        deadline = monotonic() + timeout
+        while not self.ended and rank not in self.endings:
+            if not select.select([self], (), (), max(0.0, deadline - monotonic()))[0]:
+                break
+            self.read()
+        return self.endings.get(rank)
+
+    def _take(self, piece: bytes) -> None:
         import json
 
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
             ranks, reason = json.loads(line)
-            self._endings |= dict.fromkeys(ranks, reason)
-            for rank in ranks:
-                self._lose(rank, reason)
+            self.endings |= dict.fromkeys(ranks, reason)
+            self._tell(ranks, reason)
+
+
+class Root(TcpManager):
+    """Rank 0 of a launched run: it also hears from who started the workers."""
+
+    home_line: HomeLine | None = None
+
+    def listen_home(self, line: socket.socket, heard: bytes) -> None:
+        """Tell the address to who started this process, and hear from there.
+
+        ``heard`` has come from there already.
+        """
+        line.sendall(self.address.encode() + b"\n")
+        home = HomeLine(line, heard, self._lose_all)
+
+        def act(_: object) -> None:
+            home.read()
+            if home.ended:
+                self._unwatch(home)
+
+        self.home_line = home
+        self._watch(home, act)
+
+    def _lose_all(self, ranks: list[int], reason: str) -> None:
+        for rank in ranks:
+            self._lose(rank, reason)
 
     def _explain(self, rank: int) -> str:
         """Say how a process ended; who started it may be about to tell."""
-        deadline = monotonic() + _EXPLAIN_SECONDS
-        while self._home is not None and rank not in self._endings:
-            ready = select.select([self._home], (), (), max(0.0, deadline - monotonic()))[0]
-            if not ready:
-                break
-            self._hear()
-        return self._endings.get(rank) or super()._explain(rank)
+        home = self.home_line
+        told = None if home is None else home.await_ending(rank, _EXPLAIN_SECONDS)
+        return told or super()._explain(rank)
