@@ -88,7 +88,7 @@ class Crew:
         for rank, member in zip(self._ranks, self._members):
             if rank != 0:
                 member.invite({**self._invitation, "rank": rank, "address": address})
-                member.hang_up()
+                member.expect_word()
 
     def signal_root(self, number: int) -> None:
         """Pass a signal on to the root: an interrupt to all that it has started too."""
@@ -106,6 +106,12 @@ class Crew:
         for rank, member in zip(self._ranks, self._members):
             if rank == 0:
                 member.say([list(ranks), reason])
+
+    def dismiss(self) -> None:
+        """The run is over: end those who have not joined it."""
+        for rank, member in zip(self._ranks, self._members):
+            if rank != 0 and not member.has_joined():
+                member.signal_group(signal.SIGTERM)
 
     def pause(self, *, reading: bool) -> None:
         """Cease to read what the workers write, or go on."""
@@ -141,6 +147,7 @@ class Member:
         emit: Callable[[Message], object],
     ) -> None:
         self.ended = False
+        self._joined = False
         self._loop = loop
         self._rank = rank
         self._emit = emit
@@ -174,9 +181,16 @@ class Member:
         with suppress(OSError):  # it has ended, which is found out elsewhere
             self._line.sendall(json.dumps(what).encode() + b"\n")
 
-    def hang_up(self) -> None:
-        """Nothing more is to be said."""
-        self._line.close()
+    def expect_word(self) -> None:
+        """Let the line be read when it is looked at whether the worker has joined."""
+        self._line.setblocking(False)
+
+    def has_joined(self) -> bool:
+        """Whether the worker has said, by a byte, that it has joined."""
+        if not self._joined and self._line.fileno() >= 0:
+            with suppress(OSError):  # nothing has been said
+                self._joined = self._line.recv(1) != b""
+        return self._joined
 
     def expect_address(self) -> None:
         """Take the line by which the root tells its address."""

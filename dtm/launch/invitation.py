@@ -36,8 +36,7 @@ class Invitation:
     Attributes:
         credentials: as text; the secret is in it.
         size: how many ranks the run has, free ones included.
-        reserved: how many of them are for workers that have been started for the run.
-        hosts: the host of each reserved rank.
+        hosts: the host of each rank that is started for the run; the others are free.
         tls: whether connections are encrypted.
         rank: the worker's rank, None for a free one.
         address: of the root, None if this worker is to be the root.
@@ -48,7 +47,6 @@ class Invitation:
 
     credentials: str
     size: int
-    reserved: int
     hosts: Sequence[str]
     tls: bool
     rank: int | None = None

@@ -46,7 +46,6 @@ class Joiner:
         invitation = Invitation(
             credentials=credentials.to_bytes().decode("ascii"),
             size=0,
-            reserved=0,
             hosts=(),
             tls=credentials.tls,
             ports=ports,

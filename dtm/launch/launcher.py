@@ -47,6 +47,7 @@ from dtm.launch.messages import (
     Job,
     Message,
     Output,
+    Over,
     Ready,
     Refused,
     Signal,
@@ -146,7 +147,6 @@ class Launcher:
         invitation = Invitation(
             credentials=self._credentials.to_bytes().decode("ascii"),
             size=len(self._hosts) + run.join_slots,
-            reserved=len(self._hosts),
             hosts=names(run.sites, os.uname().nodename),
             tls=tls,
             ports=run.ports,
@@ -241,6 +241,7 @@ class Launcher:
             self._status = status if status >= 0 else 128 - status
         if status < 0 and not self._signals:
             sys.stderr.write(f"dtm: the root, on {self._hosts[0]}, was {how_it_ended(status)}\n")
+        self._node.take(Over())
         self._loop.later(0.0 if status < 0 else _PARTING_SECONDS, self._loop.stop)
 
     def _mourn(self, gone: Gone) -> None:

@@ -15,6 +15,7 @@ import sys
 
 from dtm.comm.credentials import Credentials
 from dtm.comm.tcp import TcpManager
+from dtm.launch.root import LOOPBACK
 from dtm.launch.secret import SecretFile
 from dtm.launch.settings import JOIN_SLOTS, Settings
 
@@ -32,7 +33,7 @@ def lead(chosen: Settings) -> TcpManager:
     secret.write()
     atexit.register(secret.remove)
     root = TcpManager.lead(
-        1 + free, credentials, bind=chosen.bind, ports=chosen.ports, tls=tls, reserved=1
+        1 + free, credentials, bind=chosen.bind or LOOPBACK, ports=chosen.ports, tls=tls
     )
     sys.stderr.write(secret.how_to_join(root.address, free, shlex.join(sys.argv)))
     return root

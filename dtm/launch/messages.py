@@ -7,6 +7,7 @@ Down, from the launcher through every agent:
 * :class:`Go` when all hosts are ready: start the workers.
 * :class:`Address` when the root listens: the other workers may join.
 * :class:`Signal`, :class:`Death`: for the agent of the root alone, the others let it pass.
+* :class:`Over` when the root has ended: who has not joined need not.
 * :class:`Pulse` every second: who hears nothing for long is cut off, and ends.
 
 Up, towards the launcher:
@@ -108,6 +109,11 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """The root has ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
     """The sender is there."""
 
@@ -139,11 +145,11 @@ class Gone:
 
 
 Message = (
-    Job | Ready | Refused | Go | Address | Signal | Death | Pulse | Output | Ended | Gone
+    Job | Ready | Refused | Go | Address | Signal | Death | Over | Pulse | Output | Ended | Gone
 )  # fmt: skip
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (Job, Ready, Refused, Go, Address, Signal, Death, Pulse, Output, Ended, Gone)
+    for kind in (Job, Ready, Refused, Go, Address, Signal, Death, Over, Pulse, Output, Ended, Gone)
 }
 
 

@@ -26,6 +26,7 @@ from dtm.launch.messages import (
     Go,
     Job,
     Message,
+    Over,
     Ready,
     Refused,
     Signal,
@@ -93,6 +94,8 @@ class Node:
                 crew.signal_root(message.number)
             elif isinstance(message, Death):
                 crew.tell_root(message.ranks, message.reason)
+            elif isinstance(message, Over):
+                crew.dismiss()
 
     def pause(self, *, reading: bool) -> None:
         """Cease to read what comes from workers and from below, or go on."""

@@ -15,14 +15,18 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from dtm.comm.credentials import Credentials
-from dtm.comm.tcp import TcpManager
+from dtm.comm.tcp import UNKNOWN, TcpManager, TcpRoot
+from dtm.errors import CommunicationError
 from dtm.launch.invitation import Invitation, accept_invitation
 
+LOOPBACK = "127.0.0.1"
 _EXPLAIN_SECONDS = 0.5  # an agent knows of a process's end soon after the kernel cut its streams
 _JOIN_SECONDS = 30.0
+_VERDICT_SECONDS = 2.0
 
 
 def join_invited() -> TcpManager | None:
@@ -38,9 +42,25 @@ def join_invited() -> TcpManager | None:
     if invitation.address is None:
         joined: TcpManager = _lead(invitation, home, heard)
     else:
-        home.close()
-        joined = _join(invitation)
+        joined = _follow(invitation, home)
     joined.carries_output = invitation.carries_output
+    return joined
+
+
+def _follow(invitation: Invitation, home: socket.socket) -> TcpManager:
+    """Join the root, and say so to who started this process.
+
+    If the root is not there, it may be because the run is over; then who started this
+    process is about to end it.
+    """
+    with home:
+        try:
+            joined = _join(invitation)
+        except CommunicationError:
+            select.select([home], (), (), _VERDICT_SECONDS)
+            raise
+        with suppress(OSError):
+            home.send(b"j")
     return joined
 
 
@@ -58,15 +78,18 @@ def _join(invitation: Invitation) -> TcpManager:
 
 
 def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManager:
-    root = Root.lead(
+    reserved = len(invitation.hosts)
+    root = TcpManager.lead(
         invitation.size,
         Credentials.from_bytes(invitation.credentials.encode()),
-        bind=invitation.bind,
+        bind=invitation.bind or LOOPBACK,
         ports=invitation.ports,
         tls=invitation.tls,
-        hosts=[*invitation.hosts, *[""] * (invitation.size - invitation.reserved)],
-        reserved=invitation.reserved,
+        hosts=[*invitation.hosts, *[UNKNOWN] * (invitation.size - reserved)],
+        reserved=range(reserved),
+        kind=Root,
     )
+    assert isinstance(root, Root)
     root.listen_home(home, heard)
     return root
 
@@ -129,7 +152,7 @@ class HomeLine:
             self._tell(ranks, reason)
 
 
-class Root(TcpManager):
+class Root(TcpRoot):
     """Rank 0 of a launched run: it also hears from who started the workers."""
 
     home_line: HomeLine | None = None
