@@ -51,7 +51,9 @@ RECORD = 1 << 18
 TAG = 16
 _LENGTH = Struct("<I")
 _NONCE = Struct("<IQ")
-_SMALL = 1 << 16  # below this the parts of a record are joined, above they are sent from where they lie
+_SMALL = (
+    1 << 16
+)  # below this the parts of a record are joined, above they are sent from where they lie
 _FIRST_BUFFER = 1 << 16
 
 Tagger = Callable[[int, memoryview], bytes]
@@ -268,4 +270,3 @@ class SealedChannel(Channel):
         self._placed += min(size, len(rest))
         self._begin, self._end = 0, max(0, size - len(rest))
         return size
-

@@ -189,9 +189,7 @@ class Handshake:
         self.state = State.HELLO
         self.peer: Hello | None = None
         self._secret = credentials.secret
-        self._mine = Hello(
-            role, seals, versions or own_versions(), credentials.run, nonce, rank
-        )
+        self._mine = Hello(role, seals, versions or own_versions(), credentials.run, nonce, rank)
         self._transcript = b""
         self._input = b""
         self._output = self._mine.to_bytes() if role is Role.CALLER else b""

@@ -210,7 +210,9 @@ class TcpManager(StreamManager):
 
     def __repr__(self) -> str:
         waiting = {rank: len(messages) for rank, messages in self._post.items()}
-        return f"{super().__repr__()[:-1]}, waiting {waiting}, {len(self._introductions)} on the way>"
+        return (
+            f"{super().__repr__()[:-1]}, waiting {waiting}, {len(self._introductions)} on the way>"
+        )
 
     # The interface
 
@@ -270,7 +272,10 @@ class TcpManager(StreamManager):
 
     def _seek(self, rank: int) -> None:
         """Begin to look for a rank for which a message waits."""
-        self._tell(0, Ask(rank))
+        if 0 in self._routes:
+            self._tell(0, Ask(rank))
+        else:
+            self._post.pop(rank, None)
 
     def _tell(self, rank: int, notice: Notice) -> None:
         stream = self._routes.get(rank)
@@ -466,12 +471,12 @@ class TcpManager(StreamManager):
         self._end(rank)
 
     def _end(self, rank: int) -> None:
-        """Forget what was meant for a rank that is gone, and if it is the root, who was asked for."""
+        """Forget what was meant for a rank that is gone.  No root: nobody answers questions."""
         self._forget(rank)
         self._post.pop(rank, None)
         if rank == 0:
-            self._post.clear()
-            self._again.clear()
+            called = {each.target for each in self._introductions}
+            self._post = {to: waits for to, waits in self._post.items() if to in called}
 
     def _heed_notice(self, stream: FramedStream, notice: Notice, received: Received) -> None:  # noqa: ARG002
         """Take what the root says about a rank."""
@@ -510,6 +515,15 @@ class TcpRoot(TcpManager):
 
     def _expected(self) -> bool:
         return False  # the root calls nobody; who is absent need not be waited for
+
+    def _linger(self, deadline: float) -> None:
+        """Answer questions until all the others have said farewell, too."""
+        while (left := deadline - monotonic()) > 0:
+            if all(stream.orderly for stream in self._streams if stream.peer >= 0):
+                break
+            self._heed(self._poll(min(left, _LOOK)))
+            self.receive()
+        super()._linger(deadline)
 
     def _seek(self, rank: int) -> None:
         """Wait until a rank joins."""
@@ -600,9 +614,7 @@ def _ready(source: Introduction | FramedStream, events: int, timeout: float) -> 
     return bool(poll.poll(1000 * timeout))
 
 
-def _await_verdict(
-    stream: FramedStream, address: str, deadline: float
-) -> tuple[Welcome, Received]:
+def _await_verdict(stream: FramedStream, address: str, deadline: float) -> tuple[Welcome, Received]:
     """Wait until the root says whether this worker is in; return what else it sent meanwhile."""
     early: Received = []
     while True:
