@@ -18,7 +18,8 @@ from __future__ import annotations
 import hmac
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from dtm.comm.channel import Channel
 from dtm.comm.credentials import Credentials, SecretFile
@@ -73,6 +74,7 @@ class TlsChannel(Channel):
         super().__init__(connection)
         self._came, self._leaves = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._came, self._leaves, server_side=called)
+        self._read_into = cast("Callable[[int, memoryview], int]", self._tls.read)
         self._raw = memoryview(bytearray(_RAW))
         self._greeting = 0  # bytes that have come before the greeting was over
 
@@ -130,7 +132,7 @@ class TlsChannel(Channel):
         done = 0
         try:
             while done < len(target):
-                done += self._tls.read(len(target) - done, target[done:])
+                done += self._read_into(len(target) - done, target[done:])
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
