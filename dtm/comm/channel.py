@@ -23,9 +23,7 @@ HMAC-SHA-256 cut to 16 bytes.  Measured here, in GB/s: GMAC 21; HMAC-SHA-256 1.8
 the processor's own instructions; keyed BLAKE2b 0.9, BLAKE2s 0.5.  Both ends tag every byte,
 and a loopback moves 1.6, so the first costs a tenth and the second half of it.
 
-:class:`~dtm.comm.tls.TlsChannel` lets the standard library's ``ssl`` do it, between two buffers in memory:
-the pieces that go to the kernel are then 256 KiB and not 16 (1.4 GB/s; an
-``SSLSocket`` gave 0.8).
+:class:`~dtm.comm.tls.TlsChannel` leaves it to the standard library's ``ssl``.
 
 A piece is protected when it is first offered, and what the kernel leaves of it
 is copied: a caller's array that changes too early spoils data, not the channel.

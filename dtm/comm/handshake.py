@@ -281,5 +281,6 @@ class Handshake:
         return f"it runs {peer}; this process runs {mine}; both must be the same"
 
     def _member(self) -> Hello:
-        assert self.state is State.PROVEN and self.peer is not None, self
+        assert self.state is State.PROVEN, self
+        assert self.peer is not None
         return self.peer

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TypeVar
 
 from dtm.comm.base import Frame
 from dtm.errors import CommunicationError
-
-_N = TypeVar("_N", bound="Notice")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from dtm.comm.notices import Gone, Here, NotYet, Notice
+from dtm.comm.notices import Gone, Here, Notice, NotYet
 from dtm.errors import CommunicationError
 
 

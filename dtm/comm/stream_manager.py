@@ -220,8 +220,9 @@ class StreamManager(CommunicationManager):
                     self._woken.recv(1 << 12)
             if events & EVENT_WRITE and isinstance(key.data, FramedStream):
                 self._flush(key.data)
-                events &= ~EVENT_WRITE
-            more = more or events != 0
+                more = more or events & EVENT_READ != 0
+            else:
+                more = True
         return more
 
     # Output

@@ -14,11 +14,8 @@ first has a message for it, having asked the root for the address
 (:mod:`dtm.comm.roster`); messages wait meanwhile.  So there are as many
 connections as there are neighbours, and names are resolved once, by ``join``.
 
-Who connects is a stranger (:mod:`dtm.comm.introduction`) until both ends have
-proven that they know the secret of the run (:mod:`dtm.comm.handshake`).  There are never more than
-``MOST_STRANGERS``; when there is no room, one that has been silent for a while
-makes room, or else newcomers wait in the kernel's queue.  What becomes of strangers is counted
-and not reported, and nothing of theirs gets further than the handshake.
+Who connects is a stranger until both ends have proven that they know the secret of
+the run (:mod:`dtm.comm.reception`, :mod:`dtm.comm.handshake`).
 
 How links end: a farewell, then the end of the stream, is orderly.  Any other end is a lost peer:
 a process that died (its kernel says so), a machine that is silent (keepalive), a
@@ -26,28 +23,23 @@ kernel that no longer confirms what was sent (``Stall``), bytes that are not
 what the peer sent (:mod:`dtm.comm.channel`).
 
 Threads: as in :mod:`dtm.comm.stream_manager`.  All that is here runs under the
-worker's lock, but for ``wait``, which only reads how soon something is due.
+worker's lock.
 
 Rejected: the addresses of all workers sent to each of them at the start.  Then the run
 would have to wait for the slowest to join, and nobody could come later.
-And a thread that accepts and shakes hands: it would compete with tasks for the interpreter.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import socket
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from functools import partial
-from selectors import EVENT_READ, EVENT_WRITE
-from time import monotonic, sleep
+from time import monotonic
 
 from dtm.comm.address import (
     Address,
-    Resolved,
     Stall,
     allow_descriptors,
     dial,
@@ -59,14 +51,15 @@ from dtm.comm.address import (
 from dtm.comm.base import Frame
 from dtm.comm.credentials import Credentials
 from dtm.comm.handshake import ANY_RANK, Role
-from dtm.comm.introduction import LONGEST, Introduction, Member
+from dtm.comm.introduction import Introduction, Member
+from dtm.comm.joining import await_verdict, meet, why
 from dtm.comm.notices import Ask, Gone, Here, Join, Notice, NotYet, Refused, Welcome, read_notice
+from dtm.comm.reception import MOST_STRANGERS, Reception
 from dtm.comm.roster import Roster
 from dtm.comm.stream import FramedStream
-from dtm.comm.stream_manager import Received, StreamManager
-from dtm.errors import CommunicationError, StrangerError
+from dtm.comm.stream_manager import Received
+from dtm.errors import CommunicationError
 
-MOST_STRANGERS = 64
 UNKNOWN = "?"  # the machine of a rank that has not joined
 
 _SILENT = 0.3  # seconds after which who has said nothing makes room for others
@@ -82,24 +75,19 @@ _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them
 Ports = tuple[int, int]
 
 
-class TcpManager(StreamManager):
+class TcpManager(Reception):
     """One worker of a run over TCP; made by ``lead`` and ``join``."""
 
     def __init__(self, rank: int, hosts: list[str], member: Member) -> None:
-        super().__init__(rank, len(hosts), hosts)
         member.rank = rank
+        super().__init__(rank, hosts, member)
         self.hosts: list[str] = hosts
-        self.strangers_refused = 0
-        self._member = member
-        self._introductions: dict[Introduction, None] = {}  # in the order in which they began
-        self._accepting = True  # whether the listener is watched
         self._post: dict[int, list[Sequence[Frame]]] = {}  # what waits for a link, by rank
         self._calls: dict[int, float] = {}  # ranks that are being called, and since when
         self._again: dict[int, float] = {}  # when to ask for a rank once more
         self._absentees: set[int] = set()  # ranks that the root said have not joined
-        self._early: Received = []  # what came while this worker joined
         self._stall = Stall(_UNCONFIRMED)
-        self._looked = self._searched = monotonic()
+        self._searched = monotonic()
 
     @classmethod
     def lead(
@@ -179,7 +167,7 @@ class TcpManager(StreamManager):
         claimed = ANY_RANK if rank is None else rank
         member = Member(credentials, claimed, tls=credentials.tls if tls is None else tls)
         deadline = monotonic() + timeout
-        met = _meet(Address.parse(address), member, deadline)
+        met = meet(Address.parse(address), member, deadline)
         listener = None
         try:
             if met.peer.rank != 0:
@@ -191,14 +179,14 @@ class TcpManager(StreamManager):
             own = Address(met.own_host() if bound in _EVERYWHERE else bound, port)
             stream = met.stream(0)
             stream.send(Join(host or os.uname().nodename, str(own)).frames(), notice=True)
-            welcome, early = _await_verdict(stream, address, deadline)
+            welcome, early = await_verdict(stream, address, deadline)
         except BaseException:
             met.close()
             if listener is not None:
                 listener.close()
             raise
         manager = cls(welcome.rank, list(welcome.hosts), member)
-        manager._begin(stream, listener, early)  # noqa: SLF001 - its own class
+        manager._begin(stream, listener, early)
         return manager
 
     def _begin(self, root: FramedStream, listener: socket.socket, early: Received) -> None:
@@ -232,21 +220,6 @@ class TcpManager(StreamManager):
         if len(waiting) == 1:
             self._seek(rank)
 
-    def receive(self) -> Received:
-        """Read what has come; accept, greet and call on the way."""
-        now = monotonic()
-        if now - self._looked >= _LOOK:
-            self._look(now)
-        received = super().receive()
-        if self._early:
-            self._early, received = [], self._early + received
-        return received
-
-    def wait(self, timeout: float) -> None:
-        """Wait, but not past the time at which something is due."""
-        busy = self._introductions or self._again or not self._accepting
-        super().wait(min(timeout, _LOOK if busy else _CALM))
-
     def close(self, timeout: float) -> None:
         """Leave: get out what waits for links that are being made too."""
         deadline = monotonic() + timeout
@@ -260,7 +233,7 @@ class TcpManager(StreamManager):
         return any(rank not in self._absentees for rank in self._post)
 
     def _linger(self, deadline: float) -> None:
-        """Wait until the peers' kernels have it all: closing a socket may drop what they have not."""
+        """Wait until the peers' kernels have it all; what they have not, a close may drop."""
         while monotonic() < deadline:
             if not any(unsent(stream.fileno()) for stream in self._streams if not stream.ended):
                 return
@@ -301,6 +274,12 @@ class TcpManager(StreamManager):
             return
         self._introduce(Introduction(connection, self._member, Role.CALLER, now, rank))
 
+    def _is_busy(self) -> bool:
+        return super()._is_busy() or bool(self._again)
+
+    def _failed(self, newcomer: Introduction, error: Exception) -> None:
+        self._missed(newcomer.target, error)
+
     def _missed(self, rank: int, error: Exception) -> None:
         """After a call that failed: ask again, for a while; perhaps the peer has just left."""
         now = monotonic()
@@ -309,76 +288,12 @@ class TcpManager(StreamManager):
         if now - self._calls.get(rank, now) < _UNREACHABLE:
             self._again[rank] = now + _AGAIN
         else:
-            self._lose(rank, f"it cannot be reached: {_reason(error)}")
+            self._lose(rank, f"it cannot be reached: {why(error)}")
 
-    # Strangers
-
-    def _accept(self, _received: Received | None = None) -> None:
-        """Take in who calls, as far as there is room."""
-        assert self._listener is not None
-        now = monotonic()
-        try:
-            while self._make_room(now):
-                connection, _ = self._listener.accept()
-                self._introduce(Introduction(connection, self._member, Role.ACCEPTOR, now))
-        except BlockingIOError:
-            return
-        except OSError:  # out of descriptors, or the caller has given up: later
-            pass
-        self._accept_later()
-
-    def _accept_later(self) -> None:
-        if self._accepting and self._listener is not None:
-            self._accepting = False
-            self._selector.unregister(self._listener)
-
-    def _make_room(self, now: float) -> bool:
-        """Return whether there is room for one more stranger, having put one out if need be."""
-        strangers = [each for each in self._introductions if each.target < 0]
-        if len(strangers) < MOST_STRANGERS:
-            return True
-        for each in strangers:
-            if now - each.began > (_SLOW if each.spoken else _SILENT):
-                self._dismiss(each)
-                return True
-        return False
-
-    def _introduce(self, newcomer: Introduction) -> None:
-        self._introductions[newcomer] = None
-        self._watch(newcomer, partial(self._advance, newcomer), newcomer.events)
-        if newcomer.target < 0:
-            self._advance(newcomer, self._early)
-
-    def _advance(self, newcomer: Introduction, received: Received) -> None:
-        """Let an introduction go on, and see what has become of it."""
-        if newcomer not in self._introductions:
-            return  # dropped since the selector saw it
-        events = newcomer.events
-        try:
-            proven = newcomer.advance()
-        except (OSError, StrangerError) as error:
-            self._dismiss(newcomer, error)
-            return
-        if proven:
-            self._admit_member(newcomer, received)
-        elif newcomer.events != events:
-            self._selector.modify(newcomer, newcomer.events, partial(self._advance, newcomer))
-
-    def _dismiss(self, newcomer: Introduction, error: Exception | None = None) -> None:
-        del self._introductions[newcomer]
-        self._unwatch(newcomer)
-        if newcomer.target < 0:
-            self.strangers_refused += 1
-        else:
-            self._missed(newcomer.target, error or TimeoutError("it does not answer"))
-
-    def _admit_member(self, newcomer: Introduction, received: Received) -> None:
-        """Make a stream of a connection whose other end is proven."""
-        del self._introductions[newcomer]
-        self._sources.discard(newcomer)
-        self._selector.unregister(newcomer)
+    def _proven(self, newcomer: Introduction, received: Received) -> None:
+        """Make a stream of a connection whose other end is a member."""
         if problem := newcomer.handshake.disagreement():
-            self._complain(f"a worker at {newcomer.peer_host()} is not let in: {problem}")
+            complain(f"a worker at {newcomer.peer_host()} is not let in: {problem}")
             newcomer.close()
             return
         claimed = newcomer.peer.rank
@@ -415,21 +330,11 @@ class TcpManager(StreamManager):
         self._again.pop(rank, None)
         self._absentees.discard(rank)
 
-    def _complain(self, text: str) -> None:
-        """Tell people.  Only what members of the run do comes to this, never a stranger's doing."""
-        with suppress(OSError, ValueError):
-            sys.stderr.write(f"dtm: {text}\n")
-
     # Time
 
     def _look(self, now: float) -> None:
         """Do what is due."""
-        self._looked = now
-        for each in [each for each in self._introductions if now - each.began > LONGEST]:
-            self._dismiss(each)
-        if not self._accepting and self._listener is not None:
-            self._accepting = True
-            self._selector.register(self._listener, EVENT_READ, self._accept)
+        super()._look(now)
         for rank in [rank for rank, due in self._again.items() if due <= now]:
             del self._again[rank]
             self._seek(rank)
@@ -452,7 +357,7 @@ class TcpManager(StreamManager):
         super()._read(stream, received)
         notices, stream.notices = stream.notices, []
         for frames in notices:
-            self._heed_notice(stream, read_notice(frames), received)
+            self._heed_notice(stream, read_notice(frames))
 
     def _part(self, stream: FramedStream, received: Received) -> None:
         peer, error = stream.peer, stream.error
@@ -464,7 +369,7 @@ class TcpManager(StreamManager):
         else:
             self._drop(stream)
             self._catch_up(peer, received)
-            self._lose(peer, f"its connection broke: {_reason(error)}")
+            self._lose(peer, f"its connection broke: {why(error)}")
         if peer in self._gone:
             self._end(peer)
 
@@ -480,7 +385,7 @@ class TcpManager(StreamManager):
             called = {each.target for each in self._introductions}
             self._post = {to: waits for to, waits in self._post.items() if to in called}
 
-    def _heed_notice(self, stream: FramedStream, notice: Notice, received: Received) -> None:  # noqa: ARG002
+    def _heed_notice(self, stream: FramedStream, notice: Notice) -> None:  # noqa: ARG002
         """Take what the root says about a rank."""
         if isinstance(notice, Here):
             self.hosts[notice.rank] = notice.host
@@ -530,7 +435,7 @@ class TcpRoot(TcpManager):
     def _seek(self, rank: int) -> None:
         """Wait until a rank joins."""
 
-    def _knows(self, rank: int) -> bool:
+    def _knows(self, rank: int) -> bool:  # noqa: ARG002
         return True  # whether it can have that rank is answered when it says that it joins
 
     def _settle(self, stream: FramedStream, rank: int, received: Received) -> None:
@@ -538,7 +443,7 @@ class TcpRoot(TcpManager):
         self._wishes[stream] = rank
         self._read(stream, received)
 
-    def _heed_notice(self, stream: FramedStream, notice: Notice, received: Received) -> None:
+    def _heed_notice(self, stream: FramedStream, notice: Notice) -> None:
         if isinstance(notice, Join) and stream in self._wishes:
             self._let_join(stream, notice)
         elif isinstance(notice, Ask) and stream.peer >= 0:
@@ -548,7 +453,7 @@ class TcpRoot(TcpManager):
         try:
             rank = self._roster.choose(self._wishes.pop(stream))
         except CommunicationError as error:
-            self._complain(f"a worker on {notice.host} is not let in: {error}")
+            complain(f"a worker on {notice.host} is not let in: {error}")
             self._notify(stream, Refused(str(error)))
             return
         asking = self._roster.enter(rank, notice.host, notice.address)
@@ -567,71 +472,7 @@ class TcpRoot(TcpManager):
         self._roster.strike(rank, reasons[0] if reasons else "")
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-# Joining
-
-
-def _meet(address: Address, member: Member, deadline: float) -> Introduction:
-    """Call the root until it answers, and prove to each other who we are."""
-    targets = resolve(address)
-    failure: Exception = TimeoutError("it does not answer")
-    while monotonic() < deadline:
-        for target in targets:
-            try:
-                return _call_root(target, member, deadline)
-            except StrangerError as error:
-                raise CommunicationError(f"cannot join the run at {address}: {error}") from error
-            except OSError as error:
-                failure = error
-        sleep(min(_AGAIN, max(0.0, deadline - monotonic())))
-    raise CommunicationError(
-        f"cannot reach the root of the run at {address}: {_reason(failure)}"
-    ) from failure
-
-
-def _call_root(target: Resolved, member: Member, deadline: float) -> Introduction:
-    began = monotonic()
-    call = Introduction(dial(target), member, Role.CALLER, began, 0)
-    try:
-        while True:
-            left = min(deadline, began + LONGEST) - monotonic()
-            if left <= 0 or not _ready(call, call.events, left):
-                raise TimeoutError("it does not answer")
-            if call.advance():
-                return call
-    except BaseException:
-        call.close()
-        raise
-
-
-def _ready(source: Introduction | FramedStream, events: int, timeout: float) -> bool:
-    poll = select.poll()
-    wanted = (select.POLLIN if events & EVENT_READ else 0) | (
-        select.POLLOUT if events & EVENT_WRITE else 0
-    )
-    poll.register(source, wanted)
-    return bool(poll.poll(1000 * timeout))
-
-
-def _await_verdict(stream: FramedStream, address: str, deadline: float) -> tuple[Welcome, Received]:
-    """Wait until the root says whether this worker is in; return what else it sent meanwhile."""
-    early: Received = []
-    while True:
-        early += [(0, message) for message in stream.receive()]
-        if stream.notices:
-            break
-        left = deadline - monotonic()
-        if stream.ended or left <= 0:
-            raise CommunicationError(
-                f"cannot join the run at {address}: the root "
-                + ("closed the connection; the run has ended" if stream.ended else "says nothing")
-            )
-        _ready(stream, EVENT_READ, left)
-    verdict = read_notice(stream.notices.pop(0))
-    if isinstance(verdict, Refused):
-        raise CommunicationError(f"cannot join the run at {address}: {verdict.reason}")
-    assert isinstance(verdict, Welcome), verdict
-    return verdict, early
+def complain(text: str) -> None:
+    """Tell people.  Only what members of the run do comes to this, never a stranger's doing."""
+    with suppress(OSError, ValueError):  # no standard error, or one that is closed
+        sys.stderr.write(f"dtm: {text}\n")

@@ -18,7 +18,8 @@ from __future__ import annotations
 import hmac
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from dtm.comm.channel import Channel
 from dtm.comm.credentials import Credentials, SecretFile
@@ -73,6 +74,7 @@ class TlsChannel(Channel):
         super().__init__(connection)
         self._came, self._leaves = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._came, self._leaves, server_side=called)
+        self._read_into = cast("Callable[[int, memoryview], int]", self._tls.read)
         self._raw = memoryview(bytearray(_RAW))
         self._greeting = 0  # bytes that have come before the greeting was over
 
@@ -82,6 +84,7 @@ class TlsChannel(Channel):
         Raises:
             BlockingIOError: the peer has to say something first.
             OSError: it failed.
+            StrangerError: the peer has not got the certificate of this run.
         """
         while True:
             try:
@@ -89,9 +92,9 @@ class TlsChannel(Channel):
             except ssl.SSLWantReadError:
                 self._push()
                 self._hear()
-            except ssl.SSLError:
+            except ssl.SSLCertVerificationError:
                 self._push()  # the alert, so that the peer does not wait
-                raise
+                raise StrangerError("whoever is there presents another certificate") from None
             else:
                 self._push()
                 return
@@ -130,7 +133,7 @@ class TlsChannel(Channel):
         done = 0
         try:
             while done < len(target):
-                done += self._tls.read(len(target) - done, target[done:])
+                done += self._read_into(len(target) - done, target[done:])
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
