@@ -1,7 +1,7 @@
 """A conversation with a command, line by line, which is over by a set time.
 
 Whatever the command does, nobody waits for it longer; if it has not ended by then,
-its whole process group is killed.  What it writes to standard error goes to a file, so that it
+its whole process group is ended.  What it writes to standard error goes to a file, so that it
 can never stand still because nobody reads there.
 
 Used by one thread.
@@ -24,7 +24,7 @@ from time import monotonic
 from types import TracebackType
 
 _MOST_ERROR = 4000
-_REAP_SECONDS = 2.0
+_REAP_SECONDS = 1.0  # after each signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,11 @@ class Conversation:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        if self._process.poll() is None:  # else its number may be another's by now
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is not None:  # its number may be another's by now
+                break
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self._process.pid, number)
             with suppress(TimeoutExpired):
                 self._process.wait(_REAP_SECONDS)
         for stream in (self._process.stdin, self._process.stdout, self._errors):

@@ -8,7 +8,7 @@ Pure; any thread.
 from __future__ import annotations
 
 from dtm.doctor.conversation import Answer
-from dtm.doctor.finding import Finding, fine, problem, warning
+from dtm.doctor.finding import Finding, fine, problem
 from dtm.doctor.software import too_old
 from dtm.doctor.visit import NO_DIRECTORY, Visit
 
@@ -66,17 +66,9 @@ def judge(visit: Visit, by: str) -> list[Finding]:
     """Judge whether a host can be entered; ``by`` is how it was tried, as in "ssh"."""
     if visit.machine is None:
         return [_failed(visit, by)]
-    found = fine("entry", f"{by} works, {visit.round_trip * 1e3:.1f} ms there and back")
-    if not visit.noise:
-        return [found]
-    return [
-        found,
-        warning(
-            "entry",
-            f"a login there prints {visit.noise.splitlines()[0]!r} before the command starts",
-            "let .bashrc and the like print in interactive shells only",
-        ),
-    ]
+    greeting = visit.noise.splitlines()[0] if visit.noise else ""
+    also = f"; its login prints {greeting!r} first, which dtm passes over" if greeting else ""
+    return [fine("entry", f"{by} works, {visit.round_trip * 1e3:.2f} ms there and back{also}")]
 
 
 def _failed(visit: Visit, by: str) -> Finding:

@@ -60,14 +60,13 @@ def _on_this_machine(plan: Plan, here: Machine) -> list[Finding]:
 
 
 def _on_hosts(plan: Plan, here: Machine) -> list[Finding]:
-    found = software.judge(here, here)
+    found = [finding.at("here") for finding in software.judge(here, here)]
     way, enter = _entrance(plan)
     for visit in visit_all(plan.hosts, enter, plan.seconds + _VISIT_SECONDS):
-        name = "localhost" if visit.host.is_local else visit.host.name
-        found += [finding.at(name) for finding in _visited(visit, here, way)]
+        found += [finding.at(visit.host.name) for finding in _visited(visit, here, way)]
     if not would_work(found):
         return found
-    return found + links.judge(exchanged(*_launched(plan)), "tcp")
+    return found + links.judge(exchanged(_options(plan), {}), "tcp")
 
 
 def _entrance(plan: Plan) -> tuple[str, Enter]:
@@ -95,12 +94,12 @@ def _visited(visit: Visit, here: Machine, way: str) -> list[Finding]:
     ]
 
 
-def _launched(plan: Plan) -> tuple[list[str], dict[str, str]]:
-    """Return the options, and variables, of a run on the hosts of the plan."""
+def _options(plan: Plan) -> list[str]:
+    """Return the options of a run on the hosts of the plan."""
     words = ["--ssh", plan.ssh, "--connect-timeout", f"{plan.seconds:g}", "--comm", "tcp"]
     if plan.hosts_file is not None:
         words += ["--hosts", plan.hosts_file]
-    return [*words, "-n", str(plan.workers)], {}
+    return [*words, "-n", str(plan.workers)]
 
 
 def exchanged(options: Sequence[str], variables: Mapping[str, str]) -> Exchanged:

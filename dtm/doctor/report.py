@@ -28,7 +28,7 @@ def as_text(plan: Plan, findings: Sequence[Finding]) -> str:
     lines = [f"dtm doctor: {plan}", ""]
     for finding, hosts in groups:
         lines += _written(finding, hosts)
-    return "\n".join([*lines, "", _sum(findings), ""])
+    return "\n".join([*lines, "", _sum([finding for finding, _ in groups]), ""])
 
 
 def as_json(plan: Plan, findings: Sequence[Finding]) -> str:
