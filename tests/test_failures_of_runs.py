@@ -198,7 +198,7 @@ def test_workers_end_when_the_root_is_killed(launcher: Launcher, mode: str) -> N
         began = time.monotonic()
         os.kill(root, signal.SIGKILL)
         status = ended(program, began)
-        assert status == 137 if launcher.kind in OURS else status
+        assert status == 137 if launcher.kind in OURS else status, (status, program.stderr)
 
 
 @pytest.mark.parametrize("launcher", launchers("local-2", "local-3"), indirect=True)

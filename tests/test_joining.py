@@ -101,7 +101,7 @@ def test_a_run_has_room_for_as_many_as_it_was_told(tmp_path: Path) -> None:
             program.wait_for("ready 2")
             second = run(["sh", "-c", told], tmp_path)
             assert second.returncode == 1
-            assert "no room" in second.stderr, second.stderr
+            assert "run is full" in second.stderr, second.stderr
             os.kill(program.process.pid, signal.SIGINT)
             assert program.wait(LIMIT) == -signal.SIGINT
             assert first.wait(LIMIT) == 0, first.stderr

@@ -100,6 +100,7 @@ class TcpManager(Reception):
         tls: bool | None = None,
         hosts: Sequence[str] | None = None,
         reserved: Collection[int] = (),
+        kind: type[TcpRoot] | None = None,
     ) -> TcpRoot:
         """Make the manager of rank 0, which listens for the others.
 
@@ -112,6 +113,7 @@ class TcpManager(Reception):
                 and they need one if the address is not on the loopback.
             hosts: names of the machines by rank, if they are known.
             reserved: ranks that are given only to workers that ask for them.
+            kind: the class to make, for those who refine it.
 
         Raises:
             CommunicationError: it cannot listen there, or must not without TLS.
@@ -130,7 +132,7 @@ class TcpManager(Reception):
         allow_descriptors(size + MOST_STRANGERS + _DESCRIPTORS)
         member = Member(credentials, tls=credentials.tls if tls is None else tls)
         shown = os.uname().nodename if host in _EVERYWHERE else host
-        root = TcpRoot(names, member, Address(shown, port), reserved)
+        root = (kind or TcpRoot)(names, member, Address(shown, port), reserved)
         root._listen(listener)  # noqa: SLF001 - its own class
         return root
 

@@ -61,10 +61,6 @@ class Agent:
         if self._node is not None:
             self._node.end()
         self._channel.close()
-        self._loop.run_until(
-            lambda: False, 2 * LOOK_SECONDS
-        )  # a mailbox has its last line to write
-        self._loop.close()
 
     def _take(self, message: Message) -> None:
         self._heard = monotonic()

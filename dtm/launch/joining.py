@@ -53,7 +53,7 @@ class Joiner:
         self._address = address
         self._bind = bind or _towards(address)
         self._loop = Loop()
-        self._terminal = Terminal(None, lambda: os.kill(os.getpid(), signal.SIGPIPE))
+        self._terminal = Terminal(self._loop, None, lambda: self._signal(signal.SIGPIPE))
         self._status = 0
         self._left = workers
         self._crew = Crew(
@@ -67,7 +67,7 @@ class Joiner:
 
     def serve(self) -> int:
         """Start the workers, and return the worst of their exit statuses."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         self._loop.signals(numbers, self._signal)
         try:
             self._crew.start(self._bind)

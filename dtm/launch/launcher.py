@@ -62,7 +62,8 @@ _OTHERS_SECONDS = 0.5  # for other hosts to refuse too, after the first
 _WRITE_SECONDS = 10.0
 _RESUME_SECONDS = 0.05
 _PATIENCE = 3  # signals
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGTSTP)
+_NOBODY_READS = 128 + signal.SIGPIPE  # what a shell would see of a program so ended
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,9 @@ class Launcher:
         self._credentials = Credentials.fresh(tls=tls)
         self._loop = Loop()
         self._terminal = Terminal(
+            self._loop,
             (lambda rank: f"[{rank}@{self._hosts[rank]}] ") if run.tag_output else None,
-            lambda: os.kill(os.getpid(), signal.SIGPIPE),
+            lambda: self._finish(_NOBODY_READS),
         )
         self._secret = SecretFile(run.secret_file, self._credentials)
         self._ready: dict[str, Ready] = {}
@@ -276,7 +278,7 @@ class Launcher:
             sys.stderr.write("dtm: a run on hosts cannot be suspended; it goes on\n")
             return
         self._signals += 1
-        if not self._running or self._signals >= _PATIENCE or number == signal.SIGPIPE:
+        if not self._running or self._signals >= _PATIENCE:
             self._finish(128 + number)
         else:
             self._node.take(Signal(number))

@@ -13,11 +13,14 @@ with the program at the other end of a pipe.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
+
+from dtm.launch.loop import Loop
 
 _MOST = 8 << 20  # bytes that wait to be written before workers are read no more
 
@@ -26,13 +29,19 @@ class Terminal:
     """The standard streams of the launcher.
 
     Args:
+        loop: calls back.
         tag: what stands before each line of a rank, None for nothing.
-        on_broken: called, from the writing thread, when nobody reads what is written.
+        on_broken: called, in the loop, when nobody reads what is written.
     """
 
-    def __init__(self, tag: Callable[[int], str] | None, on_broken: Callable[[], object]) -> None:
+    def __init__(
+        self, loop: Loop, tag: Callable[[int], str] | None, on_broken: Callable[[], object]
+    ) -> None:
         self._tag = tag
+        self._loop = loop
         self._on_broken = on_broken
+        self._hears, self._tells = os.pipe()  # from the thread to the loop
+        loop.read(self._hears, self._break)
         self._queue: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
         self._something = threading.Condition()
@@ -66,6 +75,10 @@ class Terminal:
         if self._thread is not None:
             self._thread.join(timeout)
 
+    def _break(self) -> None:
+        self._loop.read(self._hears, None)
+        self._on_broken()
+
     def _serve(self) -> None:
         outputs: dict[str, BinaryIO] = {
             "stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer
@@ -82,5 +95,5 @@ class Terminal:
                 outputs[name].write(data)
                 outputs[name].flush()
             except OSError:  # nobody reads
-                self._on_broken()
+                os.write(self._tells, b"b")
                 return
