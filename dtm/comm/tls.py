@@ -84,6 +84,7 @@ class TlsChannel(Channel):
         Raises:
             BlockingIOError: the peer has to say something first.
             OSError: it failed.
+            StrangerError: the peer has not got the certificate of this run.
         """
         while True:
             try:
@@ -91,9 +92,9 @@ class TlsChannel(Channel):
             except ssl.SSLWantReadError:
                 self._push()
                 self._hear()
-            except ssl.SSLError:
+            except ssl.SSLCertVerificationError:
                 self._push()  # the alert, so that the peer does not wait
-                raise
+                raise StrangerError("whoever is there presents another certificate") from None
             else:
                 self._push()
                 return
