@@ -53,15 +53,19 @@ class Conversation:
         self._deadline = monotonic() + seconds
         self._heard = bytearray()
         self._errors = TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._process = Popen(  # noqa: S603 - what the doctor runs, its callers build
-            command,
-            env=environ,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            start_new_session=True,
-        )
+        try:
+            self._process = Popen(  # noqa: S603 - what the doctor runs, its callers build
+                command,
+                env=environ,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=self._errors,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError:
+            self._errors.close()
+            raise
 
     def __enter__(self) -> Conversation:  # noqa: PYI034 - Self is of Python 3.11
         return self

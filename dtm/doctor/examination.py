@@ -62,7 +62,7 @@ def _on_this_machine(plan: Plan, here: Machine) -> list[Finding]:
 def _on_hosts(plan: Plan, here: Machine) -> list[Finding]:
     found = [finding.at("here") for finding in software.judge(here, here)]
     way, enter = _entrance(plan)
-    for visit in visit_all(plan.hosts, enter, plan.seconds + _VISIT_SECONDS):
+    for visit in visit_all(plan.hosts, enter, plan.seconds):
         found += [finding.at(visit.host.name) for finding in _visited(visit, here, way)]
     if not would_work(found):
         return found
