@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dtm"
 
 # From top to bottom; a module may import from its own line (without a cycle) and from lines below.
 LAYERS = [
-    ["dtm", "dtm.__main__", "dtm.commands*", "dtm.integrations.*", "dtm.analysis.*"],
+    ["dtm", "dtm.__main__", "dtm.commands*", "dtm.doctor*", "dtm.integrations.*", "dtm.analysis.*"],
     ["dtm.dtm"],
     ["dtm.runtime", "dtm.testing", "dtm.conformance", "dtm.simulation*", "dtm.summary"],
     ["dtm.worker", "dtm.launch*"],

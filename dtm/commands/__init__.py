@@ -19,7 +19,7 @@ from typing import Any
 COMMANDS = {
     "run": "dtm.commands.run",
     "join": "dtm.commands.join",
-    # "doctor": "dtm.commands.doctor",
+    "doctor": "dtm.commands.doctor",
     "completion": "dtm.commands.completion",
 }
 _DEFAULT = "run"

@@ -22,7 +22,7 @@ from dtm.errors import OptionError
 from dtm.launch.hosts import Host
 
 CONNECT_SECONDS = 15.0
-_EXACT = ("srun", "flux")  # starters that run the words as they are; the others use a shell
+EXACT = ("srun", "flux")  # starters that run the words as they are; the others use a shell
 
 
 def ssh_command(
@@ -97,5 +97,5 @@ class Starting:
         starter = (self.starters or {}).get(host.name)
         if starter is None:
             return ssh_command(host, ["exec", *agent], ssh=self.ssh, timeout=self.timeout)
-        exact = starter[0] in _EXACT
+        exact = starter[0] in EXACT
         return [*starter, *(agent if exact else map(shlex.quote, agent))]
