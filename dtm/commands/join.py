@@ -47,10 +47,9 @@ def execute(given: Namespace) -> int:
         parsed(given.address)
         credentials = _credentials(given.secret_file)
         listening = None if given.ports is None else ports(given.ports)
-        joiner = Joiner(given.address, credentials, given.workers, given.bind, listening)
+        return Joiner(given.address, credentials, given.workers, given.bind, listening).serve()
     except DtmError as error:
         sys.exit(f"dtm: {error}")
-    return joiner.serve()
 
 
 def _credentials(path: str | None) -> Credentials:

@@ -268,7 +268,8 @@ class Branch:
         if before is Stage.WORKING:
             ranks = [rank for site in self._sites for rank in site.ranks]
             hosts = [site.host.name for site in self._sites]
-            self._emit(Gone(hosts, ranks, reason))
+            what = f"the connection to {', '.join(hosts)} is lost: {reason}"
+            self._emit(Gone(hosts, ranks, what))
         else:
             self._emit(Refused(self.site.host.name, reason))
 

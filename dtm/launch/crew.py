@@ -29,12 +29,16 @@ from functools import partial
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
+from dtm.comm.address import allow_descriptors
 from dtm.comm.child import Child
+from dtm.errors import CommunicationError
 from dtm.launch.invitation import INVITATION
 from dtm.launch.local import NUMERIC_THREADS
 from dtm.launch.loop import Loop
 from dtm.launch.messages import Address, Ended, Lines, Message, Output
 
+_DESCRIPTORS = 5  # of each worker: three pipes or sockets, two that tell of its end
+_OTHERS = 64
 _READ = 1 << 16
 _LONGEST_LINE = 1 << 20
 _DRAIN = 0.5  # seconds that pipes may stay open after the process
@@ -70,14 +74,28 @@ class Crew:
         self._invitation = dict(invitation)
         self._emit = emit
         self._members: list[Member] = []
+        self._invited = False
 
     def start(self, bind: str | None) -> None:
-        """Start all; the root is invited at once."""
+        """Start all; the root is invited at once.
+
+        Raises:
+            CommunicationError: the system does not let so many be started.
+        """
         self._invitation["bind"] = bind
         protect = _death_signal()
+        allow_descriptors(len(self._ranks) * _DESCRIPTORS + _OTHERS)
         for number, rank in enumerate(self._ranks):
             told = number if rank is None else rank
-            member = Member(self._loop, told, self._command, self._environment, protect, self._emit)
+            try:
+                member = Member(
+                    self._loop, told, self._command, self._environment, protect, self._emit
+                )
+            except OSError as error:
+                wanted = len(self._ranks)
+                raise CommunicationError(
+                    f"only {number} of {wanted} workers could be started: {error.strerror}"
+                ) from error
             self._members.append(member)
             if rank == 0:
                 member.invite({**self._invitation, "rank": 0, "address": None})
@@ -85,6 +103,7 @@ class Crew:
 
     def invite(self, address: str) -> None:
         """Let the others join the root."""
+        self._invited = True
         for rank, member in zip(self._ranks, self._members):
             if rank != 0:
                 member.invite({**self._invitation, "rank": rank, "address": address})
@@ -96,11 +115,6 @@ class Crew:
             if rank == 0:
                 member.signal(number)
 
-    def signal_all(self, number: int) -> None:
-        """Pass a signal on to all."""
-        for member in self._members:
-            member.signal(number)
-
     def tell_root(self, ranks: Sequence[int], reason: str) -> None:
         """Tell the root, if it is here, that others have ended."""
         for rank, member in zip(self._ranks, self._members):
@@ -108,9 +122,14 @@ class Crew:
                 member.say([list(ranks), reason])
 
     def dismiss(self) -> None:
-        """The run is over: end those who have not joined it."""
+        """The root has ended: end those who have not joined it.
+
+        If it never came to its start, the others may not either: these go on, but must not wait.
+        """
         for rank, member in zip(self._ranks, self._members):
-            if rank != 0 and not member.has_joined():
+            if rank != 0 and not self._invited:
+                member.say(None)
+            elif rank != 0 and not member.has_joined():
                 member.signal_group(signal.SIGTERM)
 
     def pause(self, *, reading: bool) -> None:

@@ -98,7 +98,10 @@ def _read(line_home: socket.socket) -> tuple[Invitation, bytes]:
             raise CommunicationError("who started this worker has ended before the run began")
         text += piece
     line, _, rest = text.partition(b"\n")
-    return Invitation(**json.loads(line)), rest
+    fields = json.loads(line)
+    if fields is None:  # the root ended before its start: there will be no run
+        sys.exit(0)
+    return Invitation(**fields), rest
 
 
 def _write_lines_at_once() -> None:

@@ -248,12 +248,11 @@ class Launcher:
 
     def _mourn(self, gone: Gone) -> None:
         self._left.difference_update(gone.ranks)
-        what = f"the connection to {', '.join(gone.hosts)} is lost: {gone.reason}"
         if 0 in gone.ranks and self._status is None:
-            sys.stderr.write(f"dtm: {what}; the root was there\n")
+            sys.stderr.write(f"dtm: {gone.reason}; the root was there\n")
             self._finish(1)
         elif 0 in self._left:
-            self._node.take(Death(gone.ranks, what))
+            self._node.take(Death(gone.ranks, gone.reason))
         elif not self._left:
             self._loop.stop()
 

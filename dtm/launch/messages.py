@@ -127,7 +127,7 @@ class Ended(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """Hosts that cannot be heard any more, with the ranks that were theirs."""
+    """Hosts that have dropped out, with the ranks that were theirs; ``reason`` says all."""
 
     hosts: list[str]
     ranks: list[int]

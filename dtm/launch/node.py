@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from dtm.errors import CommunicationError
 from dtm.launch.branch import PULSE_SECONDS, Branch, site_depth
 from dtm.launch.crew import Crew
 from dtm.launch.loop import Loop
@@ -23,6 +24,7 @@ from dtm.launch.messages import (
     Address,
     Death,
     Go,
+    Gone,
     Job,
     Message,
     Over,
@@ -121,8 +123,12 @@ class Node:
             branch.kill()
 
     def _start(self, go: Go) -> None:
-        for name, crew in self._crews.items():
-            crew.start(go.addresses.get(name))
+        for site in self._sites:
+            name = site.host.name
+            try:
+                self._crews[name].start(go.addresses.get(name))
+            except CommunicationError as error:
+                self._emit(Gone([name], list(site.ranks), f"on {name} {error}"))
 
     def _beat(self) -> None:
         for branch in self._branches:
