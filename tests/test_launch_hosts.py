@@ -296,3 +296,48 @@ def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     done = Hosts(tmp_path, "alpha").run(PLACE, env={"DTM_PORTS": "no"})
     assert done.returncode == 1
     assert "DTM_PORTS='no'" in done.stderr
+
+
+# Workers that do not come to join.
+
+
+def program_of(tmp_path: Path, *lines: str) -> Path:
+    """Write a program whose lines run on ``alpha``, not on ``localhost``, before its start."""
+    program = tmp_path / "before.py"
+    there = "\n".join(f"    {line}" for line in lines)
+    program.write_text(
+        f"import os, sys, time\nfrom dtm import dtm\nif 'SSH_CONNECTION' in os.environ:\n{there}\n"
+        "dtm.start(lambda: time.sleep(float(sys.argv[1])))\n"
+    )
+    return program
+
+
+def test_a_worker_that_ends_before_it_joins_is_told_of(tmp_path: Path) -> None:
+    program = program_of(tmp_path, "sys.exit(5)")
+    done = Hosts(tmp_path, "localhost", "alpha").run(program, 600)
+    assert done.returncode == 1
+    assert "worker 1 on alpha was lost: exited with status 5" in done.stderr
+
+
+def test_who_is_late_for_a_short_run_goes_quietly(tmp_path: Path) -> None:
+    program = program_of(tmp_path, "print('up', flush=True)", "time.sleep(600)")
+    done = Hosts(tmp_path, "localhost", "alpha").run(program, 0)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_root_that_ends_before_its_start_leaves_nobody_waiting(tmp_path: Path) -> None:
+    program = program_of(tmp_path, "pass")
+    program.write_text(program.read_text().replace("dtm.start", "LATE or dtm.start", 1))
+    late = "import os\nLATE = 'SSH_CONNECTION' not in os.environ\n"
+    program.write_text(late + program.read_text())
+    done = Hosts(tmp_path, "localhost", "alpha slots=2").run(program, 600)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_system_that_lets_not_so_many_be_started_is_told_of(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "dtm", "--comm", "tcp", "-n", "30", str(PLACE)]
+    command = ["sh", "-c", 'ulimit -n 60; exec "$@"', "sh", *words]
+    done = launch.run(command, launch.environment(), LIMIT, cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.search(r"dtm: on localhost only \d+ of 30 workers could be started: ", done.stderr)
+    assert "Traceback" not in done.stderr
