@@ -30,6 +30,7 @@ from dtm.launch.node import Node
 from dtm.launch.plan import read
 
 _CROWDED = 64  # messages that wait to go up before workers are read no more
+_HUNG_SECONDS = 30
 _ENVIRONMENT = ("SSH_", "XDG_", "DBUS_")
 _OF_THE_HOST = frozenset({"HOSTNAME", "HOST", "DISPLAY", "XAUTHORITY", "TERM_SESSION_ID"})
 
@@ -84,6 +85,7 @@ class Agent:
             self._node.pause(reading=False)
 
     def _beat(self) -> None:
+        signal.alarm(_HUNG_SECONDS)  # the kernel ends an agent that hangs, and so its workers
         self._channel.send(Pulse())
         if self._paused and not self._channel.queued and self._node is not None:
             self._paused = False

@@ -107,7 +107,6 @@ class Crew:
         for rank, member in zip(self._ranks, self._members):
             if rank != 0:
                 member.invite({**self._invitation, "rank": rank, "address": address})
-                member.expect_word()
 
     def signal_root(self, number: int) -> None:
         """Pass a signal on to the root: an interrupt to all that it has started too."""
@@ -171,6 +170,7 @@ class Member:
         self._rank = rank
         self._emit = emit
         self._line, theirs = socket.socketpair()
+        self._line.setblocking(False)
         with theirs:
             self._process = Popen(  # noqa: S603 - the user's own program
                 command,
@@ -197,12 +197,10 @@ class Member:
 
     def say(self, what: Any) -> None:
         """Write a line of JSON to the worker."""
-        with suppress(OSError):  # it has ended, which is found out elsewhere
+        try:
             self._line.sendall(json.dumps(what).encode() + b"\n")
-
-    def expect_word(self) -> None:
-        """Let the line be read when it is looked at whether the worker has joined."""
-        self._line.setblocking(False)
+        except OSError:  # it has ended, which is found out elsewhere; or has not read for ages
+            self._drop_line()
 
     def has_joined(self) -> bool:
         """Whether the worker has said, by a byte, that it has joined."""
