@@ -53,6 +53,12 @@ def test_people_read_it_in_plain_words() -> None:
     assert any(line.startswith("ok        software: Python 3") for line in lines)
 
 
+def test_variables_say_what_options_do_not() -> None:
+    env = {"DTM_WORKERS": "1", "DTM_COMM": "multiprocessing", "PMI_SIZE": "4"}
+    assert doctor(env=env).stdout.startswith("dtm doctor: 1 worker on this machine\n")
+    assert doctor("-n", "3", env=env).stdout.startswith("dtm doctor: 3 workers on this machine\n")
+
+
 def test_a_missing_mpi_fails_only_those_who_want_it(tmp_path: Path) -> None:
     (tmp_path / "mpi4py").mkdir()
     (tmp_path / "mpi4py" / "__init__.py").write_text("raise ImportError('no libmpi.so')")

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from shutil import which
 
 from dtm.doctor import clock, cores, entry, links, mpi, ranks, software, space, threads
@@ -28,9 +29,6 @@ from dtm.errors import CommunicationError
 
 _LOOK_SECONDS = 30.0
 _RUN_SECONDS = 60.0
-_VISIT_SECONDS = (
-    15.0  # besides the time for the connection: Python may come over a slow file system
-)
 
 
 def examine(plan: Plan, here: Machine) -> list[Finding] | None:
@@ -52,10 +50,8 @@ def _on_this_machine(plan: Plan, here: Machine) -> list[Finding]:
         *mpi.judge(mpi.look(_LOOK_SECONDS), wanted=plan.way == "mpi"),
     ]
     if by_dtm and would_work(found):
-        size = min(max(plan.workers, 2), 2)
-        found += links.judge(
-            exchanged([], {"DTM_COMM": "local", "DTM_WORKERS": str(size)}), "local"
-        )
+        variables = {"DTM_COMM": "local", "DTM_WORKERS": str(min(plan.workers, 2))}
+        found += links.judge(exchanged([], variables), "local")
     return found
 
 
@@ -131,7 +127,8 @@ def _under_mpi(here: Machine) -> list[Finding] | None:
         watch.cancel()
     size = manager.size
     if manager.rank:
-        answer(manager)
+        with suppress(CommunicationError):  # the root has seen the same, and says so
+            answer(manager)
         return None
     if size < started:
         manager.close(0.0)
