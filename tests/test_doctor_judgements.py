@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -319,6 +320,25 @@ def test_a_doubtful_launcher_is_a_warning(text: str, said: str) -> None:
     found = only(mpi.judge(replace(SOUND, launcher_says=text), wanted=True))
     assert found.level is Level.WARNING
     assert said in found.found
+
+
+@pytest.mark.parametrize(
+    ("library", "environ", "said"),
+    [
+        (MPICH, {"OMPI_COMM_WORLD_SIZE": "2"}, "mpi4py uses MPICH, .* seems to be of Open MPI"),
+        (OPEN_MPI, {"PMI_SIZE": "2"}, "mpi4py uses Open MPI, .* seems to be of MPICH"),
+        (OPEN_MPI, {"PMI_SIZE": "2", "SLURM_STEP_ID": "0"}, ""),  # srun --mpi=pmi2
+        (OPEN_MPI, {"OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "0"}, ""),
+        (MPICH, {"PMI_SIZE": "2"}, ""),
+        (INTEL, {"PMI_SIZE": "2"}, ""),
+        ("somebody's", {"PMI_SIZE": "2"}, ""),
+        (MPICH, {}, ""),
+    ],
+)
+def test_a_library_is_suspected_of_another_kind_than_its_launcher(
+    library: str, environ: dict[str, str], said: str
+) -> None:
+    assert re.fullmatch(said, mpi.suspicion(library, environ))
 
 
 # Ranks and links.

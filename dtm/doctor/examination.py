@@ -23,7 +23,7 @@ from dtm.doctor.conversation import ask
 from dtm.doctor.exchange import Exchanged, Root, answer, read
 from dtm.doctor.finding import Finding, problem, would_work
 from dtm.doctor.machine import Machine
-from dtm.doctor.plan import Plan, announced
+from dtm.doctor.plan import Plan, announced, rank
 from dtm.doctor.visit import Enter, Visit, by_batch_system, by_ssh, visit_all
 from dtm.errors import CommunicationError
 
@@ -114,12 +114,14 @@ def exchanged(options: Sequence[str], variables: Mapping[str, str]) -> Exchanged
 
 def _under_mpi(here: Machine) -> list[Finding] | None:
     from dtm.comm.mpi import MpiManager
+    from dtm.comm.mpi_library import load
 
     started = announced(os.environ)
     watch = threading.Timer(_RUN_SECONDS, _give_up)
     watch.daemon = True
     watch.start()
     try:
+        _suspect(mpi.suspicion(load().Get_library_version(), os.environ))
         manager = MpiManager()
     except CommunicationError as error:
         return [problem("MPI", str(error), "see what `dtm doctor` finds without mpirun")]
@@ -139,6 +141,12 @@ def _under_mpi(here: Machine) -> list[Finding] | None:
         *ranks.judge(seen, here),
         *links.judge(seen, "mpi"),
     ]
+
+
+def _suspect(why: str) -> None:
+    if why and not rank(os.environ):
+        sys.stderr.write(f"dtm: {why}; if nothing follows but MPI's own errors, that is why\n")
+        sys.stderr.flush()
 
 
 def _give_up() -> None:
