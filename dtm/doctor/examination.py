@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from shutil import which
 
-from dtm.doctor import clock, cores, entry, links, mpi, ranks, software, space, threads
+from dtm.doctor import clock, cores, entry, grant, links, mpi, ranks, software, space, threads
 from dtm.doctor.conversation import ask
 from dtm.doctor.exchange import Exchanged, Root, answer, read
 from dtm.doctor.finding import Finding, problem, would_work
 from dtm.doctor.machine import Machine
-from dtm.doctor.plan import Plan, announced, rank
+from dtm.doctor.plan import Plan, announced
 from dtm.doctor.visit import Enter, Visit, by_batch_system, by_ssh, visit_all
 from dtm.errors import CommunicationError
 
@@ -44,6 +44,7 @@ def _on_this_machine(plan: Plan, here: Machine) -> list[Finding]:
     by_dtm = plan.way == "local"
     found = [
         *software.judge(here, here),
+        *grant.judge(plan.around, (), plan.workers),
         *cores.judge(here, plan.workers),
         *threads.judge(threads.look(by_dtm, _LOOK_SECONDS), plan.workers, here.usable, here.usable),
         *space.judge(here, plan.workers),
@@ -57,6 +58,7 @@ def _on_this_machine(plan: Plan, here: Machine) -> list[Finding]:
 
 def _on_hosts(plan: Plan, here: Machine) -> list[Finding]:
     found = [finding.at("here") for finding in software.judge(here, here)]
+    found += grant.judge(plan.around, plan.hosts, plan.workers)
     way, enter = _entrance(plan)
     for visit in visit_all(plan.hosts, enter, plan.seconds):
         found += [finding.at(visit.host.name) for finding in _visited(visit, here, way)]
@@ -144,7 +146,8 @@ def _under_mpi(here: Machine) -> list[Finding] | None:
 
 
 def _suspect(why: str) -> None:
-    if why and not rank(os.environ):
+    """Say why this may be the end; every rank does, for the first that aborts ends them all."""
+    if why:
         sys.stderr.write(f"dtm: {why}; if nothing follows but MPI's own errors, that is why\n")
         sys.stderr.flush()
 
