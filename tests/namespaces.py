@@ -27,6 +27,7 @@ from tests import launch
 
 HOSTS = ("alpha", "beta", "gamma")
 _PREFIX = "10.213.77"
+_PREFIX_6 = "fd77:213"
 _LIMIT = 30.0
 _SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 _IP = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -77,6 +78,10 @@ class Network:
     def address(self, host: str) -> str:
         """Return the address of a host."""
         return f"{_PREFIX}.{1 + ('home', *HOSTS).index(host)}"
+
+    def address_6(self, host: str) -> str:
+        """Return its other address."""
+        return f"{_PREFIX_6}::{1 + ('home', *HOSTS).index(host)}"
 
     def inside(self, host: str, *command: str) -> list[str]:
         """Return the command that runs another on a host."""
@@ -167,6 +172,7 @@ def _join_all(made: Network) -> None:
         )  # fmt: skip
         _ip("-n", switch, "link", "set", f"v-{host}", "master", "br0", "up")
         _ip("-n", space, "addr", "add", f"{made.address(host)}/24", "dev", "eth0")
+        _ip("-n", space, "addr", "add", f"{made.address_6(host)}/64", "dev", "eth0", "nodad")
         for device in ("lo", "eth0"):
             _ip("-n", space, "link", "set", device, "up")
 
@@ -183,6 +189,7 @@ def _make_keys(made: Network) -> None:
     (made.directory / "config").write_text(
         "".join(
             f"Host {host}\n  HostName {made.address(host)}\n  HostKeyAlias {host}\n"
+            f"Host {host}-six\n  HostName {made.address_6(host)}\n  HostKeyAlias {host}\n"
             for host in HOSTS
         )
         + f"Host *\n  IdentityFile {made.directory}/user\n  IdentitiesOnly yes\n"
@@ -195,7 +202,8 @@ def _serve(made: Network, host: str) -> subprocess.Popen[bytes]:
     os.makedirs("/run/sshd", exist_ok=True)
     settings = made.directory / f"{host}.sshd"
     settings.write_text(
-        f"Port 22\nListenAddress {made.address(host)}\nHostKey {made.directory}/{host}\n"
+        f"Port 22\nListenAddress {made.address(host)}\nListenAddress {made.address_6(host)}\n"
+        f"HostKey {made.directory}/{host}\n"
         f"AuthorizedKeysFile {made.directory}/user.pub\nPidFile none\nStrictModes no\n"
         "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUsePAM no\n"
     )

@@ -22,6 +22,14 @@ SPREAD = PROGRAMS / "spread.py"
 LIMIT = 60.0
 SAID = re.compile(r"dtm:   (.* -m dtm join (tcp://\S+) --secret-file (\S+) .*)")
 
+CHOOSES = f"""
+import sys
+sys.path.insert(0, {str(PROGRAMS)!r})
+from spread import *
+dtm.setOptions(communicationManager='deap.dtm.commManagerTCP')
+dtm.start(main)
+"""
+
 
 def how_to_join(program: Started) -> tuple[str, str, Path]:
     """Return the command that a run tells, and of it the address and the file."""
@@ -46,13 +54,7 @@ def alone(
     if way == "option":
         return [sys.executable, "-m", "dtm", "--comm", "tcp", *words], launch.environment()
     program = tmp_path / "chooses.py"
-    program.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(PROGRAMS)!r})\n"
-        "from spread import *\n"
-        "dtm.setOptions(communicationManager='deap.dtm.commManagerTCP')\n"
-        "dtm.start(main)\n"
-    )
+    program.write_text(CHOOSES)
     return [sys.executable, str(program), *map(str, arguments)], launch.environment()
 
 
@@ -228,14 +230,7 @@ def test_the_old_option_launches_on_hosts(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.txt"
     hosts.write_text("localhost slots=2\n")
     program = tmp_path / "old.py"
-    program.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(PROGRAMS)!r})\n"
-        "from spread import *\n"
-        "dtm.setOptions(communicationManager='deap.dtm.commManagerTCP')\n"
-        "dtm.start(main)\n"
-        "print('after start')\n"
-    )
+    program.write_text(f"{CHOOSES}print('after start')\n")
     for before in ([], ["-m", "dtm"]):
         words = [sys.executable, *before, str(program), "2", f"--dtmTCPhosts={hosts}"]
         done = run(words, tmp_path)

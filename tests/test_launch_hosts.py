@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,19 @@ def test_a_third_interrupt_ends_a_root_that_heeds_none(tmp_path: Path) -> None:
             started.wait_for("heard", count)
         os.kill(started.process.pid, signal.SIGINT)
         assert started.wait() == 130
+
+
+def test_an_interrupt_while_hosts_are_called_ends_it_at_once(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "alpha", "hanging")
+    with launch.started(hosts.command(PLACE), launch.environment()) as started:
+        deadline = time.monotonic() + LIMIT
+        while not hosts.log.exists() or len(hosts.log.read_text().splitlines()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(started.process.pid, signal.SIGINT)
+        assert started.wait() == 130
+        started.assert_nothing_is_left()
+        assert started.stdout == ""
 
 
 def test_nobody_reads_what_is_written(tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ def test_a_run_on_three_hosts(hosts: Network, options: tuple[str, ...]) -> None:
         result_of(program, 4)
 
 
+def test_a_run_over_ipv6(hosts: Network) -> None:
+    names = ("alpha-six slots=2", "beta-six", "gamma-six")
+    with started(hosts, "--tag-output", SPREAD, 4, "for-ever", lines=names) as program:
+        program.wait_for("ready 4")
+        listening = subprocess.run(
+            hosts.inside("beta", "ss", "-tlnH"), capture_output=True, text=True, timeout=LIMIT
+        ).stdout
+        assert re.search(rf"\[{hosts.address_6('beta')}\]:(?!22 )\d+ ", listening), listening
+        os.kill(program.process.pid, 15)
+        assert program.wait(SOON) == 143
+
+
 def test_a_run_here_and_there(hosts: Network) -> None:
     with started(hosts, SPREAD, 3, lines=("localhost", "beta slots=2")) as program:
         result_of(program, 3)
@@ -239,10 +251,14 @@ def address_of(program: Started) -> tuple[str, str]:
 
 def join(hosts: Network, host: str, address: str, secret: str) -> launch.Completed:
     """Join a run from a host, until the run is over or refuses."""
-    words = [sys.executable, "-m", "dtm", "join", address, "--secret-file", secret]
-    return launch.run(
-        hosts.inside(host, *words, str(SPREAD), "5"), launch.environment(), LIMIT, cwd=ROOT
-    )
+    command = hosts.inside(host, *join_words(address, secret))
+    return launch.run(command, launch.environment(), LIMIT, cwd=ROOT)
+
+
+def join_words(address: str, secret: str, *options: str) -> list[str]:
+    """Return the command that joins a run."""
+    words = [sys.executable, "-m", "dtm", "join", address, "--secret-file", secret, *options]
+    return [*words, str(SPREAD), "5"]
 
 
 def test_a_worker_joins_from_a_third_host_while_the_run_is_under_way(hosts: Network) -> None:
@@ -251,6 +267,23 @@ def test_a_worker_joins_from_a_third_host_while_the_run_is_under_way(hosts: Netw
     with started(hosts, *options, SPREAD, 5, lines=lines) as program:
         done = join(hosts, "gamma", *address_of(program))
         assert done.returncode == 0, done.stderr
+        assert program.wait(LIMIT) == 0, program.stderr
+        assert json.loads(program.stdout.splitlines()[-1]) == {"workers": [0, 1, 2, 3, 4], **RESULT}
+
+
+def test_workers_join_a_program_that_leads_its_run_alone(hosts: Network) -> None:
+    secret = f"{hosts.directory}/alone.secret"
+    options = ["--comm", "tcp", "--bind", hosts.address("alpha"), "--secret-file", secret]
+    words = [sys.executable, "-m", "dtm", *options, str(SPREAD), "5"]
+    with launch.started(hosts.inside("alpha", *words), launch.environment()) as program:
+        address, _ = address_of(program)
+        assert address.startswith(f"tcp://{hosts.address('alpha')}:")
+        with launch.started(
+            hosts.inside("beta", *join_words(address, secret, "-n", "3")), launch.environment()
+        ) as first:
+            done = join(hosts, "gamma", address, secret)
+            assert done.returncode == 0, done.stderr
+            assert first.wait(LIMIT) == 0, first.stderr
         assert program.wait(LIMIT) == 0, program.stderr
         assert json.loads(program.stdout.splitlines()[-1]) == {"workers": [0, 1, 2, 3, 4], **RESULT}
 

@@ -16,15 +16,18 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from dtm.errors import CommunicationError
-from dtm.launch.allocation import Allocation
 from dtm.launch.hosts import Host
 from dtm.launch.launcher import Run
 from dtm.launch.plan import placed
 from dtm.launch.program import command_line, program_file, start_directory, why_not_again
 from dtm.launch.remote import Starting
 from dtm.launch.settings import Settings
+
+if TYPE_CHECKING:
+    from dtm.launch.allocation import Allocation
 
 _OLD_OPTION = "--dtmTCPhosts="
 

@@ -19,7 +19,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from time import monotonic
 
 from dtm.launch.branch import PULSE_SECONDS, SILENT_SECONDS
@@ -72,7 +71,7 @@ class Agent:
     def _prepare(self, job: Job) -> None:
         site = read(job.site)
         own = {name: value for name, value in os.environ.items() if is_of_the_host(name)}
-        job = replace(job, environment={**job.environment, **own})
+        job = job._replace(environment={**job.environment, **own})
         self._node = Node(self._loop, [site], site.below, job, self._emit)
         here, there = _way()
         self._node.prepare(here or own_address(site.host.name), there)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from dtm.launch.branch import PULSE_SECONDS, Branch, site_depth
 from dtm.launch.crew import Crew
@@ -130,7 +129,7 @@ class Node:
             branch.beat()
 
     def _job_of(self, site: Site) -> Job:
-        return replace(self._job, site=site.written())
+        return self._job._replace(site=site.written())
 
 
 def _missing(job: Job) -> str | None:
