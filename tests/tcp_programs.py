@@ -105,13 +105,17 @@ def run_of(
         root.close(0.1)
 
 
-def pump(root: TcpManager, until: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Let one manager read until something is so."""
+def pump(
+    root: TcpManager, until: Callable[[], object], patience: float = PATIENCE
+) -> list[tuple[int, list[Frame]]]:
+    """Let one manager read until something is so; return what came."""
     deadline = time.monotonic() + patience
+    received = []
     while not until():
         assert time.monotonic() < deadline, "it never came to that"
         root.wait(0.05)
-        root.receive()
+        received += root.receive()
+    return received
 
 
 def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:

@@ -294,15 +294,14 @@ def test_what_a_worker_sent_before_it_was_killed_arrives_and_then_its_loss() -> 
     os.kill(os.getpid(), signal.SIGKILL)
     """
     with run_of(2) as (root, credentials):
-        received, losses = [], []
+        losses = []
 
         def over() -> bool:
-            received.extend(root.receive())
             losses.extend(root.lost())
             return bool(losses)
 
         with worker_process(root.address, credentials, source) as process:
-            pump(root, over)
+            received = pump(root, over)
             assert process.wait(PATIENCE) == -signal.SIGKILL
         assert received == [(1, [b"last words"])]
         assert [loss.rank for loss in losses] == [1]
