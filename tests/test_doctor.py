@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import mpich
 from tests.hosts import Hosts
 from tests.launch import Completed, environment, find_mpirun, mpi_prefix, run
 
@@ -51,6 +52,12 @@ def test_people_read_it_in_plain_words() -> None:
     assert lines[0] == "dtm doctor: 1 worker on this machine"
     assert lines[-1].endswith("a run would work")
     assert any(line.startswith("ok        software: Python 3") for line in lines)
+
+
+def test_variables_say_what_options_do_not() -> None:
+    env = {"DTM_WORKERS": "1", "DTM_COMM": "multiprocessing", "PMI_SIZE": "4"}
+    assert doctor(env=env).stdout.startswith("dtm doctor: 1 worker on this machine\n")
+    assert doctor("-n", "3", env=env).stdout.startswith("dtm doctor: 3 workers on this machine\n")
 
 
 def test_a_missing_mpi_fails_only_those_who_want_it(tmp_path: Path) -> None:
@@ -147,6 +154,17 @@ def test_ranks_that_do_not_see_each_other_are_a_problem(rank: int) -> None:
         assert (done.returncode, done.stdout) == (1, "")
     else:
         assert "started 2 processes" in findings(done, 1)["ranks"][0]["found"]
+
+
+@without_mpi
+def test_a_library_that_ends_under_a_foreign_launcher_is_spoken_of_before() -> None:
+    prefix = tuple(mpi_prefix(2))
+    if "--oversubscribe" not in prefix:
+        pytest.skip("mpirun is not Open MPI's")
+    command = [*prefix, str(mpich.python()), "-m", "dtm", "doctor"]
+    done = run(command, environment(), LIMIT)
+    assert done.returncode != 0
+    assert "mpi4py uses MPICH, and the launcher seems to be of Open MPI" in done.stderr
 
 
 def test_help_names_every_option() -> None:

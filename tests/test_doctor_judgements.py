@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from dtm.doctor import clock, cores, entry, links, mpi, ranks, software, space, threads
+from dtm.doctor import clock, cores, entry, grant, links, mpi, ranks, software, space, threads
 from dtm.doctor.conversation import Answer
 from dtm.doctor.exchange import Exchanged, Link, partners
 from dtm.doctor.finding import Finding, Level, fine, problem, warning, would_work
@@ -18,6 +20,7 @@ from dtm.doctor.report import as_json, as_text
 from dtm.doctor.threads import Threads
 from dtm.doctor.visit import NO_DIRECTORY, Visit
 from dtm.errors import OptionError
+from dtm.launch.allocation import Allocation
 from dtm.launch.hosts import Host
 
 HERE = Machine(
@@ -321,6 +324,25 @@ def test_a_doubtful_launcher_is_a_warning(text: str, said: str) -> None:
     assert said in found.found
 
 
+@pytest.mark.parametrize(
+    ("library", "environ", "said"),
+    [
+        (MPICH, {"OMPI_COMM_WORLD_SIZE": "2"}, "mpi4py uses MPICH, .* seems to be of Open MPI"),
+        (OPEN_MPI, {"PMI_SIZE": "2"}, "mpi4py uses Open MPI, .* seems to be of MPICH"),
+        (OPEN_MPI, {"PMI_SIZE": "2", "SLURM_STEP_ID": "0"}, ""),  # srun --mpi=pmi2
+        (OPEN_MPI, {"OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "0"}, ""),
+        (MPICH, {"PMI_SIZE": "2"}, ""),
+        (INTEL, {"PMI_SIZE": "2"}, ""),
+        ("somebody's", {"PMI_SIZE": "2"}, ""),
+        (MPICH, {}, ""),
+    ],
+)
+def test_a_library_is_suspected_of_another_kind_than_its_launcher(
+    library: str, environ: dict[str, str], said: str
+) -> None:
+    assert re.fullmatch(said, mpi.suspicion(library, environ))
+
+
 # Ranks and links.
 
 
@@ -436,6 +458,51 @@ def test_a_plan_that_contradicts_itself_is_refused() -> None:
 )
 def test_what_the_launcher_says_is_read(environ: dict[str, str], size: int, number: int) -> None:
     assert (announced(environ), rank(environ)) == (size, number)
+
+
+# Allocations.
+
+GRANTED = Allocation("slurm", (Host("n1.site", 4), Host("n2.site", 4)), None)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "workers", "level", "said"),
+    [
+        ((Host("n1.site", 4), Host("n2.site", 4)), 8, Level.FINE, "granted 8 slots on n[1-2].site"),
+        ((Host("N1"), Host("localhost")), 2, Level.FINE, "slurm has granted"),
+        ((Host("n1"), Host("n3")), 2, Level.WARNING, "which n3 does not belong to"),
+        ((Host("10.0.0.1"), Host("::2")), 2, Level.WARNING, "which 10.0.0.1,::2 does not"),
+        ((), 8, Level.FINE, "granted 8 slots"),
+        ((), 9, Level.WARNING, "the run would have 9 workers"),
+    ],
+)
+def test_a_run_keeps_to_what_was_granted(
+    hosts: tuple[Host, ...], workers: int, level: Level, said: str
+) -> None:
+    found = only(grant.judge(GRANTED, hosts, workers))
+    assert found.level is level
+    assert said in found.found
+    assert found.about == "allocation"
+
+
+def test_where_nothing_was_granted_there_is_nothing_to_say() -> None:
+    assert grant.judge(None, (), 8) == []
+
+
+def test_hosts_of_a_file_go_before_an_allocation_that_is_not_understood(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("n7\n")
+    wishes = Wishes(hosts_file=str(tmp_path / "hosts"))
+    assert planned(wishes, {"SLURM_JOB_ID": "1"}, 8).around is None
+    plan = planned(wishes, SLURM, 8)
+    assert plan.granted is None
+    assert plan.around is not None
+
+
+def test_an_allocation_of_this_machine_alone_is_a_local_run() -> None:
+    here = {"SLURM_JOB_NODELIST": "localhost", "SLURM_TASKS_PER_NODE": "4"}
+    plan = planned(Wishes(), here, 8)
+    assert (plan.way, plan.workers) == ("local", 8)
+    assert only(grant.judge(plan.around, plan.hosts, plan.workers)).level is Level.WARNING
 
 
 # The report.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from dtm.commands.run import count
+
+if TYPE_CHECKING:
+    from dtm.doctor.plan import Wishes
 
 SUMMARY = "look at this machine and its allocation, and say whether a run would work"
 
@@ -37,22 +41,13 @@ def execute(given: Namespace) -> int:
     from dtm.doctor import machine
     from dtm.doctor.examination import examine
     from dtm.doctor.finding import would_work
-    from dtm.doctor.plan import Wishes, planned, rank
+    from dtm.doctor.plan import planned, rank
     from dtm.doctor.report import as_json, as_text
     from dtm.errors import DtmError
-    from dtm.launch.settings import settings
 
     here = machine.look()
     try:
-        usual = settings(os.environ)
-        wishes = Wishes(
-            given.comm,
-            given.workers,
-            given.hosts,
-            given.ssh or usual.ssh,
-            given.connect_timeout or usual.connect_timeout,
-        )
-        plan = planned(wishes, os.environ, here.usable)
+        plan = planned(_wishes(given), os.environ, here.usable)
     except DtmError as error:
         sys.stderr.write(f"dtm: {error}\n")
         return 1
@@ -62,6 +57,26 @@ def execute(given: Namespace) -> int:
     if not (plan.under_mpi and rank(os.environ)):  # where each rank is alone, one speaks for all
         sys.stdout.write(as_json(plan, found) if given.json else as_text(plan, found))
     return 0 if would_work(found) else 1
+
+
+def _wishes(given: Namespace) -> Wishes:
+    """Return what options and, where they are silent, variables say."""
+    import os
+
+    from dtm.doctor.plan import WAYS, Wishes
+    from dtm.launch.settings import settings
+    from dtm.options import MANAGERS, Options
+
+    usual = settings(os.environ)
+    said = Options().overridden(os.environ)
+    way = MANAGERS.get(said.communicationManager or "")
+    return Wishes(
+        given.comm or (way if way in WAYS else None),
+        given.workers or said.workers,
+        given.hosts,
+        given.ssh or usual.ssh,
+        given.connect_timeout or usual.connect_timeout,
+    )
 
 
 def _seconds(text: str) -> float:

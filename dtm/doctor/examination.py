@@ -15,9 +15,10 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from shutil import which
 
-from dtm.doctor import clock, cores, entry, links, mpi, ranks, software, space, threads
+from dtm.doctor import clock, cores, entry, grant, links, mpi, ranks, software, space, threads
 from dtm.doctor.conversation import ask
 from dtm.doctor.exchange import Exchanged, Root, answer, read
 from dtm.doctor.finding import Finding, problem, would_work
@@ -28,9 +29,6 @@ from dtm.errors import CommunicationError
 
 _LOOK_SECONDS = 30.0
 _RUN_SECONDS = 60.0
-_VISIT_SECONDS = (
-    15.0  # besides the time for the connection: Python may come over a slow file system
-)
 
 
 def examine(plan: Plan, here: Machine) -> list[Finding] | None:
@@ -46,21 +44,21 @@ def _on_this_machine(plan: Plan, here: Machine) -> list[Finding]:
     by_dtm = plan.way == "local"
     found = [
         *software.judge(here, here),
+        *grant.judge(plan.around, (), plan.workers),
         *cores.judge(here, plan.workers),
         *threads.judge(threads.look(by_dtm, _LOOK_SECONDS), plan.workers, here.usable, here.usable),
         *space.judge(here, plan.workers),
         *mpi.judge(mpi.look(_LOOK_SECONDS), wanted=plan.way == "mpi"),
     ]
     if by_dtm and would_work(found):
-        size = min(max(plan.workers, 2), 2)
-        found += links.judge(
-            exchanged([], {"DTM_COMM": "local", "DTM_WORKERS": str(size)}), "local"
-        )
+        variables = {"DTM_COMM": "local", "DTM_WORKERS": str(min(plan.workers, 2))}
+        found += links.judge(exchanged([], variables), "local")
     return found
 
 
 def _on_hosts(plan: Plan, here: Machine) -> list[Finding]:
     found = [finding.at("here") for finding in software.judge(here, here)]
+    found += grant.judge(plan.around, plan.hosts, plan.workers)
     way, enter = _entrance(plan)
     for visit in visit_all(plan.hosts, enter, plan.seconds):
         found += [finding.at(visit.host.name) for finding in _visited(visit, here, way)]
@@ -118,12 +116,14 @@ def exchanged(options: Sequence[str], variables: Mapping[str, str]) -> Exchanged
 
 def _under_mpi(here: Machine) -> list[Finding] | None:
     from dtm.comm.mpi import MpiManager
+    from dtm.comm.mpi_library import load
 
     started = announced(os.environ)
     watch = threading.Timer(_RUN_SECONDS, _give_up)
     watch.daemon = True
     watch.start()
     try:
+        _suspect(mpi.suspicion(load().Get_library_version(), os.environ))
         manager = MpiManager()
     except CommunicationError as error:
         return [problem("MPI", str(error), "see what `dtm doctor` finds without mpirun")]
@@ -131,7 +131,8 @@ def _under_mpi(here: Machine) -> list[Finding] | None:
         watch.cancel()
     size = manager.size
     if manager.rank:
-        answer(manager)
+        with suppress(CommunicationError):  # the root has seen the same, and says so
+            answer(manager)
         return None
     if size < started:
         manager.close(0.0)
@@ -142,6 +143,13 @@ def _under_mpi(here: Machine) -> list[Finding] | None:
         *ranks.judge(seen, here),
         *links.judge(seen, "mpi"),
     ]
+
+
+def _suspect(why: str) -> None:
+    """Say why this may be the end; every rank does, for the first that aborts ends them all."""
+    if why:
+        sys.stderr.write(f"dtm: {why}; if nothing follows but MPI's own errors, that is why\n")
+        sys.stderr.flush()
 
 
 def _give_up() -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dtm.doctor.conversation import Answer, ask
@@ -106,6 +106,23 @@ def kind(text: str) -> str:
     """Tell from what a library or a launcher says of itself what kind it is of."""
     lower = text.lower()
     return next((name for name, pattern in _KINDS if re.search(pattern, lower)), "unknown MPI")
+
+
+def suspicion(library: str, environ: Mapping[str, str]) -> str:
+    """Say what is suspicious of a rank's library, by what the launcher has left in its environment.
+
+    To be said before MPI is brought up: some libraries end the process then and there.
+    """
+    ours = kind(library)
+    if "OMPI_COMM_WORLD_SIZE" in environ:
+        theirs = "Open MPI"
+    elif "PMI_SIZE" in environ and "SLURM_STEP_ID" not in environ:
+        theirs = "MPICH"
+    else:
+        return ""
+    if "unknown MPI" in (ours, theirs) or ours == theirs or {ours, theirs} <= _OF_MPICH:
+        return ""
+    return f"mpi4py uses {ours}, and the launcher seems to be of {theirs}"
 
 
 _Bad = Callable[[str, str, str], Finding]

@@ -6,10 +6,11 @@ Read-only; any thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dtm.errors import OptionError
-from dtm.launch.allocation import Allocation
+from dtm.launch.allocation import Allocation, allocation
 from dtm.launch.hostlist import compress
 from dtm.launch.hosts import Host, read_hosts
 from dtm.launch.remote import CONNECT_SECONDS, words
@@ -26,7 +27,8 @@ class Plan:
         workers: how many workers there would be in all.
         hosts: the hosts of a run over TCP with the workers on each; none for other runs.
         granted: the allocation that they are from.
-        hosts_file: the file that they are from.
+        around: the allocation that this process is in, whether the run uses it or not.
+        hosts_file: the file that the hosts are from.
         ssh: what replaces ``ssh``.
         seconds: how long a host may take to answer.
         under_mpi: whether an MPI launcher has started this process: then the run is there.
@@ -36,6 +38,7 @@ class Plan:
     workers: int
     hosts: tuple[Host, ...] = ()
     granted: Allocation | None = None
+    around: Allocation | None = None
     hosts_file: str | None = None
     ssh: str = "ssh"
     seconds: float = CONNECT_SECONDS
@@ -78,23 +81,25 @@ def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
         OptionError: hosts or allocation cannot be understood, or the wishes contradict each other.
     """
     from dtm.comm.mpi import launched_by_mpi
-    from dtm.launch.again import beyond_here
+    from dtm.launch.again import is_beyond_here
 
     words(wishes.ssh)
     if wishes.hosts_file is not None:
         if wishes.way not in (None, "tcp"):
             raise OptionError(f"--hosts needs the communication manager tcp, not {wishes.way}")
-        return _on_hosts(wishes, read_hosts(wishes.hosts_file), None)
+        around = None
+        with suppress(OptionError):  # the file is the way around what is not understood
+            around = allocation(environ)
+        return _on_hosts(wishes, read_hosts(wishes.hosts_file), None, around)
     if wishes.way in (None, "mpi") and launched_by_mpi(environ):
         return Plan("mpi", announced(environ), seconds=wishes.seconds, under_mpi=True)
-    if wishes.way in (None, "tcp"):
-        granted = beyond_here(environ)
-        if granted is not None:
-            return _on_hosts(wishes, granted.hosts, granted)
+    around = allocation(environ)
+    if around is not None and wishes.way in (None, "tcp") and is_beyond_here(around):
+        return _on_hosts(wishes, around.hosts, around, around)
     workers = wishes.workers or usable
     if wishes.way == "tcp":
-        return _on_hosts(wishes, (Host("localhost", workers),), None)
-    return Plan(wishes.way or "local", workers, seconds=wishes.seconds)
+        return _on_hosts(wishes, (Host("localhost", workers),), None, around)
+    return Plan(wishes.way or "local", workers, around=around, seconds=wishes.seconds)
 
 
 def announced(environ: Mapping[str, str]) -> int:
@@ -123,7 +128,12 @@ def rank(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _on_hosts(wishes: Wishes, hosts: tuple[Host, ...], granted: Allocation | None) -> Plan:
+def _on_hosts(
+    wishes: Wishes,
+    hosts: tuple[Host, ...],
+    granted: Allocation | None,
+    around: Allocation | None,
+) -> Plan:
     from dtm.launch.plan import placed
 
     taken = tuple(site.host for site in placed(hosts, wishes.workers))
@@ -132,6 +142,7 @@ def _on_hosts(wishes: Wishes, hosts: tuple[Host, ...], granted: Allocation | Non
         sum(host.slots for host in taken),
         taken,
         granted,
+        around,
         wishes.hosts_file,
         wishes.ssh,
         wishes.seconds,

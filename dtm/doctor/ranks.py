@@ -5,7 +5,7 @@ Pure; any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from dtm.doctor import cores, software, space, threads
@@ -36,7 +36,7 @@ def judge(exchanged: Exchanged, here: Machine) -> list[Finding]:
         first = machines[0]
         together = _together(machines)
         judged = [
-            *(each for machine in machines for each in software.judge(machine, here)),
+            *_unique(each for machine in machines for each in software.judge(machine, here)),
             *cores.judge(together, len(machines)),
             *_binding(machines, together),
             *threads.judge(
@@ -45,7 +45,7 @@ def judge(exchanged: Exchanged, here: Machine) -> list[Finding]:
             *space.judge(first, len(machines)),
         ]
         found += [finding.at(name) for finding in judged]
-    return list(_unique(found))
+    return found
 
 
 def _by_host(machines: Mapping[int, Machine]) -> dict[str, list[Machine]]:
@@ -78,7 +78,7 @@ def _binding(machines: list[Machine], together: Machine) -> list[Finding]:
     ]
 
 
-def _unique(findings: list[Finding]) -> list[Finding]:
+def _unique(findings: Iterable[Finding]) -> list[Finding]:
     unique: list[Finding] = []
     for finding in findings:
         if finding not in unique:

@@ -34,7 +34,7 @@ from dtm.launch.remote import EXACT, ssh_command
 NO_DIRECTORY = 96  # exit statuses of our own, which no shell uses
 _MARK = "dtm-doctor:"
 _ASKED = 5
-_AT_ONCE = 32
+_AT_ONCE = 64
 _MOST_NOISE = 200
 _FIRST = (
     f"import sys; print('\\n{_MARK}[%d, %d, %d]' % tuple(sys.version_info[:3])); "

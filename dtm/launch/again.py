@@ -108,9 +108,12 @@ def beyond_here(environ: Mapping[str, str]) -> Allocation | None:
     from dtm.launch.allocation import allocation
 
     granted = allocation(environ)
-    if granted is None or all(_is_here(host) for host in granted.hosts):
-        return None
-    return granted
+    return granted if granted is not None and is_beyond_here(granted) else None
+
+
+def is_beyond_here(granted: Allocation) -> bool:
+    """Whether an allocation has hosts besides this one."""
+    return not all(_is_here(host) for host in granted.hosts)
 
 
 def _is_here(host: Host) -> bool:
