@@ -83,6 +83,8 @@ CONTENDERS = {
             environment=lambda workers: {"DTM_COMM": "local", "DTM_WORKERS": str(workers)},
         ),
         Contender("dtm mpi", "dtm", before=under_mpi, module="mpi4py"),
+        Contender("dtm tcp", "tcp"),
+        Contender("dtm tls", "tls", module="cryptography"),
         Contender("Pool", "pool"),
         Contender("ProcessPoolExecutor", "executor"),
         Contender(

@@ -35,6 +35,7 @@ class Row:
     singly: tuple[str, ...] = ()  # peers that are measured with one task an item, too
     higher_is_better: bool = False
     bar_text: str = ""
+    ours: tuple[str, ...] = OURS  # which ways of running dtm are measured
     asked_of: tuple[str, ...] = OURS
     against: str | None = None  # judge the ratio to this contender, not the value
     from_outside: bool = False  # the value is the wall time of the whole program
@@ -97,7 +98,7 @@ class Outcome:
 
 def contestants(row: Row) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the label of each figure of a row, with its contender and extra arguments."""
-    found = {label: (label, row.arguments) for label in (*OURS, *row.peers)}
+    found = {label: (label, row.arguments) for label in (*row.ours, *row.peers)}
     for label in row.singly:
         found[f"{label}, one by one"] = (label, (*row.arguments, "chunks=one"))
     return found

@@ -116,11 +116,13 @@ def test_a_change_of_any_byte_breaks_the_handshake(role: Role, random: Random) -
         caller, acceptor = pair(random)
 
         def spoil(data: bytes, at: int) -> bytes:
-            return bytes([*data[:at], data[at] ^ 0x40, *data[at + 1 :]])  # noqa: B023
+            return bytes([*data[:at], data[at] ^ 0x40, *data[at + 1 :]])
 
         with pytest.raises(StrangerError):
             said = caller.take_output()
-            acceptor.feed(spoil(said, position) if role is Role.CALLER and position < HELLO else said)
+            acceptor.feed(
+                spoil(said, position) if role is Role.CALLER and position < HELLO else said
+            )
             answer = acceptor.take_output()
             if role is Role.ACCEPTOR:
                 answer = spoil(answer, position)
@@ -362,7 +364,9 @@ def test_a_change_of_any_byte_of_a_record_ends_the_channel(seal: Seals) -> None:
 
 @pytest.mark.parametrize("seal", SEALS)
 @pytest.mark.parametrize(
-    "order", [(1,), (0, 0), (0, 2), (1, 0), (0, 1, 1)], ids=["left out", *"repeat skip swap last".split()]
+    "order",
+    [(1,), (0, 0), (0, 2), (1, 0), (0, 1, 1)],
+    ids=["left out", *"repeat skip swap last".split()],
 )
 def test_records_out_of_their_order_end_the_channel(seal: Seals, order: tuple[int, ...]) -> None:
     records = on_the_wire(seal)
