@@ -271,6 +271,17 @@ def test_a_worker_joins_past_a_thousand_silent_connections(tls: bool) -> None:
             worker.close(1)
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["sealed", "TLS"])
+def test_the_silent_make_room_before_those_who_have_begun(tls: bool) -> None:
+    with run_of(2, Credentials.fresh(tls=tls)) as (root, _), ExitStack() as stack:
+        begun = stack.enter_context(stranger(root))
+        begun.sendall(b"\x16\x03\x01\x02" if tls else GOOD.caller[:40])
+        crowd = [stack.enter_context(stranger(root)) for _ in range(MOST_STRANGERS + 5)]
+        pump(root, lambda: root.strangers_refused >= 6)
+        assert not closed(begun)
+        assert [closed(each) for each in crowd[:6]] == [True] * 6
+
+
 def test_who_says_nothing_is_put_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LONGEST == 5.0
     monkeypatch.setattr("dtm.comm.reception.LONGEST", 0.1)

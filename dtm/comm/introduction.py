@@ -130,6 +130,7 @@ class Introduction:
                 self._greet(self._tls)
             return self._shake_hands(self._tls or self._socket)
         except BlockingIOError:
+            self.spoken = self.spoken or (self._tls is not None and self._tls.greeting > 0)
             return False
 
     def stream(self, peer: int) -> FramedStream:
@@ -148,7 +149,7 @@ class Introduction:
         tls.greet()
         assert self._contexts is not None
         self._contexts.check(tls)
-        self._greeted = self.spoken = True
+        self._greeted = True
 
     def _shake_hands(self, carrier: socket.socket | TlsChannel) -> bool:
         handshake = self.handshake
