@@ -446,7 +446,16 @@ def test_notices_arrive_as_they_were_sent(notice: Join) -> None:
 
 
 @pytest.mark.parametrize(
-    "frames", [[b""], [b"\0"], [b"\xff"], [b"\x01"], [b"\x04", b"x"], [b"\x01", b"\xff", b"a"]]
+    "frames",
+    [
+        [b""],
+        [b"\0"],
+        [b"\xff"],
+        [b"\x01"],
+        [b"\x04", b"x"],
+        [b"\x01", b"\xff", b"a"],
+        [b"\x04", b"1", b"2"],
+    ],
 )
 def test_a_notice_that_cannot_be_read_is_an_error(frames: list[bytes]) -> None:
     with pytest.raises(CommunicationError, match="cannot be read"):

@@ -246,12 +246,28 @@ def given_away(sends: Sends) -> dict[int, int]:
     }
 
 
-def test_a_thief_gets_half_of_the_oldest() -> None:
+def test_a_thief_gets_half_of_the_seconds_that_stand_ready_and_the_oldest_of_them() -> None:
     old, new = work(100, seconds=0.01), work(60, seconds=0.01)
     made = balancer()
     sends = made.requested(5, StealRequest(1, 1, stays=False), deque_of(old, new), 0.0)
-    assert given_away(sends) == {5: 50}
-    assert (old.left, new.left) == (50, 60)
+    assert given_away(sends) == {5: 80}
+    assert (old.left, new.left) == (20, 60)
+
+
+def test_a_thief_gets_several_ranges_where_the_oldest_are_short() -> None:
+    singles = [work(1, seconds=0.001) for _ in range(8)]
+    made = balancer()
+    sends = made.requested(5, StealRequest(1, 1, stays=False), deque_of(*singles), 0.0)
+    assert given_away(sends) == {5: 4}
+    assert [single.left for single in singles] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_one_long_range_is_enough_for_a_thief() -> None:
+    long, short = work(1, seconds=1.0), [work(1, seconds=0.001) for _ in range(8)]
+    made = balancer()
+    sends = made.requested(5, StealRequest(1, 1, stays=False), deque_of(long, *short), 0.0)
+    assert given_away(sends) == {5: 1}
+    assert long.left == 0
 
 
 def test_a_thief_without_luck_is_refused() -> None:
