@@ -18,6 +18,7 @@ from benchmarks.contenders import CONTENDERS, NotMeasured, run_program
 from benchmarks.machine import busy_cores
 
 OURS = ("dtm local", "dtm mpi")
+OVER_TCP = ("dtm tcp", "dtm tls")
 PATIENT_ROUNDS = 1
 
 

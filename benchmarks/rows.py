@@ -5,7 +5,7 @@ What each row runs, and how it is measured, stands in its program's docstring.
 
 from __future__ import annotations
 
-from benchmarks.figures import Row
+from benchmarks.figures import OURS, OVER_TCP, Row
 
 POOLS = ("Pool", "ProcessPoolExecutor", "mpi4py.futures")
 INSTALLED = ("joblib", "SCOOP", "Dask", "Ray")
@@ -189,7 +189,7 @@ LINKS = tuple(
         unit=unit,
         bar=bars[way],
         higher_is_better=name == "bandwidth",
-        ours=("dtm local", "dtm mpi", f"dtm {way}"),
+        ours=(*OURS, f"dtm {way}"),
         asked_of=(f"dtm {way}",),
     )
     for name, title, unit, bars in (
@@ -206,8 +206,8 @@ JOINING = Row(
     arguments=("what=join",),
     unit="s",
     bar=20.0,
-    ours=("dtm tcp", "dtm tls"),
-    asked_of=("dtm tcp", "dtm tls"),
+    ours=OVER_TCP,
+    asked_of=OVER_TCP,
     workers=200,
     rounds=1,
 )
