@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS
-from benchmarks.figures import OURS, OVER_TCP, Outcome, Row, measure_row
+from benchmarks.figures import LAUNCHED, OURS, OVER_TCP, Outcome, Row, measure_row
 from benchmarks.machine import describe
 from benchmarks.report import as_json, markdown, rst
 from benchmarks.rows import ROWS
@@ -19,7 +19,7 @@ def arguments_of(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
-    peers = [label for label in CONTENDERS if label not in (*OURS, OVER_TCP)]
+    peers = [label for label in CONTENDERS if label not in (*OURS, *OVER_TCP, LAUNCHED)]
     parser.add_argument(
         "--peers", nargs="*", choices=peers, metavar="PEER", help=f"only these of {peers}"
     )
@@ -44,7 +44,10 @@ def chosen(args: argparse.Namespace) -> list[Row]:
             for row in rows
         ]
     if args.tcp:
-        rows = [dataclasses.replace(row, peers=(OVER_TCP, *row.peers)) for row in rows]
+        rows = [
+            dataclasses.replace(row, peers=(LAUNCHED, *row.peers)) if row.ours == OURS else row
+            for row in rows
+        ]
     changes = {"rounds": args.rounds, "timeout": args.timeout}
     given = {name: value for name, value in changes.items() if value is not None}
     return [dataclasses.replace(row, **given) for row in rows]

@@ -87,7 +87,9 @@ CONTENDERS = {
             environment=lambda workers: {"DTM_COMM": "local", "DTM_WORKERS": str(workers)},
         ),
         Contender("dtm mpi", "dtm", before=under_mpi, module="mpi4py"),
-        Contender("dtm tcp", "dtm", before=over_tcp),
+        Contender("dtm over tcp", "dtm", before=over_tcp),
+        Contender("dtm tcp", "tcp"),
+        Contender("dtm tls", "tls", module="cryptography"),
         Contender("Pool", "pool"),
         Contender("ProcessPoolExecutor", "executor"),
         Contender(

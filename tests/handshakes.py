@@ -120,9 +120,7 @@ def oversized(random: Random, past: Recorded, role: Role, _said: bytes) -> bytes
 def unproven(random: Random, past: Recorded, role: Role, _said: bytes) -> bytes:
     """A perfect hello of a fresh nonce, and a guess."""
     whose = Role.CALLER if role is Role.ACCEPTOR else Role.ACCEPTOR
-    hello = Hello(
-        whose, Seals(random.choice((1, 3))), VERSIONS, RUN.run, random.randbytes(32), 2
-    )
+    hello = Hello(whose, Seals(random.choice((1, 3))), VERSIONS, RUN.run, random.randbytes(32), 2)
     proofs = (random.randbytes(PROOF), past.caller[-PROOF:], past.acceptor[-PROOF:])
     return hello.to_bytes() + random.choice(proofs)
 

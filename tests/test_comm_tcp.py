@@ -24,7 +24,6 @@ from dtm.errors import CommunicationError
 from tests.tcp_programs import PATIENCE, ROOT, Factory, pump, run_of, running, until
 
 
-
 def has_ipv6() -> bool:
     """Whether this machine has an IPv6 loopback."""
     try:
@@ -178,7 +177,9 @@ def test_another_version_is_refused_with_a_sentence_at_both_ends(
 def test_a_root_that_is_not_there_is_named_within_the_timeout() -> None:
     with listen("127.0.0.1", None) as gone:
         port = gone.getsockname()[1]
-    with pytest.raises(CommunicationError, match=f"cannot reach the root .*:{port}: Connection ref"):
+    with pytest.raises(
+        CommunicationError, match=f"cannot reach the root .*:{port}: Connection ref"
+    ):
         TcpManager.join(f"tcp://127.0.0.1:{port}", Credentials.fresh(), timeout=0.3)
 
 
@@ -232,7 +233,7 @@ def test_links_that_leave_the_machine_are_encrypted_or_refused(
     "text", ["", "host:1", "tcp://host", "tcp://:1", "tcp://::1:5", "tcp://h:0", "tcp://h:99999"]
 )
 def test_what_is_no_address_is_quoted(text: str) -> None:
-    with pytest.raises(CommunicationError, match="address|port"):
+    with pytest.raises(CommunicationError, match=r"address|port"):
         Address.parse(text)
 
 
@@ -445,7 +446,16 @@ def test_notices_arrive_as_they_were_sent(notice: Join) -> None:
 
 
 @pytest.mark.parametrize(
-    "frames", [[b""], [b"\0"], [b"\xff"], [b"\x01"], [b"\x04", b"x"], [b"\x01", b"\xff", b"a"]]
+    "frames",
+    [
+        [b""],
+        [b"\0"],
+        [b"\xff"],
+        [b"\x01"],
+        [b"\x04", b"x"],
+        [b"\x01", b"\xff", b"a"],
+        [b"\x04", b"1", b"2"],
+    ],
 )
 def test_a_notice_that_cannot_be_read_is_an_error(frames: list[bytes]) -> None:
     with pytest.raises(CommunicationError, match="cannot be read"):

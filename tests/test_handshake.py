@@ -116,11 +116,13 @@ def test_a_change_of_any_byte_breaks_the_handshake(role: Role, random: Random) -
         caller, acceptor = pair(random)
 
         def spoil(data: bytes, at: int) -> bytes:
-            return bytes([*data[:at], data[at] ^ 0x40, *data[at + 1 :]])  # noqa: B023
+            return bytes([*data[:at], data[at] ^ 0x40, *data[at + 1 :]])
 
         with pytest.raises(StrangerError):
             said = caller.take_output()
-            acceptor.feed(spoil(said, position) if role is Role.CALLER and position < HELLO else said)
+            acceptor.feed(
+                spoil(said, position) if role is Role.CALLER and position < HELLO else said
+            )
             answer = acceptor.take_output()
             if role is Role.ACCEPTOR:
                 answer = spoil(answer, position)
@@ -269,6 +271,17 @@ def test_a_worker_joins_past_a_thousand_silent_connections(tls: bool) -> None:
             worker.close(1)
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["sealed", "TLS"])
+def test_the_silent_make_room_before_those_who_have_begun(tls: bool) -> None:
+    with run_of(2, Credentials.fresh(tls=tls)) as (root, _), ExitStack() as stack:
+        begun = stack.enter_context(stranger(root))
+        begun.sendall(b"\x16\x03\x01\x02" if tls else GOOD.caller[:40])
+        crowd = [stack.enter_context(stranger(root)) for _ in range(MOST_STRANGERS + 5)]
+        pump(root, lambda: root.strangers_refused >= 6)
+        assert not closed(begun)
+        assert [closed(each) for each in crowd[:6]] == [True] * 6
+
+
 def test_who_says_nothing_is_put_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LONGEST == 5.0
     monkeypatch.setattr("dtm.comm.reception.LONGEST", 0.1)
@@ -362,7 +375,9 @@ def test_a_change_of_any_byte_of_a_record_ends_the_channel(seal: Seals) -> None:
 
 @pytest.mark.parametrize("seal", SEALS)
 @pytest.mark.parametrize(
-    "order", [(1,), (0, 0), (0, 2), (1, 0), (0, 1, 1)], ids=["left out", *"repeat skip swap last".split()]
+    "order",
+    [(1,), (0, 0), (0, 2), (1, 0), (0, 1, 1)],
+    ids=["left out", *"repeat skip swap last".split()],
 )
 def test_records_out_of_their_order_end_the_channel(seal: Seals, order: tuple[int, ...]) -> None:
     records = on_the_wire(seal)

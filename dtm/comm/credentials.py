@@ -132,17 +132,24 @@ class Credentials:
             raise CommunicationError(
                 f"cannot read the credentials in {path}: {error.strerror}"
             ) from error
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise CommunicationError(f"{path} is no file; credentials are read from files")
-            if status.st_uid != os.geteuid():
-                raise CommunicationError(f"{path} belongs to somebody else: no secret to trust")
-            if status.st_mode & 0o077:
-                raise CommunicationError(
-                    f"others can read the secret in {path}: chmod 600 {path}, and start a new run"
-                )
-            return cls.read(file)
+        try:
+            _check_private(descriptor, path)
+            with open(descriptor, "rb", closefd=False) as file:
+                return cls.read(file)
+        finally:
+            os.close(descriptor)
+
+
+def _check_private(descriptor: int, path: str) -> None:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise CommunicationError(f"{path} is no file; credentials are read from files")
+    if status.st_uid != os.geteuid():
+        raise CommunicationError(f"{path} belongs to somebody else: no secret to trust")
+    if status.st_mode & 0o077:
+        raise CommunicationError(
+            f"others can read the secret in {path}: chmod 600 {path}, and start a new run"
+        )
 
 
 def _split(pem: bytes) -> tuple[bytes | None, bytes | None]:

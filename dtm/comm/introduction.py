@@ -14,13 +14,16 @@ from __future__ import annotations
 import os
 import socket
 from selectors import EVENT_READ, EVENT_WRITE
+from typing import TYPE_CHECKING
 
 from dtm.comm.address import tune
 from dtm.comm.channel import SealedChannel, known_seals
 from dtm.comm.credentials import Credentials
 from dtm.comm.handshake import ANY_RANK, NONCE, Handshake, Hello, Role
 from dtm.comm.stream import FramedStream
-from dtm.comm.tls import Contexts, TlsChannel
+
+if TYPE_CHECKING:
+    from dtm.comm.tls import Contexts, TlsChannel
 
 LONGEST = 5.0
 
@@ -37,12 +40,18 @@ class Member:
     def __init__(self, credentials: Credentials, rank: int = ANY_RANK, *, tls: bool) -> None:
         self.credentials = credentials
         self.rank = rank
-        self.contexts = Contexts(credentials) if tls else None
+        self.contexts = _contexts(credentials) if tls else None
         self._seals = known_seals()
 
     def handshake(self, role: Role) -> Handshake:
         """Begin a handshake."""
         return Handshake(self.credentials, role, self.rank, os.urandom(NONCE), self._seals)
+
+
+def _contexts(credentials: Credentials) -> Contexts:
+    from dtm.comm.tls import Contexts  # a run without it does not load the library
+
+    return Contexts(credentials)
 
 
 class Introduction:
@@ -121,6 +130,7 @@ class Introduction:
                 self._greet(self._tls)
             return self._shake_hands(self._tls or self._socket)
         except BlockingIOError:
+            self.spoken = self.spoken or (self._tls is not None and self._tls.greeting > 0)
             return False
 
     def stream(self, peer: int) -> FramedStream:
@@ -139,7 +149,7 @@ class Introduction:
         tls.greet()
         assert self._contexts is not None
         self._contexts.check(tls)
-        self._greeted = self.spoken = True
+        self._greeted = True
 
     def _shake_hands(self, carrier: socket.socket | TlsChannel) -> bool:
         handshake = self.handshake

@@ -8,7 +8,7 @@ than fail.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 from dtm.comm.base import Frame
 from dtm.errors import CommunicationError
@@ -26,6 +26,20 @@ class Notice:
             frames += [str(each).encode() for each in values]
         return frames
 
+    @classmethod
+    def read(cls, texts: Sequence[str]) -> Notice:
+        """Make one from the text of its fields; a tuple, which is the last, takes all the rest."""
+        values: list[object] = []
+        for number, each in enumerate(fields(cls)):
+            if each.type == "tuple[str, ...]":
+                values.append(tuple(texts[number:]))
+                break
+            values.append(int(texts[number]) if each.type == "int" else texts[number])
+        else:
+            if len(texts) != len(values):
+                raise ValueError(texts)
+        return cls(*values)
+
 
 @dataclass(frozen=True, slots=True)
 class Join(Notice):
@@ -33,11 +47,6 @@ class Join(Notice):
 
     host: str
     address: str
-
-    @classmethod
-    def read(cls, fields: Sequence[str]) -> Join:
-        """Make one from its fields."""
-        return cls(*fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +56,6 @@ class Welcome(Notice):
     rank: int
     hosts: tuple[str, ...]
 
-    @classmethod
-    def read(cls, fields: Sequence[str]) -> Welcome:
-        """Make one from its fields."""
-        return cls(int(fields[0]), tuple(fields[1:]))
-
 
 @dataclass(frozen=True, slots=True)
 class Refused(Notice):
@@ -59,22 +63,12 @@ class Refused(Notice):
 
     reason: str
 
-    @classmethod
-    def read(cls, fields: Sequence[str]) -> Refused:
-        """Make one from its fields."""
-        return cls(*fields)
-
 
 @dataclass(frozen=True, slots=True)
 class Ask(Notice):
     """A worker to the root: where is that rank?  It owes Here, NotYet or Gone."""
 
     rank: int
-
-    @classmethod
-    def read(cls, fields: Sequence[str]) -> Ask:
-        """Make one from its fields."""
-        return cls(int(fields[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +79,12 @@ class Here(Notice):
     host: str
     address: str
 
-    @classmethod
-    def read(cls, fields: Sequence[str]) -> Here:
-        """Make one from its fields."""
-        return cls(int(fields[0]), *fields[1:])
-
 
 @dataclass(frozen=True, slots=True)
 class NotYet(Notice):
     """The root to who asked: that rank has not joined; Here follows when it has."""
 
     rank: int
-
-    @classmethod
-    def read(cls, fields: Sequence[str]) -> NotYet:
-        """Make one from its fields."""
-        return cls(int(fields[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +93,6 @@ class Gone(Notice):
 
     rank: int
     reason: str
-
-    @classmethod
-    def read(cls, fields: Sequence[str]) -> Gone:
-        """Make one from its fields."""
-        return cls(int(fields[0]), *fields[1:])
 
 
 _TYPES = (Join, Welcome, Refused, Ask, Here, NotYet, Gone)

@@ -68,7 +68,7 @@ _LOOK = 0.05  # seconds between looks at the clock while somebody is on the way
 _CALM = 1.0  # and while nobody is
 _AGAIN = 0.2  # seconds until an address that did not answer is asked for again
 _UNREACHABLE = 8.0  # seconds after which a peer that cannot be called is lost
-_UNCONFIRMED = 8.0  # seconds after which a kernel that confirms nothing is gone
+_UNCONFIRMED = 7.0  # seconds after which a kernel that confirms nothing is gone
 _DESCRIPTORS = 64  # for others than the workers
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them
 

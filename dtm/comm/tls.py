@@ -68,7 +68,11 @@ def _context(protocol: int, certificate: str, path: str) -> ssl.SSLContext:
 
 
 class TlsChannel(Channel):
-    """The bytes of a stream, encrypted."""
+    """The bytes of a stream, encrypted.
+
+    Attributes:
+        greeting: how many bytes came before TLS's own handshake was over.
+    """
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, called: bool) -> None:
         super().__init__(connection)
@@ -76,7 +80,7 @@ class TlsChannel(Channel):
         self._tls = context.wrap_bio(self._came, self._leaves, server_side=called)
         self._read_into = cast("Callable[[int, memoryview], int]", self._tls.read)
         self._raw = memoryview(bytearray(_RAW))
-        self._greeting = 0  # bytes that have come before the greeting was over
+        self.greeting = 0
 
     def greet(self) -> None:
         """Go on with TLS's own handshake; return when it is done.
@@ -111,8 +115,8 @@ class TlsChannel(Channel):
 
     def _hear(self) -> None:
         size = self._read(self._raw)
-        self._greeting += size
-        if size == 0 or self._greeting > _LONGEST_GREETING:
+        self.greeting += size
+        if size == 0 or self.greeting > _LONGEST_GREETING:
             raise ConnectionResetError("the peer broke off")
         self._came.write(self._raw[:size])
 
