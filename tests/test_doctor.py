@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
 from tests import mpich
 from tests.hosts import Hosts
-from tests.launch import Completed, environment, find_mpirun, mpi_prefix, run
+from tests.launch import Completed, environment, find_mpirun, mpi_prefix, run, started
 
 LIMIT = 100.0
 without_mpi = pytest.mark.skipif(find_mpirun() is None, reason="there is no mpirun")
@@ -94,6 +96,21 @@ def test_a_host_that_hangs_is_given_up(tmp_path: Path) -> None:
     options = ("--hosts", str(hosts.file), "--ssh", f"'{hosts.stand_in}'")
     found = findings(doctor(*options, "--connect-timeout", "1", "--json"), 1)
     assert "in time" in found["entry"][0]["found"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_doctor_that_is_ended_leaves_nothing(tmp_path: Path, number: int) -> None:
+    hosts = Hosts(tmp_path, "hanging1")
+    options = ("--hosts", str(hosts.file), "--ssh", f"'{hosts.stand_in}'", "--connect-timeout", "5")
+    command = [sys.executable, "-m", "dtm", "doctor", *options]
+    with started(command, environment()) as program:
+        deadline = monotonic() + LIMIT
+        while not hosts.log.exists():  # written by what stands for ssh
+            assert monotonic() < deadline
+            sleep(0.01)
+        program.process.send_signal(number)
+        assert program.wait() == 128 + number
+        assert "Traceback" not in program.stderr
 
 
 def test_the_hosts_of_an_allocation_are_examined(tmp_path: Path) -> None:

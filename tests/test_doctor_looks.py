@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -30,11 +30,18 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def alive(process: int) -> bool:
-    """Whether a process is there and not a zombie."""
+def assert_gone(process: int) -> None:
+    """Wait until a process has ended; a zombie that nobody has buried yet has."""
+    deadline = monotonic() + LONG
+    while _is_alive(process):
+        assert monotonic() < deadline, f"{process} is still there"
+        sleep(0.01)
+
+
+def _is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -65,13 +72,13 @@ def test_a_command_that_does_not_read_blocks_nobody() -> None:
 def test_what_does_not_end_in_time_is_ended_with_its_children() -> None:
     done = ask(["sh", "-c", "sleep 1000 & echo $!; exec sleep 1000"], 0.5)
     assert (done.status, done.late) == (None, True)
-    assert not alive(int(done.output))
+    assert_gone(int(done.output))
 
 
 def test_what_ignores_sigterm_is_killed() -> None:
     done = ask([sys.executable, "-c", _STUBBORN], 2.0)
     assert done.late
-    assert not alive(int(done.output))
+    assert_gone(int(done.output))
 
 
 _STUBBORN = """

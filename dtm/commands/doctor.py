@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(given: Namespace) -> int:
     """Examine, and print what was found; return 0 if a run would work, else 1."""
     import os
+    import signal
 
     from dtm.doctor import machine
     from dtm.doctor.examination import examine
@@ -45,6 +46,8 @@ def execute(given: Namespace) -> int:
     from dtm.doctor.report import as_json, as_text
     from dtm.errors import DtmError
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     here = machine.look()
     try:
         plan = planned(_wishes(given), os.environ, here.usable)
@@ -57,6 +60,11 @@ def execute(given: Namespace) -> int:
     if not (plan.under_mpi and rank(os.environ)):  # where each rank is alone, one speaks for all
         sys.stdout.write(as_json(plan, found) if given.json else as_text(plan, found))
     return 0 if would_work(found) else 1
+
+
+def _end(number: int, _frame: object) -> None:
+    """End as an error does, so that what is being asked is ended too."""
+    sys.exit(128 + number)
 
 
 def _wishes(given: Namespace) -> Wishes:
