@@ -54,6 +54,7 @@ rst_prolog = f"""
 .. |most nested| replace:: {constant("dtm.runner.MOST_NESTED")}
 .. |patience ms| replace:: {constant("dtm.runner.PATIENCE", 1e3)}
 .. |poll µs| replace:: {constant("dtm.runner.POLL_SECONDS", 1e6)}
+.. |silent s| replace:: {constant("dtm.launch.branch.SILENT_SECONDS")}
 .. |strip µs| replace:: {constant("dtm.core.granularity.STRIP_SECONDS", 1e6)}
 .. |switch ms| replace:: {constant("dtm.runtime.SWITCH_SECONDS", 1e3)}
 """

@@ -47,6 +47,10 @@ class CommunicationError(DtmError):
     """A communication manager cannot start, or broke its contract."""
 
 
+class StrangerError(CommunicationError):
+    """Whoever is at the other end of a connection did not prove to belong to this run."""
+
+
 class InvariantError(DtmError):
     """dtm found its own state to be impossible: a bug in dtm; the run stops."""
 

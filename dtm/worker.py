@@ -118,7 +118,8 @@ class Worker:
         """Redirect the standard streams and start the load-balancer thread."""
         if self.comm.size == 1:
             return
-        self.output = Streamed(None if self.comm.rank == 0 else self.say)
+        at_home = self.comm.rank == 0 or self.comm.carries_output
+        self.output = Streamed(None if at_home else self.say)
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
         self._busy.set()
         self._thread.start()

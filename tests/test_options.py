@@ -157,12 +157,6 @@ def test_a_manager_that_is_none_is_an_error(value: str) -> None:
     assert value in json.loads(done.stdout)["error"].replace("<class 'dict'>", "builtins.dict")
 
 
-def test_what_is_not_there_yet_says_so() -> None:
-    done = run_with({"communicationManager": "tcp"}, 1)
-    assert done.returncode == 3
-    assert "tcp" in json.loads(done.stdout)["error"]
-
-
 @pytest.mark.parametrize("value", ["<policy>", "options.Policy", "deap.dtm.loadBalancerPDB"])
 def test_a_load_balancer_of_the_users(value: str) -> None:
     found = outcome({"loadBalancer": value, "workers": 2}, 2)

@@ -41,7 +41,7 @@ INVITATION = "DTM_WORKER"
 
 # Each worker has a core to itself: a numeric library that starts a thread for
 # every core of the machine in each of them makes all of them slow.
-_THREADS = (
+NUMERIC_THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -126,7 +126,7 @@ def _start_all(
             listener = listen(directory, rank, size)
             links[rank], link = socket.socketpair()
             theirs[rank] = listener, link
-        environment = {**dict.fromkeys(_THREADS, "1"), **os.environ}
+        environment = {**dict.fromkeys(NUMERIC_THREADS, "1"), **os.environ}
         for rank in ranks:
             passed = tuple(passing.fileno() for passing in theirs[rank])
             descriptors = ":".join(map(str, passed))
