@@ -256,7 +256,7 @@ class Runner:
             if now - self.polled > POLL_SECONDS:
                 self.checkpoint()
                 now = perf_counter()
-            if now >= deadline:
+            if now >= deadline or work.lo >= work.hi:
                 break
             began = now
         self._segment(call, start, values, failure)

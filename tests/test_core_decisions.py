@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtm.core.balancer import ANSWER_SECONDS, ASKED_AT_ONCE, TRANSITIONS, Balancer, Mode
+from dtm.core.balancer import (
+    ANSWER_SECONDS,
+    ASKED_AT_ONCE,
+    MOST_TRIED,
+    TRANSITIONS,
+    Balancer,
+    Mode,
+)
 from dtm.core.deque import Deque
 from dtm.core.granularity import (
     CALL_SECONDS,
@@ -336,6 +344,26 @@ def test_what_is_not_worth_it_is_passed_over() -> None:
     ((_, grant),) = sends
     assert isinstance(grant, Grant)
     assert grant.parts[0].call is dear.call
+
+
+def test_a_long_row_of_trifles_is_not_gone_through_at_each_look() -> None:
+    trifles = [work(1, seconds=1e-9) for _ in range(500)]
+    for each in trifles:
+        each.call.profile = trifles[0].call.profile
+    looked_at = 0
+
+    class Watched(Deque):
+        def oldest(self, most: int = 64) -> Iterator[Range]:
+            nonlocal looked_at
+            for each in super().oldest(most):
+                looked_at += 1
+                yield each
+
+    watched = Watched()
+    for each in trifles:
+        watched.push(each)
+    assert balancer().requested(5, StealRequest(1, 1, stays=True), watched, 0.0) == []
+    assert looked_at <= 2 * MOST_TRIED
 
 
 def test_the_table_of_transitions_is_complete() -> None:

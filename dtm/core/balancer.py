@@ -278,19 +278,20 @@ class Balancer:
         """
         offered: list[tuple[Range, float]] = []
         tried, group, pays = 0, None, False
-        granularity = self._granularity
         for each in work.oldest(MOST_BUNDLED):
-            if each.pinned:
-                continue
             left, call = each.left, each.call
             alike = (call.profile, call.parent) if left == 1 and call.size == 1 else None
-            if alike is None or alike != group:
+            known = alike is not None and alike == group
+            if not (known and pays) or each.pinned:
                 tried += 1
                 if tried > MOST_TRIED:
                     break
-                group, pays = alike, granularity.pays(each, now)
+            if each.pinned:
+                continue
+            if not known:
+                group, pays = alike, self._granularity.pays(each, now)
             if pays:
-                offered.append((each, left * granularity.seconds_an_item(each, now)))
+                offered.append((each, left * self._granularity.seconds_an_item(each, now)))
         return offered
 
     @staticmethod
