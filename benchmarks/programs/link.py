@@ -110,7 +110,7 @@ def own_manager(request: Request, stack: ExitStack) -> CommunicationManager:
         return join(request.settings["join"])
     if request.library in {"tcp", "tls"}:
         return lead(request, stack)
-    from dtm.comm.mpi import launched_by_mpi
+    from dtm.launch.ancestry import launched_by_mpi
 
     if launched_by_mpi(os.environ):
         from dtm.comm.mpi import MpiManager

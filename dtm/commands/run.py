@@ -216,7 +216,7 @@ def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None
 
 
 def _under_mpi() -> bool:
-    from dtm.comm.mpi import launched_by_mpi
+    from dtm.launch.ancestry import launched_by_mpi
 
     return launched_by_mpi(os.environ)
 

@@ -80,8 +80,8 @@ def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
     Raises:
         OptionError: hosts or allocation cannot be understood, or the wishes contradict each other.
     """
-    from dtm.comm.mpi import launched_by_mpi
     from dtm.launch.again import is_beyond_here
+    from dtm.launch.ancestry import launched_by_mpi
 
     words(wishes.ssh)
     if wishes.hosts_file is not None:
