@@ -254,6 +254,18 @@ def test_a_thief_gets_half_of_the_oldest() -> None:
     assert (old.left, new.left) == (50, 60)
 
 
+def test_where_the_oldest_is_soon_done_more_goes_with_it() -> None:
+    ranges = [work(7, seconds=1e-3) for _ in range(20)]
+    sends = balancer().requested(5, StealRequest(1, 1, stays=False), deque_of(*ranges), 0.0)
+    assert given_away(sends) == {5: 21}
+    assert [each.left for each in ranges[:7]] == [3, 4, 3, 4, 3, 4, 7]
+    single, last = work(1, seconds=1e-3), work(1, seconds=1e-3)
+    resting = balancer()
+    resting.running = False
+    sends = resting.requested(5, StealRequest(1, 1, stays=False), deque_of(single, last), 0.0)
+    assert given_away(sends) == {5: 1}
+
+
 def test_a_thief_without_luck_is_refused() -> None:
     made = balancer()
     assert made.requested(5, StealRequest(9, 1, stays=False), Deque(), 0.0) == [(5, Refusal(9))]

@@ -15,7 +15,9 @@ to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
 cluster is silent.
 
 As a victim, a worker keeps ``waiting``, the lifelines tied to it.  With q
-requests to answer it keeps one share of the oldest work and gives away q.  A
+requests to answer it keeps one share of the oldest work and gives away q.  Where
+the oldest piece is soon done by its estimate, as in a tree whose nodes have few
+children, a share of the next one goes with it, until the thief has enough.  A
 lifeline along the spread tree carries as its weight the number of idle workers
 behind it, and shares are weighted, so the first wave of a map reaches P workers
 in log4 P hops.  What is not worth sending is refused or waits.
@@ -34,6 +36,7 @@ Threads: under the worker's lock.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from random import Random
 
@@ -47,6 +50,8 @@ ANSWER_SECONDS = 5e-3
 FRESH_SECONDS = 10e-3
 RANDOM_TRIES = 4
 ASKED_AT_ONCE = 2
+ENOUGH_SECONDS = 20e-3
+MOST_PIECES = 8
 MOST_BUNDLED = 2048
 MOST_TRIED = 16
 
@@ -247,42 +252,62 @@ class Balancer:
         return grants
 
     def _portion(self, work: Deque, weight: int, shares: int, now: float) -> list[Range]:
-        """Take ``weight / shares`` of the oldest work that is worth sending."""
+        """Take ``weight / shares`` of the oldest work, from as many pieces as make it last."""
         if not (self.running or work.several()):
             return []
-        for oldest in work.oldest(MOST_TRIED):
-            left = oldest.left
-            if left > 1:
-                if self._granularity.worth(oldest, left, now):
-                    most = left if self.running else left - 1
-                    return [self._back(oldest, left, min(most, -(-left * weight // shares)))]
+        parts: list[tuple[Range, int]] = []
+        left = taken = pieces = 0
+        seconds = 0.0
+        for piece in self._pieces(work, now):
+            here = sum(part.left for part in piece)
+            if not self._granularity.worth(piece[0], here, now):
                 continue
-            if not self._granularity.pays(oldest, now):
+            left += here
+            most = left if self.running else left - 1
+            count = min(here, min(most, -(-left * weight // shares)) - taken)
+            parts += [(piece[0], count)] if len(piece) == 1 else [(one, 1) for one in piece[:count]]
+            taken += count
+            seconds += count * self._granularity.seconds_an_item(piece[0], now)
+            pieces += 1
+            if seconds >= ENOUGH_SECONDS or pieces == MOST_PIECES:
+                break
+        return [self._back(part, count) for part, count in parts if count]
+
+    def _pieces(self, work: Deque, now: float) -> Iterator[list[Range]]:
+        """Yield what pays to send, oldest first; calls of one item that stand together are one."""
+        tried = 0
+        piece: list[Range] = []
+        for ready in work.oldest(MOST_BUNDLED):
+            if piece and _together(piece[0], ready):
+                piece.append(ready)
                 continue
-            bundle = self._bundle(oldest, work)
-            if self._granularity.worth(oldest, len(bundle), now):
-                most = len(bundle) if self.running else max(1, len(bundle) - 1)
-                count = min(most, -(-len(bundle) * weight // shares))
-                return [single.take_back(1) for single in bundle[:count]]
-        return []
+            if piece:
+                yield piece
+                piece = []
+            tried += 1
+            if tried > MOST_TRIED:
+                return
+            if self._granularity.pays(ready, now):
+                piece = [ready]
+        if piece:
+            yield piece
 
     @staticmethod
-    def _back(oldest: Range, left: int, count: int) -> Range:
+    def _back(oldest: Range, count: int) -> Range:
+        left = oldest.left
         oldest.hi = oldest.lo + left
         chunk: int = oldest.call.chunk
         if chunk > 1:
             count = min(left, -(-count // chunk) * chunk)
         return oldest.take_back(count)
 
-    @staticmethod
-    def _bundle(first: Range, work: Deque) -> list[Range]:
-        """Return the single items that stand together with ``first``: same task, same function."""
-        bundle = []
-        for single in work.oldest(MOST_BUNDLED):
-            call = single.call
-            if call.profile is first.call.profile and single.left == 1 and not single.pinned:
-                if call.parent is first.call.parent:
-                    bundle.append(single)
-            elif bundle:
-                break
-        return bundle or [first]
+
+def _together(first: Range, other: Range) -> bool:
+    """Whether two calls of one item are of the same task and the same function."""
+    one, two = first.call, other.call
+    return (
+        first.left == other.left == 1
+        and one.profile is two.profile
+        and one.parent is two.parent
+        and not other.pinned
+    )
