@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import count, islice
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
+from typing import Any
 
 from benchmarks.report import list_table
 from dtm.testing import (
