@@ -8,9 +8,9 @@ As a thief, a worker is in one of three modes:
 
 ASKING: two requests are out, at the better of two random neighbours whose fresh
 reports say that they have work (going to the apparent best would herd all thieves
-to one victim; Mitzenmacher 2001), then at random ranks.  A victim in the middle of a
-task answers late, so two at once halve the wait.  WAITING: every
-neighbour holds a *lifeline*, a request that stays with it until it has something
+to one victim; Mitzenmacher 2001), then at random ranks, one more than the spread
+tree is deep, for in a large run the last work is hard to find.  A victim in the
+middle of a task answers late, so two at once halve the wait.  WAITING: every neighbour holds a *lifeline*, a request that stays with it until it has something
 to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
 cluster is silent.
 
@@ -43,12 +43,12 @@ from random import Random
 from dtm.core.deque import Deque
 from dtm.core.granularity import Granularity
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
-from dtm.core.neighbours import neighbours, tree_children, tree_parent
+from dtm.core.neighbours import neighbours, tree_children, tree_depth, tree_parent
 from dtm.task import Range
 
 ANSWER_SECONDS = 5e-3
 FRESH_SECONDS = 10e-3
-RANDOM_TRIES = 4
+FEWEST_TRIES = 4
 ASKED_AT_ONCE = 2
 ENOUGH_SECONDS = 20e-3
 MOST_PIECES = 8
@@ -100,6 +100,7 @@ class Balancer:
         self._random = random
         self._granularity = granularity
         self.neighbours = neighbours(rank, size)
+        self._most_tries = max(FEWEST_TRIES, 1 + tree_depth(size))
         self._parent = tree_parent(rank)
         self._children = frozenset(tree_children(rank, size))
         self.reports: dict[int, tuple[Load, float]] = {}
@@ -187,7 +188,7 @@ class Balancer:
         if loaded:
             first, second = self._random.choice(loaded), self._random.choice(loaded)
             return max(first, second, key=lambda other: self._seconds(other, now))
-        while self._tries < RANDOM_TRIES and self.size > len(self.neighbours) + 1:
+        while self._tries < self._most_tries and self.size > len(self.neighbours) + 1:
             self._tries += 1
             other = self._random.randrange(self.size)
             if other != self.rank and other not in self._tried and other not in self.tied:
