@@ -123,9 +123,9 @@ BUGS = [
     ),
     Bug(
         "tell no child to stop",
-        "scheduler",
-        "message) for heir in heirs]",
-        "message) for heir in ()]",
+        "ending",
+        "message) for heir in heirs)",
+        "message) for heir in ())",
     ),
     Bug(
         "keep who sends work as waiting",

@@ -55,6 +55,12 @@ def test_random_trees_obey_every_law(block: int) -> None:
     assert not failed, "\n".join(failed)
 
 
+@pytest.mark.parametrize("seed", [558911913377])
+def test_seeds_that_have_found_something_before(seed: int) -> None:
+    """558911913377: who turned idle with its timer overdue kept the results of others."""
+    simulate(seed)
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     assert simulate(1).trace == simulate(1).trace
     assert simulate(1).trace != simulate(4).trace

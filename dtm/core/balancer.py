@@ -10,7 +10,8 @@ ASKING: two requests are out, at the better of two random neighbours whose fresh
 reports say that they have work (going to the apparent best would herd all thieves
 to one victim; Mitzenmacher 2001), then at random ranks, one more than the spread
 tree is deep, for in a large run the last work is hard to find.  A victim in the
-middle of a task answers late, so two at once halve the wait.  WAITING: every neighbour holds a *lifeline*, a request that stays with it until it has something
+middle of a task answers late, so two at once halve the wait.  WAITING: every
+neighbour holds a *lifeline*, a request that stays with it until it has something
 to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
 cluster is silent.
 

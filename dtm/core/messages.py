@@ -145,8 +145,17 @@ class Broken:
 
 
 Message = (
-    StealRequest | Grant | Refusal | Results | Relayed | Returned | Cancel | Output
-    | Stop | Stopped | Broken
+    StealRequest
+    | Grant
+    | Refusal
+    | Results
+    | Relayed
+    | Returned
+    | Cancel
+    | Output
+    | Stop
+    | Stopped
+    | Broken
 )
 MESSAGES: tuple[type, ...] = (
     StealRequest, Grant, Refusal, Results, Relayed, Returned, Cancel, Output, Stop, Stopped, Broken,

@@ -306,7 +306,7 @@ class Simulated:
         self.perform(self.scheduler.hungry(self.clock))
         if self.ready:
             return True
-        if self.inbox:
+        if self.inbox or self.clock >= self.timer:
             self.service()
             return True
         deadline = self.scheduler.balancer.deadline
