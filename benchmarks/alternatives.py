@@ -15,39 +15,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 from unittest.mock import patch
 
 from benchmarks.report import list_table
-from benchmarks.simulated import NETWORK as STANDARD
-from benchmarks.simulated import NODES_A_WORKER, binomial_tree, run
+from benchmarks.simulated import CHILDREN, NETWORK, NODE_SECONDS, run
 from dtm.core.balancer import Balancer
 from dtm.core.deque import Deque
 from dtm.core.neighbours import neighbours
 from dtm.simulation.programs import Inner, Task
 from dtm.task import Range
-from dtm.testing import Simulation
+from dtm.testing import Report, Script, Simulation, binomial, geometric, measure
 
-PROGRAMS = (
-    ("flat 1 ms", 1024, (1, 2, 3)),
-    ("half speed", 1024, (1, 2)),
-    ("geometric tree", 256, (2,)),
-    ("binomial tree", 256, (3,)),
-)
+MAPS = 1024
+TREES = 64
+NODES_A_WORKER = 1000
 SLACK = (4, 8, 16, 32, 64)
-SLACK_SEEDS = (1, 2)
-SLACK_WORKERS = 64
-COLUMNS = (
-    "alternative",
-    "program",
-    "ratio",
-    "steals",
-    "messages",
-    "root_messages",
-    "idle_messages",
-)
 
 
 class WholeRange(Balancer):
@@ -113,7 +98,7 @@ def _constant(name: str, constant: str, value: object) -> Alternative:
     return Alternative(name, {f"dtm.core.balancer.{constant}": value})
 
 
-def _tree(base: int) -> Alternative:
+def _arity(base: int) -> Alternative:
     places = ("neighbours", "scheduler")
     return Alternative(f"tree of {base}", {f"dtm.core.{each}.BASE": base for each in places})
 
@@ -132,28 +117,55 @@ ALTERNATIVES = (
     _constant("lifelines: cyclic digits too", "neighbours", cyclic),
     _constant("lifelines: two long links too", "neighbours", long_links),
     Alternative("first wave: shares without weights", options={"balancer": Unweighted}),
-    _tree(2),
-    _tree(8),
+    _arity(2),
+    _arity(8),
     Alternative("results: directly home", options={"gather_from": 1 << 30}),
 )
 
 
-def compare(alternative: Alternative) -> Iterator[dict[str, Any]]:
+Run = Callable[[dict[str, Any]], tuple[Report, float]]
+
+
+def _tree(program: Script) -> Run:
+    def one(options: dict[str, Any]) -> tuple[Report, float]:
+        simulation = Simulation(TREES, program, network=NETWORK, seed=1, check=False, **options)
+        report = simulation.run()
+        return report, report.efficiency
+
+    return one
+
+
+def _map(row: str) -> Run:
+    return lambda options: run(row, MAPS, 1, **options)[1:]
+
+
+def programs() -> dict[str, Run]:
+    """Return what is run, by name: two maps and two trees."""
+    branch = (0.75 * NODES_A_WORKER * TREES) ** (1 / 8)
+    trees = (geometric(seed, 8, branch, NODE_SECONDS) for seed in count(1))
+    return {
+        "flat 1 ms": _map("flat 1 ms"),
+        "half speed": _map("half speed"),
+        "geometric tree": _tree(_first_even(trees)),
+        "binomial tree": _tree(even_tree(8)),
+    }
+
+
+def compare(alternative: Alternative, kept: dict[str, Run]) -> Iterator[dict[str, Any]]:
     """Run all programs with an alternative; yield a line of figures for each."""
-    for row, size, seeds in PROGRAMS:
+    for program, one in kept.items():
         with ExitStack() as stack:
             for name, value in alternative.set.items():
                 stack.enter_context(patch(name, value))
-            runs = [run(row, size, seed, **alternative.options) for seed in seeds]
-        reports = [report for _, report, _ in runs]
+            report, ratio = one(alternative.options)
         yield {
             "alternative": alternative.name,
-            "program": row,
-            "ratio": round(fmean(ratio for _, _, ratio in runs), 4),
-            "steals": round(fmean(each.steals_won for each in reports) / size, 2),
-            "messages": round(fmean(each.total_messages for each in reports) / size, 2),
-            "root_messages": round(fmean(each.root_messages for each in reports) / size, 3),
-            "idle_messages": round(fmean(each.settling for each in reports) / size, 2),
+            "program": program,
+            "ratio": round(ratio, 4),
+            "steals": round(report.steals_won / report.workers, 2),
+            "messages": round(report.total_messages / report.workers, 2),
+            "root_messages": round(report.root_messages / report.workers, 3),
+            "idle_messages": round(report.settling / report.workers, 2),
         }
 
 
@@ -188,18 +200,31 @@ def _steps(task: Task) -> tuple[float, list[Task]]:
     return seconds, children
 
 
+def even_tree(roots: int) -> Script:
+    """Return a binomial tree with so many subtrees a worker at its root."""
+    chance = (1.0 - roots / NODES_A_WORKER) / CHILDREN
+    return _first_even(
+        binomial(seed, roots * TREES, CHILDREN, chance, NODE_SECONDS) for seed in count(1)
+    )
+
+
+def _first_even(trees: Iterator[Script]) -> Script:
+    """Return the first tree with about ``NODES_A_WORKER`` nodes a worker."""
+    wanted = NODES_A_WORKER * TREES
+    return next(tree for tree in trees if abs(measure(tree)[0] / wanted - 1.0) < 0.1)
+
+
 def slack() -> Iterator[dict[str, Any]]:
     """Run binomial trees of one size that differ in how much stands ready at once."""
     for roots in SLACK:
-        found = []
-        for seed in SLACK_SEEDS:
-            tree = binomial_tree(SLACK_WORKERS, seed, roots)
-            options = {"network": STANDARD, "seed": seed, "check": False}
-            at_once = Simulation(SLACK_WORKERS, tree, patience=0.0, **options).run().efficiency
-            usual = Simulation(SLACK_WORKERS, tree, **options).run().efficiency
-            found.append((ideal(tree, SLACK_WORKERS), at_once, usual))
-        means = [round(fmean(each), 4) for each in zip(*found, strict=True)]
-        yield {"roots": roots, "ideal": means[0], "at_once": means[1], "ours": means[2]}
+        tree = even_tree(roots)
+        one = _tree(tree)
+        yield {
+            "roots": roots,
+            "ideal": round(ideal(tree, TREES), 4),
+            "at_once": round(one({"patience": 0.0})[1], 4),
+            "ours": round(one({})[1], 4),
+        }
 
 
 # What becomes of the figures.
@@ -226,15 +251,16 @@ def keep(path: Path, lines: Iterator[dict[str, Any]]) -> None:
 def table(lines: Sequence[dict[str, str]]) -> str:
     """Return the comparison as reStructuredText: ratios, then what a flat map cost."""
     names = list(dict.fromkeys(line["alternative"] for line in lines))
+    of = list(dict.fromkeys(line["program"] for line in lines))
     found = {(line["alternative"], line["program"]): line for line in lines}
     head = [
-        "alternative", *(program for program, _, _ in PROGRAMS),
+        "alternative", *of,
         "thefts", "messages", "the root's", "until silence",
     ]  # fmt: skip
     rows = []
     for name in names:
-        of_map = found[name, PROGRAMS[0][0]]
-        ratios = [f"{float(found[name, program]['ratio']):.3f}" for program, _, _ in PROGRAMS]
+        of_map = found[name, of[0]]
+        ratios = [f"{float(found[name, program]['ratio']):.3f}" for program in of]
         costs = ("steals", "messages", "root_messages", "idle_messages")
         rows.append([name, *ratios, *(f"{float(of_map[cost]):.1f}" for cost in costs)])
     return list_table(head, rows) + "\n"
@@ -258,15 +284,14 @@ def plot_alternatives(lines: Sequence[dict[str, str]], path: Path) -> None:
     """Draw the ratio of every alternative, a mark a program."""
     names = list(dict.fromkeys(line["alternative"] for line in lines))
     figure, axes = _figure(7.5, 0.27 * len(names) + 1.2)
-    for (program, size, _), mark in zip(PROGRAMS, "o^sD", strict=True):
+    programs = dict.fromkeys(line["program"] for line in lines)
+    for program, mark in zip(programs, "o^sD", strict=True):
         those = {
             line["alternative"]: float(line["ratio"])
             for line in lines
             if line["program"] == program
         }
-        axes.plot(
-            [those[name] for name in names], range(len(names)), mark, label=f"{program}, {size:,}"
-        )
+        axes.plot([those[name] for name in names], range(len(names)), mark, label=program)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("best possible time over ours")
@@ -314,7 +339,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
     if not args.plots:
         folder.mkdir(exist_ok=True)
         keep(folder / "slack.csv", slack())
-        every = (line for each in ALTERNATIVES for line in compare(each))
+        kept = programs()
+        every = (line for each in ALTERNATIVES for line in compare(each, kept))
         keep(folder / "alternatives.csv", every)
         lines = read(folder / "alternatives.csv")
         (folder / "alternatives.rst").write_text(table(lines), encoding="utf-8")

@@ -132,6 +132,7 @@ class Simulation:
             patience=patience,
             faults=faults,
             watch=invariants.check if watched else None,
+            silent=invariants.check_silent if watched else None,
             balancer=balancer,
             minimum=minimum,
             settle=settle,
