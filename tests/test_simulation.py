@@ -55,10 +55,17 @@ def test_random_trees_obey_every_law(block: int) -> None:
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("seed", [558911913377])
-def test_seeds_that_have_found_something_before(seed: int) -> None:
-    """558911913377: who turned idle with its timer overdue kept the results of others."""
-    simulate(seed)
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [
+        # Who turned idle with its timer overdue kept the results of others.
+        (558911913377, {}),
+        # A timer for lifelines that had gone left results that were gathered later without one.
+        (70285, {"gather_from": 2}),
+    ],
+)
+def test_seeds_that_have_found_something_before(seed: int, options: dict[str, Any]) -> None:
+    simulate(seed, **options)
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

@@ -149,6 +149,7 @@ class Scheduler:
         self.counters = Counters()
         self._sequence = 0
         self._timer = 0.0
+        self._armed = NEVER
         self._pause = PATIENCE_SECONDS
         self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
@@ -223,7 +224,8 @@ class Scheduler:
         due = now >= self.gathering.deadline
         looks = now >= self._timer and self.balancer.waiting and self.deque.newest() is not None
         if not (due or looks):
-            return []
+            passed = now >= self._armed and self.gathering.deadline < NEVER
+            return self._wake(now) if passed else []
         effects: list[Effect] = [Send(*each) for each in self.gathering.send_on(now)]
         if looks:
             grants = self.balancer.share(self.deque, now)
@@ -238,6 +240,7 @@ class Scheduler:
         when = self.gathering.deadline
         if now < self._timer < when:
             when = self._timer
+        self._armed = when
         return [WakeAt(when)] if when < NEVER else []
 
     def load(self, now: float) -> Load:
