@@ -35,11 +35,11 @@ NODES_A_WORKER = 1000
 SLACK = (4, 8, 16, 32, 64)
 
 
-class WholeRange(Balancer):
-    """Gives the whole of the oldest range."""
+class Most(Balancer):
+    """Gives three times as much as it keeps."""
 
     def _portion(self, work: Deque, weight: int, shares: int, now: float) -> list[Range]:
-        return super()._portion(work, weight, weight, now)
+        return super()._portion(work, 3 * weight, shares + 2 * weight, now)
 
 
 class OneItem(Balancer):
@@ -106,7 +106,7 @@ def _arity(base: int) -> Alternative:
 ALTERNATIVES = (
     Alternative("as it is"),
     _constant("amount: of one range alone", "MOST_PIECES", 1),
-    Alternative("amount: the whole oldest range", options={"balancer": WholeRange}),
+    Alternative("amount: three quarters", options={"balancer": Most}),
     Alternative("amount: one item", options={"balancer": OneItem}),
     _constant("asked at once: 1", "ASKED_AT_ONCE", 1),
     _constant("asked at once: 3", "ASKED_AT_ONCE", 3),
