@@ -35,6 +35,13 @@ NODES_A_WORKER = 1000
 SLACK = (4, 8, 16, 32, 64)
 
 
+class OneRange(Balancer):
+    """Gives of the oldest range alone."""
+
+    def _offer(self, work: Deque, now: float) -> list[tuple[Range, float]]:
+        return super()._offer(work, now)[:1]
+
+
 class Most(Balancer):
     """Gives three times as much as it keeps."""
 
@@ -105,7 +112,7 @@ def _arity(base: int) -> Alternative:
 
 ALTERNATIVES = (
     Alternative("as it is"),
-    _constant("amount: of one range alone", "MOST_PIECES", 1),
+    Alternative("amount: of one range alone", options={"balancer": OneRange}),
     Alternative("amount: three quarters", options={"balancer": Most}),
     Alternative("amount: one item", options={"balancer": OneItem}),
     _constant("asked at once: 1", "ASKED_AT_ONCE", 1),

@@ -36,6 +36,8 @@ from dtm.comm.base import CommunicationManager
 from dtm.errors import CommunicationError, OptionError, RunStateError
 from dtm.launch.program import why_not_again
 from dtm.options import Options
+from dtm.runner import MOST_FRAMES
+from dtm.stack import call_with_room
 from dtm.worker import Worker
 
 SWITCH_SECONDS = 1e-4
@@ -71,6 +73,8 @@ class Run:
         )
         self.runner = self.worker.runner
         self._leaving = threading.Lock()
+        self._depth = sys.getrecursionlimit()
+        sys.setrecursionlimit(self._depth + MOST_FRAMES)
         self._signals = 0
         self.runner.adopt()
 
@@ -87,12 +91,13 @@ class Run:
         if streams is not None:
             streams.enter(())
         try:
-            return main(*args, **kwargs)
+            return call_with_room(main, *args, **kwargs)
         finally:
             try:
                 self._end()
             finally:
                 sys.setswitchinterval(interval)
+                sys.setrecursionlimit(self._depth)
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
 
@@ -164,7 +169,7 @@ class Run:
         sys.setswitchinterval(SWITCH_SECONDS)
         self.worker.start()
         try:
-            self.runner.serve()
+            call_with_room(self.runner.serve)
         except BaseException as error:  # noqa: BLE001 - the top of a thread: tell the root
             self.worker.broken(error)
             self._part(1)

@@ -178,6 +178,7 @@ class Call:
         if count == self.size:
             self.whole = values
             self.missing = 0
+            self.range = None  # for the garbage collector, which walks all calls that are kept
             return True
         insort(self.starts, lo)
         self.segments[lo] = values

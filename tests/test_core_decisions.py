@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtm.core.balancer import ANSWER_SECONDS, ASKED_AT_ONCE, TRANSITIONS, Balancer, Mode
+from dtm.core.balancer import (
+    ANSWER_SECONDS,
+    ASKED_AT_ONCE,
+    MOST_TRIED,
+    TRANSITIONS,
+    Balancer,
+    Mode,
+)
 from dtm.core.deque import Deque
 from dtm.core.granularity import (
     CALL_SECONDS,
@@ -251,24 +259,28 @@ def given_away(sends: Sends) -> dict[int, int]:
     }
 
 
-def test_a_thief_gets_half_of_the_oldest() -> None:
+def test_a_thief_gets_half_of_the_seconds_that_stand_ready_and_the_oldest_of_them() -> None:
     old, new = work(100, seconds=0.01), work(60, seconds=0.01)
     made = balancer()
     sends = made.requested(5, StealRequest(1, 1, stays=False), deque_of(old, new), 0.0)
-    assert given_away(sends) == {5: 50}
-    assert (old.left, new.left) == (50, 60)
+    assert given_away(sends) == {5: 80}
+    assert (old.left, new.left) == (20, 60)
 
 
-def test_where_the_oldest_is_soon_done_more_goes_with_it() -> None:
-    ranges = [work(7, seconds=1e-3) for _ in range(20)]
-    sends = balancer().requested(5, StealRequest(1, 1, stays=False), deque_of(*ranges), 0.0)
-    assert given_away(sends) == {5: 21}
-    assert [each.left for each in ranges[:7]] == [3, 4, 3, 4, 3, 4, 7]
-    single, last = work(1, seconds=1e-3), work(1, seconds=1e-3)
-    resting = balancer()
-    resting.running = False
-    sends = resting.requested(5, StealRequest(1, 1, stays=False), deque_of(single, last), 0.0)
+def test_a_thief_gets_several_ranges_where_the_oldest_are_short() -> None:
+    singles = [work(1, seconds=0.001) for _ in range(8)]
+    made = balancer()
+    sends = made.requested(5, StealRequest(1, 1, stays=False), deque_of(*singles), 0.0)
+    assert given_away(sends) == {5: 4}
+    assert [single.left for single in singles] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_one_long_range_is_enough_for_a_thief() -> None:
+    long, short = work(1, seconds=1.0), [work(1, seconds=0.001) for _ in range(8)]
+    made = balancer()
+    sends = made.requested(5, StealRequest(1, 1, stays=False), deque_of(long, *short), 0.0)
     assert given_away(sends) == {5: 1}
+    assert long.left == 0
 
 
 def test_a_thief_without_luck_is_refused() -> None:
@@ -337,6 +349,26 @@ def test_what_is_not_worth_it_is_passed_over() -> None:
     ((_, grant),) = sends
     assert isinstance(grant, Grant)
     assert grant.parts[0].call is dear.call
+
+
+def test_a_long_row_of_trifles_is_not_gone_through_at_each_look() -> None:
+    trifles = [work(1, seconds=1e-9) for _ in range(500)]
+    for each in trifles:
+        each.call.profile = trifles[0].call.profile
+    looked_at = 0
+
+    class Watched(Deque):
+        def oldest(self, most: int = 64) -> Iterator[Range]:
+            nonlocal looked_at
+            for each in super().oldest(most):
+                looked_at += 1
+                yield each
+
+    watched = Watched()
+    for each in trifles:
+        watched.push(each)
+    assert balancer().requested(5, StealRequest(1, 1, stays=True), watched, 0.0) == []
+    assert looked_at <= 2 * MOST_TRIED
 
 
 def test_the_table_of_transitions_is_complete() -> None:

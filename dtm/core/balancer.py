@@ -16,10 +16,10 @@ to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
 cluster is silent.
 
 As a victim, a worker keeps ``waiting``, the lifelines tied to it.  With q
-requests to answer it keeps one share of the oldest work and gives away q.  Where
-the oldest piece is soon done by its estimate, as in a tree whose nodes have few
-children, a share of the next one goes with it, until the thief has enough.  A
-lifeline along the spread tree carries as its weight the number of idle workers
+requests to answer it keeps one share of the seconds of work that stand ready, by
+estimate, and gives away q, the oldest first: one range or many.  (Half of the
+oldest range alone took three times the steals in a tree of few children a node.)
+A lifeline along the spread tree carries as its weight the number of idle workers
 behind it, and shares are weighted, so the first wave of a map reaches P workers
 in log4 P hops.  What is not worth sending is refused or waits.
 
@@ -37,7 +37,6 @@ Threads: under the worker's lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
 from random import Random
 
@@ -51,10 +50,9 @@ ANSWER_SECONDS = 5e-3
 FRESH_SECONDS = 10e-3
 FEWEST_TRIES = 4
 ASKED_AT_ONCE = 2
-ENOUGH_SECONDS = 20e-3
-MOST_PIECES = 8
 MOST_BUNDLED = 2048
 MOST_TRIED = 16
+EXACT = 1e-9
 
 Sends = list[tuple[int, Message]]
 
@@ -254,62 +252,54 @@ class Balancer:
         return grants
 
     def _portion(self, work: Deque, weight: int, shares: int, now: float) -> list[Range]:
-        """Take ``weight / shares`` of the oldest work, from as many pieces as make it last."""
+        """Take ``weight / shares`` of the seconds of work that is worth sending, oldest first."""
         if not (self.running or work.several()):
             return []
-        parts: list[tuple[Range, int]] = []
-        left = taken = pieces = 0
-        seconds = 0.0
-        for piece in self._pieces(work, now):
-            here = sum(part.left for part in piece)
-            if not self._granularity.worth(piece[0], here, now):
-                continue
-            left += here
-            most = left if self.running else left - 1
-            count = min(here, min(most, -(-left * weight // shares)) - taken)
-            parts += [(piece[0], count)] if len(piece) == 1 else [(one, 1) for one in piece[:count]]
-            taken += count
-            seconds += count * self._granularity.seconds_an_item(piece[0], now)
-            pieces += 1
-            if seconds >= ENOUGH_SECONDS or pieces == MOST_PIECES:
+        offered = self._offer(work, now)
+        total = sum(seconds for _, seconds in offered)
+        if not offered or total < self._granularity.minimum:
+            return []
+        parts: list[Range] = []
+        wanted = total * weight / shares
+        for each, seconds in offered:
+            left = each.left
+            count = min(left, int(left * wanted / seconds + (0.5 if parts else 1.0 - EXACT)))
+            if count == left and each is offered[-1][0] and not self.running:
+                count -= 1  # or the last item would go round for ever
+            if count > 0:
+                parts.append(self._back(each, left, count))
+            wanted -= seconds
+            if wanted <= 0.0:
                 break
-        return [self._back(part, count) for part, count in parts if count]
+        return parts
 
-    def _pieces(self, work: Deque, now: float) -> Iterator[list[Range]]:
-        """Yield what pays to send, oldest first; calls of one item that stand together are one."""
-        tried = 0
-        piece: list[Range] = []
-        for ready in work.oldest(MOST_BUNDLED):
-            if piece and _together(piece[0], ready):
-                piece.append(ready)
+    def _offer(self, work: Deque, now: float) -> list[tuple[Range, float]]:
+        """Return the oldest ranges that pay, each with the seconds that are left of it.
+
+        Single items of one task and one function are judged by the first of them.
+        """
+        offered: list[tuple[Range, float]] = []
+        tried, group, pays = 0, None, False
+        for each in work.oldest(MOST_BUNDLED):
+            left, call = each.left, each.call
+            alike = (call.profile, call.parent) if left == 1 and call.size == 1 else None
+            known = alike is not None and alike == group
+            if not (known and pays) or each.pinned:
+                tried += 1
+                if tried > MOST_TRIED:
+                    break
+            if each.pinned:
                 continue
-            if piece:
-                yield piece
-                piece = []
-            tried += 1
-            if tried > MOST_TRIED:
-                return
-            if self._granularity.pays(ready, now):
-                piece = [ready]
-        if piece:
-            yield piece
+            if not known:
+                group, pays = alike, self._granularity.pays(each, now)
+            if pays:
+                offered.append((each, left * self._granularity.seconds_an_item(each, now)))
+        return offered
 
     @staticmethod
-    def _back(oldest: Range, count: int) -> Range:
-        left = oldest.left
+    def _back(oldest: Range, left: int, count: int) -> Range:
         oldest.hi = oldest.lo + left
         chunk: int = oldest.call.chunk
         if chunk > 1:
             count = min(left, -(-count // chunk) * chunk)
         return oldest.take_back(count)
-
-
-def _together(first: Range, other: Range) -> bool:
-    """Whether two calls of one item are of the same task and the same function."""
-    one, two = first.call, other.call
-    return (
-        first.left == other.left == 1
-        and one.profile is two.profile
-        and one.parent is two.parent
-        and not other.pinned
-    )
