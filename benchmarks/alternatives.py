@@ -49,11 +49,11 @@ class Most(Balancer):
         return super()._portion(work, 3 * weight, shares + 2 * weight, now)
 
 
-class OneItem(Balancer):
-    """Gives one item."""
+class Little(Balancer):
+    """Gives a quarter."""
 
     def _portion(self, work: Deque, weight: int, shares: int, now: float) -> list[Range]:
-        return super()._portion(work, weight, 1 << 40, now)
+        return super()._portion(work, weight, 2 * shares, now)
 
 
 class Best(Balancer):
@@ -114,7 +114,7 @@ ALTERNATIVES = (
     Alternative("as it is"),
     Alternative("amount: of one range alone", options={"balancer": OneRange}),
     Alternative("amount: three quarters", options={"balancer": Most}),
-    Alternative("amount: one item", options={"balancer": OneItem}),
+    Alternative("amount: a quarter", options={"balancer": Little}),
     _constant("asked at once: 1", "ASKED_AT_ONCE", 1),
     _constant("asked at once: 3", "ASKED_AT_ONCE", 3),
     _constant("tries: 16", "FEWEST_TRIES", 16),
