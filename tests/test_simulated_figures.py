@@ -69,4 +69,4 @@ def test_figures_of_the_documentation_are_those_that_were_kept() -> None:
 
     lines = read_alternatives(docs / "balancing" / "alternatives.csv")
     assert (docs / "balancing" / "alternatives.rst").read_text(encoding="utf-8") == table(lines)
-    assert {line["alternative"] for line in lines} <= {each.name for each in ALTERNATIVES}
+    assert {line["alternative"] for line in lines} == {each.name for each in ALTERNATIVES}
