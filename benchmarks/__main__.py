@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS
-from benchmarks.figures import OURS, Outcome, Row, measure_row
+from benchmarks.figures import LAUNCHED, OURS, OVER_TCP, Outcome, Row, measure_row
 from benchmarks.machine import describe
 from benchmarks.report import as_json, markdown, rst
 from benchmarks.rows import ROWS
@@ -19,10 +19,11 @@ def arguments_of(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
-    peers = [label for label in CONTENDERS if label not in OURS]
+    peers = [label for label in CONTENDERS if label not in (*OURS, *OVER_TCP, LAUNCHED)]
     parser.add_argument(
         "--peers", nargs="*", choices=peers, metavar="PEER", help=f"only these of {peers}"
     )
+    parser.add_argument("--tcp", action="store_true", help="measure dtm over TCP on loopback too")
     parser.add_argument("--rounds", type=int, help="how often each contender gets its turn")
     parser.add_argument("--timeout", type=float, help="seconds that one program may take")
     parser.add_argument("--rst", type=Path, help="write the report to this file, for the docs")
@@ -40,6 +41,11 @@ def chosen(args: argparse.Namespace) -> list[Row]:
                 peers=tuple(peer for peer in row.peers if peer in (*args.peers, row.against)),
                 singly=tuple(peer for peer in row.singly if peer in args.peers),
             )
+            for row in rows
+        ]
+    if args.tcp:
+        rows = [
+            dataclasses.replace(row, peers=(LAUNCHED, *row.peers)) if row.ours == OURS else row
             for row in rows
         ]
     changes = {"rounds": args.rounds, "timeout": args.timeout}

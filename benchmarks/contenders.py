@@ -64,6 +64,10 @@ def under_mpi(workers: int) -> list[str]:
     return [*mpi_command(workers), sys.executable]
 
 
+def over_tcp(workers: int) -> list[str]:
+    return [sys.executable, "-m", "dtm", "--comm", "tcp", "-n", str(workers)]
+
+
 def under_mpi4py_futures(workers: int) -> list[str]:
     # One rank more: rank 0 hands out tasks and runs none.
     return [*mpi_command(workers + 1), sys.executable, "-m", "mpi4py.futures"]
@@ -83,6 +87,9 @@ CONTENDERS = {
             environment=lambda workers: {"DTM_COMM": "local", "DTM_WORKERS": str(workers)},
         ),
         Contender("dtm mpi", "dtm", before=under_mpi, module="mpi4py"),
+        Contender("dtm over tcp", "dtm", before=over_tcp),
+        Contender("dtm tcp", "tcp"),
+        Contender("dtm tls", "tls", module="cryptography"),
         Contender("Pool", "pool"),
         Contender("ProcessPoolExecutor", "executor"),
         Contender(
@@ -127,6 +134,7 @@ def mpi_command(ranks: int) -> list[str]:
 
 def base_environment() -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("DTM_")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed library has its bytecode
     paths = [str(CHECKOUT), *env.get("PYTHONPATH", "").split(os.pathsep)]
     env["PYTHONPATH"] = os.pathsep.join(filter(None, dict.fromkeys(paths)))
     if os.geteuid() == 0:

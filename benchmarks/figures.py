@@ -18,6 +18,8 @@ from benchmarks.contenders import CONTENDERS, NotMeasured, run_program
 from benchmarks.machine import busy_cores
 
 OURS = ("dtm local", "dtm mpi")
+OVER_TCP = ("dtm tcp", "dtm tls")
+LAUNCHED = "dtm over tcp"  # measured when asked for; its ratio to local is in the report
 PATIENT_ROUNDS = 1
 
 
@@ -35,6 +37,7 @@ class Row:
     singly: tuple[str, ...] = ()  # peers that are measured with one task an item, too
     higher_is_better: bool = False
     bar_text: str = ""
+    ours: tuple[str, ...] = OURS  # which ways of running dtm are measured
     asked_of: tuple[str, ...] = OURS
     against: str | None = None  # judge the ratio to this contender, not the value
     from_outside: bool = False  # the value is the wall time of the whole program
@@ -97,7 +100,7 @@ class Outcome:
 
 def contestants(row: Row) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the label of each figure of a row, with its contender and extra arguments."""
-    found = {label: (label, row.arguments) for label in (*OURS, *row.peers)}
+    found = {label: (label, row.arguments) for label in (*row.ours, *row.peers)}
     for label in row.singly:
         found[f"{label}, one by one"] = (label, (*row.arguments, "chunks=one"))
     return found

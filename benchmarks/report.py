@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 
-from benchmarks.figures import OURS, Figure, Outcome
+from benchmarks.figures import LAUNCHED, OURS, OVER_TCP, Figure, Outcome
 
 WORDS = {True: "yes", False: "**no**", None: ""}
 
@@ -35,7 +35,7 @@ def best_peer(outcome: Outcome) -> Figure | None:
     peers = [
         figure
         for figure in outcome.figures
-        if figure.values and figure.contender not in (*OURS, "serial")
+        if figure.values and figure.contender not in (*OURS, *OVER_TCP, LAUNCHED, "serial")
     ]
     if not peers:
         return None
@@ -44,7 +44,9 @@ def best_peer(outcome: Outcome) -> Figure | None:
 
 
 def ours(outcome: Outcome, contender: str) -> str:
-    figure = next(each for each in outcome.figures if each.contender == contender)
+    figure = next((each for each in outcome.figures if each.contender == contender), None)
+    if figure is None:
+        return "-"
     if not figure.values:
         return "not measured"
     shown = number(figure.median)
@@ -55,11 +57,18 @@ def ours(outcome: Outcome, contender: str) -> str:
     return shown + verdict
 
 
+def over_tcp(outcome: Outcome) -> str:
+    """Return the figures of the ways of running dtm over TCP that were measured."""
+    names = [each.contender for each in outcome.figures if each.contender in OVER_TCP]
+    return "; ".join(f"{name.removeprefix('dtm ')} {ours(outcome, name)}" for name in names) or "-"
+
+
 def summary_line(outcome: Outcome) -> list[str]:
     row, peer = outcome.row, best_peer(outcome)
     title = f"{row.title} ({row.unit})" if row.unit else row.title
     shown = f"{peer.contender} {number(peer.median)}" if peer else "-"
-    return [title, row.asked, *(ours(outcome, each) for each in OURS), shown]
+    figures = (*(ours(outcome, each) for each in OURS), over_tcp(outcome))
+    return [title, row.asked, *figures, shown]
 
 
 def detail_line(outcome: Outcome, figure: Figure) -> list[str]:
@@ -85,7 +94,8 @@ Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
 def summary(outcomes: Sequence[Outcome], draw: Table) -> str:
     """Return the rows with their bars, dtm's figures and the best peer's."""
-    return draw(["figure", "bar", *OURS, "best peer"], [summary_line(each) for each in outcomes])
+    head = ["figure", "bar", *OURS, "dtm over TCP", "best peer"]
+    return draw(head, [summary_line(each) for each in outcomes])
 
 
 def details(outcomes: Sequence[Outcome], draw: Table) -> str:

@@ -5,7 +5,7 @@ What each row runs, and how it is measured, stands in its program's docstring.
 
 from __future__ import annotations
 
-from benchmarks.figures import Row
+from benchmarks.figures import OURS, OVER_TCP, Row
 
 POOLS = ("Pool", "ProcessPoolExecutor", "mpi4py.futures")
 INSTALLED = ("joblib", "SCOOP", "Dask", "Ray")
@@ -180,4 +180,36 @@ MACHINERY = (
     ),
 )
 
-ROWS = {row.name: row for row in (*MAPS, *TASKS, *MACHINERY)}
+LINKS = tuple(
+    Row(
+        name=f"{name}-{way}",
+        title=f"{title}, {words}",
+        program="link",
+        arguments=(f"what={name}",),
+        unit=unit,
+        bar=bars[way],
+        higher_is_better=name == "bandwidth",
+        ours=(*OURS, f"dtm {way}"),
+        asked_of=(f"dtm {way}",),
+    )
+    for name, title, unit, bars in (
+        ("round-trip", "8 bytes to another worker and back", "µs", {"tcp": 60.0, "tls": 100.0}),
+        ("bandwidth", "arrays of 64 MB to another worker", "GB/s", {"tcp": 1.5, "tls": 0.7}),
+    )
+    for way, words in (("tcp", "authenticated"), ("tls", "TLS"))
+)
+
+JOINING = Row(
+    name="join-200",
+    title="200 processes of this machine join a run over TCP",
+    program="link",
+    arguments=("what=join",),
+    unit="s",
+    bar=20.0,
+    ours=OVER_TCP,
+    asked_of=OVER_TCP,
+    workers=200,
+    rounds=1,
+)
+
+ROWS = {row.name: row for row in (*MAPS, *TASKS, *MACHINERY, *LINKS, JOINING)}

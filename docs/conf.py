@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
@@ -59,6 +60,17 @@ rst_prolog = f"""
 .. |most nested| replace:: {constant("dtm.runner.MOST_NESTED")}
 .. |patience ms| replace:: {constant("dtm.runner.PATIENCE", 1e3)}
 .. |poll µs| replace:: {constant("dtm.runner.POLL_SECONDS", 1e6)}
+.. |silent s| replace:: {constant("dtm.launch.branch.SILENT_SECONDS")}
 .. |strip µs| replace:: {constant("dtm.core.granularity.STRIP_SECONDS", 1e6)}
 .. |switch ms| replace:: {constant("dtm.runtime.SWITCH_SECONDS", 1e3)}
 """
+
+
+def is_only_numbered(_app: Any, _what: str, _name: str, member: Any, skip: bool, _: Any) -> bool:
+    """Leave out what a named tuple says of its fields: "Alias for field number 0"."""
+    return skip or str(getattr(member, "__doc__", "")).startswith("Alias for field")
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-skip-member", is_only_numbered)

@@ -2,6 +2,7 @@
 
 * ``.. rooms::`` lists the modules of dtm, each with the first line of its header.
 * ``.. layers::`` draws which modules stand above which, from what they import.
+* ``.. options-of:: WORD`` lists the options of a word of the command, as ``--help`` does.
 * ``.. include-if-there:: FILE`` includes a file that a program generates; where it has
   not been generated, a sentence says so.
 """
@@ -9,6 +10,8 @@
 from __future__ import annotations
 
 import ast
+from argparse import ArgumentParser
+from importlib import import_module
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -95,6 +98,33 @@ class Rooms(Directive):
         return [listed]
 
 
+class OptionsOf(Directive):
+    """The directive ``options-of``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return a list of definitions."""
+        from dtm.commands import COMMANDS
+        from dtm.commands.run import VARIABLES
+
+        parser = ArgumentParser(add_help=False)
+        import_module(COMMANDS[self.arguments[0]]).add_arguments(parser)
+        listed = nodes.definition_list()
+        for action in parser._actions:
+            name = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+            flags = ", ".join(action.option_strings)
+            text = f"{flags} {name}".strip() if flags else str(name)
+            variable = VARIABLES.get(action.dest) if flags and self.arguments[0] == "run" else None
+            more = f"  (``{variable}``)" if variable else ""
+            definition = nodes.definition()
+            parsed, _ = self.state.inline_text(f"{action.help}{more}", self.lineno)
+            definition += nodes.paragraph("", "", *parsed)
+            term = nodes.term("", "", nodes.literal(text=text))
+            listed += nodes.definition_list_item("", term, definition)
+        return [listed]
+
+
 class IncludeIfThere(Include):
     """The directive ``include-if-there``."""
 
@@ -110,5 +140,6 @@ def setup(app: Any) -> dict[str, bool]:
     """Register the directives with Sphinx."""
     app.add_directive("layers", Layers)
     app.add_directive("rooms", Rooms)
+    app.add_directive("options-of", OptionsOf)
     app.add_directive("include-if-there", IncludeIfThere)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -48,8 +48,9 @@ from dtm.errors import (
     SerializationError,
     WorkerLostError,
 )
+from dtm.version import VERSION
 
-__version__ = "1.0.0.dev0"
+__version__ = VERSION
 
 __all__ = [
     "AsyncResult",

@@ -23,7 +23,6 @@ from dtm import runtime
 from dtm.future import AsyncResult
 from dtm.lazy import MOST_ITEMS, Window
 from dtm.options import unknown
-from dtm.streams import Streams
 from dtm.task import Call, Same
 
 if TYPE_CHECKING:
@@ -411,7 +410,9 @@ def random() -> _random.Random:
     """
     from random import Random
 
-    found: _random.Random = _generator("random", Random, Streams.generator)
+    found: _random.Random = _generator(
+        "random", Random, lambda streams, path: streams.generator(path)
+    )
     return found
 
 
@@ -423,7 +424,7 @@ def rng() -> Any:
     """
     from numpy.random import default_rng
 
-    return _generator("numpy", default_rng, Streams.numpy_generator)
+    return _generator("numpy", default_rng, lambda streams, path: streams.numpy_generator(path))
 
 
 def _generator(kind: str, fresh: Callable[[], Any], made: Callable[..., Any]) -> Any:

@@ -47,8 +47,21 @@ class CommunicationError(DtmError):
     """A communication manager cannot start, or broke its contract."""
 
 
+class StrangerError(CommunicationError):
+    """Whoever is at the other end of a connection did not prove to belong to this run."""
+
+
 class InvariantError(DtmError):
     """dtm found its own state to be impossible: a bug in dtm; the run stops."""
+
+
+class Unsendable(Exception):  # noqa: N818 - a signal between two modules, not an error of the user's
+    """A range cannot be sent: the item to blame, None if it is the function, and why."""
+
+    def __init__(self, index: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+        self.reason = reason
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - a carrier of text, never raised by itself

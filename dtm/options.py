@@ -11,7 +11,6 @@ Threads: set from the main thread before ``start``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 from dtm.errors import OptionError
@@ -30,7 +29,6 @@ MANAGERS = {
 BALANCERS = frozenset({"deap.dtm.loadBalancerPDB", "deap.dtm.loadBalancer", "stealing"})
 
 
-@dataclass
 class Options:
     """Options of a run.
 
@@ -62,6 +60,12 @@ class Options:
     workersReturn: bool = False  # noqa: N815
     seed: int | None = None
 
+    def __init__(self, **given: Any) -> None:
+        self.update(given)
+
+    def __repr__(self) -> str:
+        return f"Options({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
     def update(self, given: Mapping[str, Any]) -> None:
         """Set options by name.
 
@@ -82,9 +86,7 @@ class Options:
                     given[name] = convert(text)
                 except ValueError:
                     raise OptionError(f"{variable}={text!r} is not a whole number") from None
-        result = Options(**{field.name: getattr(self, field.name) for field in fields(self)})
-        result.update(given)
-        return result
+        return Options(**{**vars(self), **given})
 
 
 _VARIABLES = (
@@ -92,7 +94,7 @@ _VARIABLES = (
     ("DTM_WORKERS", "workers", int),
     ("DTM_SEED", "seed", int),
 )
-NAMES = tuple(field.name for field in fields(Options))
+NAMES = tuple(Options.__annotations__)
 
 
 def unknown(name: str, known: tuple[str, ...], what: str) -> OptionError:
@@ -116,6 +118,10 @@ def _checked(name: str, value: Any) -> Any:
         return _whole(name, value, None)
     if name == "taskGranularity":
         return _seconds(name, value)
+    if name in ("printSummary", "workersReturn", "setTraceMode"):
+        return _flag(name, value)
+    if name == "traceDir":
+        return _directory(name, value)
     if name == "communicationManager" and isinstance(value, str):
         return _manager(value)
     if name == "loadBalancer" and isinstance(value, str):
@@ -144,6 +150,25 @@ def _seconds(name: str, value: Any) -> float:
     if not 0.0 <= number < float("inf"):
         raise OptionError(f"option {name} must be a number of seconds from 0 up, not {value!r}")
     return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    try:
+        known = value in (True, False)
+    except Exception:  # noqa: BLE001 - an array, say, that is equal to neither as a whole
+        known = False
+    if not known:
+        raise OptionError(f"option {name} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def _directory(name: str, value: Any) -> str:
+    from os import PathLike, fspath
+
+    path = fspath(value) if isinstance(value, (str, PathLike)) else None
+    if not isinstance(path, str) or not path:
+        raise OptionError(f"option {name} must be the path of a directory, not {value!r}")
+    return path
 
 
 def _manager(value: str) -> str:

@@ -58,15 +58,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dtm.batons import PATIENCE, Baton, Batons
 from dtm.context import Context
 from dtm.core.messages import Segment
 from dtm.core.scheduler import Effect, Scheduler
 from dtm.stack import call_with_room
-from dtm.streams import Streams
 from dtm.task import Call, Range
+
+if TYPE_CHECKING:
+    from dtm.streams import Streams
 
 MOST_NESTED = 100
 MOST_FRAMES = 10 * MOST_NESTED
@@ -94,6 +96,9 @@ class World(Protocol):
 
     def nudge(self) -> None:
         """End a rest."""
+
+    def busy(self) -> None:
+        """The holder of the token, which has rested, goes on with a task."""
 
     def ship(self, owner: int, segment: Segment) -> None:
         """Send results to the owner of their call, soon."""
@@ -187,7 +192,7 @@ class Runner:
                 work = self.scheduler.deque.newest()
             thread.context = None
             if work is not None:
-                self.scheduler.balancer.running = True
+                self._go_on()
                 self.run(work)
             else:
                 self._starve(IDLE_SECONDS)
@@ -386,6 +391,7 @@ class Runner:
         try:
             return self._wait(calls, deadline, baton)
         finally:
+            self._go_on()
             if saved is not None and self.streams is not None:
                 self.streams.restore(saved)
             if visiting:
@@ -404,15 +410,18 @@ class Runner:
                 return False
             work = self._own(calls, context)
             if work is not None and thread.nested < MOST_NESTED:
-                self.scheduler.balancer.running = True
+                self._go_on()
                 until = FOREVER if deadline is None else deadline
                 self.run(work, until if len(calls) == 1 else 0.0)
             elif work is None and baton.holds and self._nothing_ready():
                 self._starve(self._patience(deadline), calls)
             else:
                 self._park(calls, deadline, baton)
-        self.scheduler.balancer.running = True
         return True
+
+    def _go_on(self) -> None:
+        self.scheduler.balancer.running = True
+        self.world.busy()
 
     def _nothing_ready(self) -> bool:
         with self._lock:

@@ -219,12 +219,11 @@ def join(chosen: Options) -> CommunicationManager:
     from dtm.launch.local import join_run
 
     manager = chosen.communicationManager
-    joined = join_run()
+    joined = join_run() or _invited()
     if joined is not None:
         return joined
     if manager is None:
-        from dtm.comm.mpi import launched_by_mpi
-        from dtm.launch.ancestry import is_inherited
+        from dtm.launch.ancestry import is_inherited, launched_by_mpi
 
         ours = launched_by_mpi(os.environ) and not is_inherited(os.environ)
         manager = "mpi" if ours else "local"
@@ -270,8 +269,31 @@ def _serial(_: Options) -> CommunicationManager:
     return SingleManager()
 
 
-def _tcp(_: Options) -> CommunicationManager:
-    raise OptionError("this version has no tcp manager yet; use 'mpi' or 'local'")
+def _invited() -> CommunicationManager | None:
+    """Join the run over TCP that this process was started for, None if it was not."""
+    if "DTM_INVITATION" not in os.environ:
+        return None
+    from dtm.launch.root import join_invited
+
+    return join_invited()
+
+
+def _tcp(chosen: Options) -> CommunicationManager:
+    """Lead a run that others join, or hand over to the launcher if there are hosts or workers."""
+    from dtm.launch.again import old_hosts_file, run_again
+    from dtm.launch.hosts import Host, read_hosts
+    from dtm.launch.settings import settings
+
+    found = settings(os.environ)
+    file = old_hosts_file(sys.argv[1:])
+    if file is None and chosen.workers is None:
+        from dtm.launch.leading import lead
+
+        return lead(found)
+    from dtm.launch.launcher import launch
+
+    hosts = (Host("localhost", chosen.workers or 1),) if file is None else read_hosts(file)
+    sys.exit(launch(run_again(hosts, found, chosen.workers)))
 
 
 def _local(chosen: Options) -> CommunicationManager:

@@ -34,7 +34,8 @@ BY_VALUE_SECONDS: Final = 200e-6
 """The least that an item costs which goes through dill."""
 
 _BOTH_ENDS = 3.0  # pickling here, loading there (slower than pickling), and the hand-over
-_SECONDS_PER_BYTE = 1e-9
+_SECONDS_PER_BYTE = 2e-9  # both ends, measured: large pickles are copied at every step
+_SECONDS_PER_BYTE_LEFT_OUT = 1e-9  # a buffer that travels as it is
 _SLOW = 50e-6  # an item that takes this long to pickle is sample enough
 _REPEATS = 3
 _TOO_SLOW = 250e-6  # and one that takes this long is not tried twice
@@ -133,8 +134,8 @@ def _measure(
     except _EnoughError:
         complete = False
     seconds = thread_time() - started
-    size = meter.written + meter.out_of_band
-    return _Measured(seconds, seconds * _BOTH_ENDS + size * _SECONDS_PER_BYTE, complete)
+    moved = meter.written * _SECONDS_PER_BYTE + meter.out_of_band * _SECONDS_PER_BYTE_LEFT_OUT
+    return _Measured(seconds, seconds * _BOTH_ENDS + moved, complete)
 
 
 def _dump_plain(sample: Sequence[Any], meter: _Meter) -> None:

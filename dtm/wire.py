@@ -8,7 +8,7 @@ of one call cannot spoil another call, and large buffers are not copied.
 A part that comes home to the owner of its call carries no items: the owner has
 kept them.
 
-What cannot be written raises :class:`Unsendable`; what cannot be read becomes a
+What cannot be written raises :class:`dtm.errors.Unsendable`; what cannot be read becomes a
 :class:`dtm.core.messages.Returned` or a failed item: nothing is lost either way.
 
 Threads: under the worker's lock, for the tables of functions are shared.
@@ -18,31 +18,22 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from dtm.comm.base import Frame
 from dtm.core.granularity import Profile
 from dtm.core.messages import MESSAGES, Grant, Load, Message, Relayed, Results, Returned, Segment
-from dtm.errors import SerializationError
-from dtm.failures import pack_failure, unpack_failure
-from dtm.functions import FunctionReceiver, FunctionSender
+from dtm.errors import SerializationError, Unsendable
 from dtm.serialization import culprit, dumps, loads
 from dtm.task import Call, Range, Same
 
+if TYPE_CHECKING:
+    from dtm.functions import FunctionReceiver, FunctionSender
+
 _KINDS = {cls: number for number, cls in enumerate(MESSAGES)}
-_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in MESSAGES}
 _GRANT, _RESULTS, _RELAYED = _KINDS[Grant], _KINDS[Results], _KINDS[Relayed]
 Replies = list[tuple[int, Message]]
-
-
-class Unsendable(Exception):  # noqa: N818 - a signal between two modules, not an error of the user's
-    """A range cannot be sent: the item to blame, None if it is the function, and why."""
-
-    def __init__(self, index: int | None, reason: str) -> None:
-        super().__init__(reason)
-        self.index = index
-        self.reason = reason
 
 
 class Sealed(list[Any]):
@@ -52,6 +43,12 @@ class Sealed(list[Any]):
         super().__init__()
         self.content = content
         self.frames = frames
+
+
+def _unpacked(frame: Frame) -> BaseException:
+    from dtm.failures import unpack_failure
+
+    return unpack_failure(frame)
 
 
 def _sealed(content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
@@ -72,8 +69,18 @@ class Wire:
         self._rank = rank
         self._where = where
         self._profile = profile
-        self._sender = FunctionSender()
-        self._receiver = FunctionReceiver(self._sender)
+
+    @cached_property
+    def _sender(self) -> FunctionSender:
+        from dtm.functions import FunctionSender
+
+        return FunctionSender()
+
+    @cached_property
+    def _receiver(self) -> FunctionReceiver:
+        from dtm.functions import FunctionReceiver
+
+        return FunctionReceiver(self._sender)
 
     def encode(self, to: int, load: Load, message: Message) -> list[Frame]:
         """Return the frames of a message."""
@@ -94,7 +101,7 @@ class Wire:
             segments = [self._segment(segment, frames) for segment in message.segments]
             content = (message.owner, segments)
         else:
-            content = tuple(getattr(message, name) for name in _FIELDS[cls])
+            content = tuple(message)
         head = (_KINDS[cls], load.sequence, load.seconds, load.idle, content)
         frames[0] = pickle.dumps(head, 5)
         return frames
@@ -199,6 +206,8 @@ class Wire:
             packed = dumps(values)
         frames += packed
         if failure is not None:
+            from dtm.failures import pack_failure
+
             place = None if segment.name.startswith("apply") else segment.lo + len(values)
             frames.append(pack_failure(failure, place, f"{segment.name}, on {self._where}"))
         return segment.key, segment.lo, len(values), len(packed), failure is not None, segment.name
@@ -206,13 +215,16 @@ class Wire:
     def _read_segment(self, content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
         key, lo, count, packed_count, failed, name = content
         packed = [next(rest) for _ in range(packed_count)]
-        failure = unpack_failure(next(rest)) if failed else None
+        failure = _unpacked(next(rest)) if failed else None
         try:
             values = loads(packed)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
             values = []
-            failure = SerializationError(
-                f"the results of items {lo} to {lo + count - 1} of {name} cannot be read: {error!r}"
+            which = (
+                f"result of item {lo}"
+                if count == 1
+                else f"results of items {lo} to {lo + count - 1}"
             )
+            failure = SerializationError(f"the {which} of {name} cannot be read: {error!r}")
             failure.__cause__ = error
         return Segment(key, lo, values, failure, name)

@@ -11,7 +11,9 @@ interval (0.1 ms, :mod:`dtm.runtime`).  The running thread looks at the inbox on
 once a millisecond.  Polling between all strips was tried and is worse: each poll
 lets go of the interpreter for an instant, too short for the waiting thread to
 catch it, yet long enough to start its waiting time anew; measured, two threads
-in that dance took 15 % of a core and answered thieves after 50 ms.
+in that dance took 15 % of a core and answered thieves after 50 ms.  While the holder of
+the token looks for work, it alone reads messages: with two threads awake for each, 64
+workers that asked each other at the end of a map kept its last results waiting for 80 ms.
 
 What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
 ``main``, wherever that stands; the others are told to end, or see the root go.
@@ -19,7 +21,7 @@ The root dies: its workers end at once, without a word.  An error inside dtm
 (a broken invariant): the root is told and ends the run.
 
 Threads: ``perform``, ``service`` and what they call hold ``lock``; ``rest``,
-``nudge`` and ``balance`` do not.
+``busy``, ``nudge`` and ``balance`` do not.
 """
 
 from __future__ import annotations
@@ -28,25 +30,25 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from random import Random
 from time import perf_counter, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
 from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
-from dtm.errors import WorkerLostError
-from dtm.failures import annotate
+from dtm.errors import Unsendable, WorkerLostError
 from dtm.output import Output as Streamed
 from dtm.runner import Runner
-from dtm.serialization import culprit
-from dtm.shipping import shipping_cost
-from dtm.streams import Streams
 from dtm.task import Call, Range, Same
 from dtm.trace import Trace
-from dtm.wire import Unsendable, Wire
+
+if TYPE_CHECKING:
+    from dtm.streams import Streams
+    from dtm.wire import Wire
 
 FOUR_ROUND_TRIPS = 200e-6
 TICK_SECONDS = 0.25
@@ -98,8 +100,7 @@ class Worker:
             appraise_results,
             balancer,
         )
-        self.runner = Runner(self.scheduler, self, None if seed is None else Streams(seed))
-        self._wire = Wire(rank, self.where, self.scheduler.granularity.profile)
+        self.runner = Runner(self.scheduler, self, _streams(seed))
         self._on_end = on_end
         self._outbox: dict[int, list[Segment]] = {}
         self._outbox_since = 0.0
@@ -117,10 +118,17 @@ class Worker:
         """Redirect the standard streams and start the load-balancer thread."""
         if self.comm.size == 1:
             return
-        self.output = Streamed(None if self.comm.rank == 0 else self.say)
+        at_home = self.comm.rank == 0 or self.comm.carries_output
+        self.output = Streamed(None if at_home else self.say)
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
         self._busy.set()
         self._thread.start()
+
+    @cached_property
+    def _wire(self) -> Wire:
+        from dtm.wire import Wire
+
+        return Wire(self.comm.rank, self.where, self.scheduler.granularity.profile)
 
     # Effects.
 
@@ -203,10 +211,14 @@ class Worker:
         items = call.items[middle : middle + 16]
         if isinstance(items, Same):
             items = [items.item]
+        from dtm.shipping import shipping_cost
+
         cost = shipping_cost(items, ())
         if cost == float("inf"):
             cost = min(shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)])
         if cost == float("inf"):
+            from dtm.serialization import culprit
+
             work.pinned = True
             found = culprit(items, middle + call.base)
             if found is not None:
@@ -319,10 +331,12 @@ class Worker:
     def rest(self, timeout: float) -> None:
         """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
         self._busy.clear()
-        try:
-            deadline = min(self.scheduler.balancer.deadline, self._timer)
-            self._wait(min(timeout, deadline - perf_counter()))
-        finally:
+        deadline = min(self.scheduler.balancer.deadline, self._timer)
+        self._wait(min(timeout, deadline - perf_counter()))
+
+    def busy(self) -> None:
+        """A task runs again: from here on messages are the load-balancer thread's business."""
+        if not self._busy.is_set():
             self._busy.set()
 
     def _wait(self, timeout: float) -> None:
@@ -361,6 +375,8 @@ class Worker:
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""
         item = "" if call.kind.startswith("apply") else f"item {index} of "
+        from dtm.failures import annotate
+
         annotate(exception, f"in {item}{call.name}, on {self.where}")
 
     # The end.
@@ -398,7 +414,17 @@ class Worker:
             self.comm.close(timeout)
 
 
+def _streams(seed: int | None) -> Streams | None:
+    if seed is None:
+        return None
+    from dtm.streams import Streams
+
+    return Streams(seed)
+
+
 def appraise_results(work: Range) -> float | None:
     """Return the seconds that shipping one result costs, None if none is there to judge by."""
+    from dtm.shipping import shipping_cost
+
     results = (work.call.sample or [])[-16:]
     return shipping_cost((), results) if results else None

@@ -83,6 +83,19 @@ def mpi_prefix(ranks: int) -> list[str]:
     return [mpirun, *extra, "-n", str(ranks)]
 
 
+def run_tcp(
+    script: str | Path, workers: int, *args: object, timeout: float = DEFAULT_TIMEOUT
+) -> Completed:
+    """Run ``python -m dtm --comm tcp -n workers script args``."""
+    command = [sys.executable, *tcp_options(workers), str(script), *map(str, args)]
+    return run(command, environment(), timeout)
+
+
+def tcp_options(workers: int) -> list[str]:
+    """Return what goes before the program for so many workers, joined by TCP on this machine."""
+    return ["-m", "dtm", "--comm", "tcp", "-n", str(workers)]
+
+
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a program under test: this checkout, no options left over."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("DTM_")}
@@ -216,8 +229,9 @@ class Launcher:
 
     def command(self, *arguments: object) -> list[str]:
         """Return the command that runs Python with these arguments."""
-        prefix = mpi_prefix(self.workers) if self.kind == "mpi" else []
-        return [*prefix, sys.executable, *map(str, arguments)]
+        before = mpi_prefix(self.workers) if self.kind == "mpi" else []
+        options = tcp_options(self.workers) if self.kind == "tcp" else []
+        return [*before, sys.executable, *options, *map(str, arguments)]
 
     def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:
         """Return the environment for that command."""

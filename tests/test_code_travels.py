@@ -10,7 +10,7 @@ import pytest
 from tests.launch import PROGRAMS, Completed, Launcher, launchers
 
 TRAVELLING = PROGRAMS / "travelling.py"
-EVERY_WAY = launchers("local-2", "local-3", "mpi-3")
+EVERY_WAY = launchers("local-2", "local-3", "mpi-3", "tcp-3")
 SCENARIOS = re.findall(r"^def (check_\w+)", TRAVELLING.read_text(), re.MULTILINE)
 
 Report = tuple[dict[str, str], Completed]

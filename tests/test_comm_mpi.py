@@ -20,7 +20,7 @@ import pytest
 import dtm.errors
 from dtm.comm import mpi_mail
 from dtm.comm.base import Frame
-from dtm.comm.mpi import launched_by_mpi
+from dtm.launch.ancestry import launched_by_mpi
 from tests import mpich
 
 SCENARIOS = Path(__file__).with_name("mpi_scenarios.py")

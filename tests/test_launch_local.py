@@ -232,6 +232,20 @@ def test_an_invitation_that_makes_no_sense_is_an_error(monkeypatch: pytest.Monke
     assert INVITATION not in os.environ
 
 
+def test_a_worker_that_finds_its_root_dead_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = subprocess.Popen([sys.executable, "-c", ""])
+    root.wait()
+    directory = tmp_path / "sockets"
+    directory.mkdir()
+    monkeypatch.setenv(INVITATION, f"1:2:0:0:{root.pid}:{directory}")
+    with pytest.raises(SystemExit, match="1"):
+        join_run()
+    assert capfd.readouterr() == ("", "")
+    assert not directory.exists()
+
+
 def test_ctrl_c_does_not_disturb_a_worker_that_is_starting(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "dtm"
 
 # From top to bottom; a module may import from its own line (without a cycle) and from lines below.
 LAYERS = [
-    ["dtm", "dtm.__main__", "dtm.integrations.*", "dtm.analysis.*"],
+    ["dtm", "dtm.__main__", "dtm.commands*", "dtm.doctor*", "dtm.integrations.*", "dtm.analysis.*"],
     ["dtm.dtm"],
     ["dtm.runtime", "dtm.testing", "dtm.conformance", "dtm.simulation*", "dtm.summary"],
     ["dtm.worker", "dtm.launch*"],
@@ -19,7 +19,7 @@ LAYERS = [
      "dtm.functions",
      "dtm.shipping", "dtm.failures", "dtm.serialization", "dtm.byvalue", "dtm.rebuilding"],
     ["dtm.future", "dtm.task", "dtm.trace", "dtm.options", "dtm.errors", "dtm.streams",
-     "dtm.output", "dtm.stack", "dtm.comm.base"],
+     "dtm.output", "dtm.stack", "dtm.comm.base", "dtm.version"],
 ]  # fmt: skip
 IMPURE = {
     "threading", "socket", "time", "logging", "mpi4py", "selectors", "select", "os",

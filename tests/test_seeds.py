@@ -10,7 +10,7 @@ import pytest
 from tests.launch import PROGRAMS, Completed, Launcher, launchers
 
 SEEDED = PROGRAMS / "seeded.py"
-EVERY_WAY = launchers("local-1", "local-2", "local-3", "mpi-3")
+EVERY_WAY = launchers("local-1", "local-2", "local-3", "mpi-3", "tcp-3")
 
 
 @pytest.fixture(params=EVERY_WAY)

@@ -230,7 +230,7 @@ def test_without_a_start_the_functions_run_serially_and_say_so_once(tmp_path: Pa
 # Tasks that do what programs do.
 
 
-@pytest.fixture(scope="module", params=launchers("local-1", "local-2", "local-3", "mpi-3"))
+@pytest.fixture(scope="module", params=launchers("local-1", "local-2", "local-3", "mpi-3", "tcp-3"))
 def report(request: pytest.FixtureRequest) -> tuple[dict[str, str], Completed]:
     """Return the outcomes of all scenarios of one run."""
     launcher: Launcher = request.param

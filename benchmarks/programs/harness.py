@@ -1,25 +1,24 @@
 """Runs one measurement under the library that the command line names.
 
 ``python NAME.py LIBRARY [--workers=N] [--quick] [NAME=VALUE …]``; the result is
-printed as one line of JSON.  The command line is read by hand: ``argparse`` takes
-longer to import than some of what is measured takes to run.
+printed as one line of JSON.  The command line is read by hand, and nothing here is a
+dataclass: ``argparse`` and ``inspect`` take longer to import than some of what is measured
+takes to run.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.programs.libraries import Library, opened
 
 MARK = "RESULT "
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What the command line asked for."""
 
     library: str

@@ -54,11 +54,14 @@ class CommunicationManager(ABC):
         size: how many workers the run has.
         hosts: the name of the machine of each rank, for messages to people and
             for preferring near workers; as long as ``size``.
+        carries_output: whether what this worker writes to its standard streams comes to the
+            user's terminal without the root's help.
     """
 
     rank: int
     size: int
     hosts: Sequence[str]
+    carries_output: bool = False
 
     @abstractmethod
     def send(self, rank: int, frames: Sequence[Frame]) -> None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
@@ -37,17 +37,6 @@ from dtm.errors import CommunicationError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# Set by the launcher in each process it starts, by nobody else.  Slurm's own variables are
-# no sign: srun sets them for every program, and without PMI each one would be alone.
-_LAUNCHER_VARIABLES = (
-    "OMPI_COMM_WORLD_SIZE",  # Open MPI
-    "PMIX_RANK",  # Open MPI's prrte, srun --mpi=pmix
-    "PMI_RANK",  # MPICH, Intel MPI, Cray; srun --mpi=pmi2
-    "PMI_SIZE",
-    "MV2_COMM_WORLD_SIZE",  # MVAPICH
-    "PALS_RANKID",  # Cray's and Slurm's launcher of Shasta systems
-    "JSM_NAMESPACE_SIZE",  # IBM's jsrun
-)
 _SPIN_NEAR = 50e-6
 _SPIN_FAR = 100e-6
 _SETTLE = 0.010
@@ -56,11 +45,6 @@ _LONGEST_SLEEP_FAR = 0.010
 _LONGEST_SLEEP_NEAR = 0.100
 _SLOWEST_TRANSFER = 200e6
 _ABORT_LOCK_SECONDS = 1.0
-
-
-def launched_by_mpi(environ: Mapping[str, str]) -> bool:
-    """Tell from the environment whether an MPI launcher has started this process."""
-    return any(environ.get(name, "").isdigit() for name in _LAUNCHER_VARIABLES)
 
 
 class MpiManager(CommunicationManager):

@@ -4,6 +4,8 @@ On the wire a message is its header, the number of frames (4 bytes) and the
 length of each (8 bytes), all little-endian, and then the frames.  A message of
 no frames is the *farewell*: the peer leaves the run and sends nothing more.  So
 an end of file after a farewell is orderly, and one without it is a lost peer.
+A *notice*, marked by the highest bit of the number, is what managers say to each
+other.
 
 Output: frames below 64 KiB are copied together, so that a small message is one
 system call; larger ones go out from where they lie.  What the kernel does not
@@ -30,6 +32,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from struct import Struct, pack, unpack_from
+from typing import Protocol
 
 from dtm.comm.base import Frame
 
@@ -37,6 +40,7 @@ from dtm.comm.base import Frame
 _QUIETLY: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 _COUNT = Struct("<I")
+_NOTICE = 1 << 31
 _LARGE = 1 << 16
 _BUFFER = 1 << 17
 _BUDGET = 1 << 22
@@ -63,6 +67,28 @@ def _memory(size: int) -> memoryview:
     return memoryview(bytearray(size))
 
 
+class Channel(Protocol):
+    """What a stream needs where it is not given a socket: the same calls, and ``pause``."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Set the mode."""
+
+    def send(self, data: bytes | memoryview, flags: int, /) -> int:
+        """Write; ``BlockingIOError`` if nothing can be, and the same bytes come again first."""
+
+    def recv_into(self, target: memoryview, /) -> int:
+        """Read; ``BlockingIOError`` if there is nothing, and the same memory comes again."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+    def pause(self) -> None:
+        """Hand over what has been read already, and then act as if there were nothing more."""
+
+
 class FramedStream:
     """One connection to a peer.
 
@@ -72,14 +98,22 @@ class FramedStream:
         ended: whether nothing more can come: end of file, or an error.
         orderly: whether the peer's farewell has come.
         dry: whether the last ``receive`` left nothing in the kernel.
+        notices: those that came, until somebody takes them.
+        error: what broke the connection, if it was no end of file.
     """
 
-    def __init__(self, connection: socket.socket, peer: int = -1, *, greeted: bool = False) -> None:
+    def __init__(
+        self, connection: socket.socket | Channel, peer: int = -1, *, greeted: bool = False
+    ) -> None:
         connection.setblocking(False)
         self.peer = peer
         self.greeted = greeted
         self.ended = self.orderly = self.dry = False
+        self.notices: list[list[Frame]] = []
+        self.error: OSError | None = None
         self._socket = connection
+        # It may keep back what it has read: only it knows when it is dry, and no selector.
+        self._channel = None if isinstance(connection, socket.socket) else connection
         self._queue: deque[Frame] = deque()
         self._sent = 0  # how much of the first in the queue is out
         self._tail: bytearray | None = None  # the last in the queue, if small frames may join it
@@ -87,6 +121,7 @@ class FramedStream:
         self._buffer = memoryview(bytearray(_BUFFER))
         self._begin = self._end = 0  # what lies in the buffer and is not parsed
         self._sizes: tuple[int, ...] | None = None  # of the message that is arriving
+        self._is_notice = False
         self._frames: list[Frame] = []
         self._large = self._rest = self._buffer[:0]  # what is read in place, and what it lacks
 
@@ -105,11 +140,11 @@ class FramedStream:
 
     # Output
 
-    def send(self, frames: Sequence[Frame]) -> bool:
+    def send(self, frames: Sequence[Frame], *, notice: bool = False) -> bool:
         """Write one message, or queue what does not fit; return whether anything is queued."""
         flat = [_flat(frame) for frame in frames]
         sizes = [len(frame) for frame in flat]
-        header = pack(f"<I{len(flat)}Q", len(flat), *sizes)
+        header = pack(f"<I{len(flat)}Q", len(flat) | (_NOTICE if notice else 0), *sizes)
         if sum(sizes) < _LARGE:
             self._put(b"".join((header, *flat)))
         else:
@@ -173,7 +208,8 @@ class FramedStream:
             return self._socket.send(data, _QUIETLY)
         except BlockingIOError:
             return 0
-        except OSError:
+        except OSError as error:
+            self.error = self.error or error
             self._break()
             return 0
 
@@ -191,17 +227,22 @@ class FramedStream:
         messages: list[list[Frame]] = []
         budget = _BUDGET
         self.dry = self.ended
-        while budget > 0 and not self.dry:
+        while not self.dry:
+            if budget <= 0:
+                if self._channel is None:
+                    break
+                self._channel.pause()
             target = self._rest or self._buffer[self._end :]
             try:
                 size = self._socket.recv_into(target)
             except BlockingIOError:
-                self.dry = True
+                self.dry = budget > 0
                 break
-            except OSError:
+            except OSError as error:
+                self.error = self.error or error
                 size = 0
             self.ended = size == 0
-            self.dry = size < len(target)
+            self.dry = self.ended or (self._channel is None and size < len(target))
             budget -= size
             if not self._rest:
                 self._end += size
@@ -227,7 +268,7 @@ class FramedStream:
             if self._sizes is None or not self._take_frames(self._sizes):
                 break
             if self._sizes:
-                messages.append(self._frames)
+                (self.notices if self._is_notice else messages).append(self._frames)
                 self._frames = []
             else:
                 self.orderly = True
@@ -238,6 +279,8 @@ class FramedStream:
         length = _COUNT.size
         if self._end - self._begin >= length:
             count = _COUNT.unpack_from(self._buffer, self._begin)[0]
+            self._is_notice = count & _NOTICE != 0
+            count &= ~_NOTICE
             length += 8 * count
         if self._end - self._begin < length:
             self._make_room(length)

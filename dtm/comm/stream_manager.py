@@ -103,10 +103,15 @@ class StreamManager(CommunicationManager):
         self._listener = listener
         self._watch(listener, self._accept)
 
-    def _watch(self, source: Source, act: Callable[[Received], None]) -> None:
+    def _watch(
+        self, source: Source, act: Callable[[Received], None], events: int = EVENT_READ
+    ) -> None:
         """Let ``receive`` call ``act`` whenever ``source`` is readable; it is ours from now on."""
         self._sources.add(source)
-        self._selector.register(source, EVENT_READ, act)
+        self._selector.register(source, events, act)
+
+    def _linger(self, deadline: float) -> None:
+        """Wait until what the kernel has taken is with the peers, where that is another matter."""
 
     def _unwatch(self, source: Source) -> None:
         self._sources.discard(source)
@@ -189,6 +194,7 @@ class StreamManager(CommunicationManager):
         while self._clogged and (left := deadline - monotonic()) > 0:
             self._heed(self._poll(left))
             self.receive()
+        self._linger(deadline)
         for stream in tuple(self._streams):
             self._drop(stream)
         for source in (*self._sources, self._waker, self._woken):
@@ -212,9 +218,11 @@ class StreamManager(CommunicationManager):
                 self._generation += 1
                 with suppress(BlockingIOError):
                     self._woken.recv(1 << 12)
-            if events & EVENT_WRITE:
+            if events & EVENT_WRITE and isinstance(key.data, FramedStream):
                 self._flush(key.data)
-            more = more or events & EVENT_READ != 0
+                more = more or events & EVENT_READ != 0
+            else:
+                more = True
         return more
 
     # Output

@@ -8,9 +8,10 @@ As a thief, a worker is in one of three modes:
 
 ASKING: two requests are out, at the better of two random neighbours whose fresh
 reports say that they have work (going to the apparent best would herd all thieves
-to one victim; Mitzenmacher 2001), then at random ranks, one more than the spread
-tree is deep, for in a large run the last work is hard to find.  A victim in the
-middle of a task answers late, so two at once halve the wait.  WAITING: every
+to one victim; Mitzenmacher 2001), then at all ranks in an order of its own.  It asks on
+while those who refuse are at work, since another may have more than the item that it runs;
+after ``IDLE_ANSWERS`` from workers that are idle too it gives up.  A victim in the middle
+of a task answers late, so two at once halve the wait.  WAITING: every
 neighbour holds a *lifeline*, a request that stays with it until it has something
 to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
 cluster is silent.
@@ -38,17 +39,19 @@ Threads: under the worker's lock.
 from __future__ import annotations
 
 from enum import Enum
+from math import gcd
 from random import Random
 
 from dtm.core.deque import Deque
 from dtm.core.granularity import Granularity
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
-from dtm.core.neighbours import neighbours, tree_children, tree_depth, tree_parent
+from dtm.core.neighbours import neighbours, tree_children, tree_parent
 from dtm.task import Range
 
 ANSWER_SECONDS = 5e-3
 FRESH_SECONDS = 10e-3
-FEWEST_TRIES = 4
+MOST_TRIES = 64
+IDLE_ANSWERS = 2
 ASKED_AT_ONCE = 2
 MOST_BUNDLED = 2048
 MOST_TRIED = 16
@@ -99,13 +102,15 @@ class Balancer:
         self._random = random
         self._granularity = granularity
         self.neighbours = neighbours(rank, size)
-        self._most_tries = max(FEWEST_TRIES, 1 + tree_depth(size))
         self._parent = tree_parent(rank)
         self._children = frozenset(tree_children(rank, size))
         self.reports: dict[int, tuple[Load, float]] = {}
         self.tied: dict[int, int] = {}
         self._tried: set[int] = set()
         self._tries = 0
+        self._idlers = 0
+        self._probe = 0
+        self._stride = _stride(size, random)
         self._serial = 0
         self.asked: dict[int, int] = {}
 
@@ -129,7 +134,8 @@ class Balancer:
                 return []
             self._tried.clear()
             self.asked.clear()
-            self._tries = 0
+            self._tries = self._idlers = 0
+            self._probe = self._random.randrange(self.size)
             self._go("hungry")
             return self._ask(now)
         if self.mode is Mode.ASKING and now >= self.deadline:
@@ -156,6 +162,8 @@ class Balancer:
             return [(source, self._lifeline(source))] if self.mode is Mode.WAITING else []
         if self.mode is Mode.ASKING and self.asked.get(source) == serial:
             del self.asked[source]
+            known = self.reports.get(source)
+            self._idlers += known is not None and known[0].idle
             self._go("refused")
             return self._ask(now)
         return []
@@ -187,9 +195,10 @@ class Balancer:
         if loaded:
             first, second = self._random.choice(loaded), self._random.choice(loaded)
             return max(first, second, key=lambda other: self._seconds(other, now))
-        while self._tries < self._most_tries and self.size > len(self.neighbours) + 1:
+        most = min(MOST_TRIES, self.size) if self.size > len(self.neighbours) + 1 else 0
+        while self._tries < most and self._idlers < IDLE_ANSWERS:
             self._tries += 1
-            other = self._random.randrange(self.size)
+            other = self._probe = (self._probe + self._stride) % self.size
             if other != self.rank and other not in self._tried and other not in self.tied:
                 return other
         return None
@@ -303,3 +312,11 @@ class Balancer:
         if chunk > 1:
             count = min(left, -(-count // chunk) * chunk)
         return oldest.take_back(count)
+
+
+def _stride(size: int, random: Random) -> int:
+    """Return a step by which one comes by all of ``size`` workers before any comes again."""
+    while True:
+        stride = random.randrange(1, max(2, size))
+        if gcd(stride, size) == 1:
+            return stride

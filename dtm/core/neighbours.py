@@ -29,14 +29,6 @@ def tree_children(rank: int, size: int) -> list[int]:
     return list(range(first, min(first + BASE, size)))
 
 
-def tree_depth(size: int) -> int:
-    """Return how many hops the farthest worker is from the root."""
-    depth, last = 0, size - 1
-    while last > 0:
-        depth, last = depth + 1, (last - 1) // BASE
-    return depth
-
-
 def neighbours(rank: int, size: int) -> tuple[int, ...]:
     """Return where a worker ties lifelines before it falls silent."""
     parent = tree_parent(rank)

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
 from random import Random
+from typing import NamedTuple
 
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
@@ -54,38 +54,33 @@ NEVER = float("inf")
 MOST_CANCELLED = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a message to a rank."""
 
     to: int
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(NamedTuple):
     """A call is complete: tell those who wait for it."""
 
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
-class WakeAt:
+class WakeAt(NamedTuple):
     """Call ``share`` at this time even if a task runs."""
 
     when: float
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+class Print(NamedTuple):
     """(Root) write what a task has printed."""
 
     stream: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The run is over for this worker; ``reason`` says why if it was not the normal end."""
 
     reason: str | None
@@ -94,7 +89,6 @@ class End:
 Effect = Send | Resume | WakeAt | Print | End
 
 
-@dataclass(slots=True)
 class Counters:
     """What a worker has done, for the summary at the end of a run."""
 
@@ -112,7 +106,7 @@ class Counters:
 
     def as_dict(self) -> dict[str, float]:
         """Return the counters by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: getattr(self, name) for name in Counters.__annotations__}
 
 
 class Scheduler:

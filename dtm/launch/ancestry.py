@@ -1,4 +1,4 @@
-"""Whose MPI run the environment speaks of: this process's, or that of an ancestor.
+"""Whether the environment speaks of an MPI run, and whose: this process's, or an ancestor's.
 
 What a task starts inherits the variables of the MPI launcher, and would join the
 run as the rank which its parent is already; MPI libraries crash or hang at that.
@@ -26,6 +26,23 @@ _NAMES = (
     "MV2_COMM_WORLD_RANK", "PALS_APID", "PALS_RANKID", "JSM_NAMESPACE_ID", "JSM_NAMESPACE_RANK",
     "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID",
 )  # fmt: skip
+
+# Set by the launcher in each process it starts, by nobody else.  Slurm's own variables are
+# no sign: srun sets them for every program, and without PMI each one would be alone.
+_LAUNCHER_VARIABLES = (
+    "OMPI_COMM_WORLD_SIZE",  # Open MPI
+    "PMIX_RANK",  # Open MPI's prrte, srun --mpi=pmix
+    "PMI_RANK",  # MPICH, Intel MPI, Cray; srun --mpi=pmi2
+    "PMI_SIZE",
+    "MV2_COMM_WORLD_SIZE",  # MVAPICH
+    "PALS_RANKID",  # Cray's and Slurm's launcher of Shasta systems
+    "JSM_NAMESPACE_SIZE",  # IBM's jsrun
+)
+
+
+def launched_by_mpi(environ: Mapping[str, str]) -> bool:
+    """Tell from the environment whether an MPI launcher has started this process."""
+    return any(environ.get(name, "").isdigit() for name in _LAUNCHER_VARIABLES)
 
 
 def leave_mark(environ: MutableMapping[str, str]) -> None:

@@ -41,7 +41,7 @@ INVITATION = "DTM_WORKER"
 
 # Each worker has a core to itself: a numeric library that starts a thread for
 # every core of the machine in each of them makes all of them slow.
-_THREADS = (
+NUMERIC_THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -86,7 +86,8 @@ def join_run() -> LocalWorker | None:
     """Join the run that this process was started for, None if it was not started for one.
 
     Raises:
-        CommunicationError: the root is dead, or what it passed on has been lost.
+        CommunicationError: what the root passed on has been lost.
+        SystemExit: the root is dead.
     """
     invitation = os.environ.pop(INVITATION, None)
     if invitation is None:
@@ -101,8 +102,7 @@ def join_run() -> LocalWorker | None:
         if _is_alive(parent) and not _is_cut_off(root):
             return None
         remove_directory(directory)
-        message = f"worker {rank} found the root of its run dead"
-        raise CommunicationError(message)
+        raise SystemExit(1)  # as a worker ends whose root dies later: without a word
     _leave_interrupts_to_the_root()
     try:
         return LocalWorker(rank, size, directory, _inherited(listener), _inherited(root), parent)
@@ -126,7 +126,7 @@ def _start_all(
             listener = listen(directory, rank, size)
             links[rank], link = socket.socketpair()
             theirs[rank] = listener, link
-        environment = {**dict.fromkeys(_THREADS, "1"), **os.environ}
+        environment = {**dict.fromkeys(NUMERIC_THREADS, "1"), **os.environ}
         for rank in ranks:
             passed = tuple(passing.fileno() for passing in theirs[rank])
             descriptors = ":".join(map(str, passed))

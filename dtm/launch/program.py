@@ -58,6 +58,12 @@ def why_not_again() -> str | None:
     return None
 
 
+def program_file() -> str | None:
+    """Return the file that the interpreter was told to run, None for a module."""
+    kind, what = _what_runs(sys.orig_argv[1:])
+    return what if kind == "file" else None
+
+
 def _main_file() -> str | None:
     return getattr(sys.modules.get("__main__"), "__file__", None)
 

@@ -1,0 +1,167 @@
+"""A connection whose two ends do not know each other yet.
+
+It leads a socket from the moment it is called or accepted to the moment when
+both ends are proven: connected, TLS if the run has it, the handshake.  No step
+waits; ``advance`` is called when the socket is ready for more.
+
+While it lasts nothing is kept but one handshake, of fixed size, and TLS's own
+state, which is bounded; and it does not last: whoever owns it drops it after
+``LONGEST`` seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import TYPE_CHECKING
+
+from dtm.comm.address import tune
+from dtm.comm.channel import SealedChannel, known_seals
+from dtm.comm.credentials import Credentials
+from dtm.comm.handshake import ANY_RANK, NONCE, Handshake, Hello, Role
+from dtm.comm.stream import FramedStream
+
+if TYPE_CHECKING:
+    from dtm.comm.tls import Contexts, TlsChannel
+
+LONGEST = 5.0
+
+
+class Member:
+    """What this process shows to whoever it meets.
+
+    Attributes:
+        credentials: of the run.
+        contexts: what TLS needs, None if the run's links are plain.
+        rank: of this worker, ``ANY_RANK`` while it has none.
+    """
+
+    def __init__(self, credentials: Credentials, rank: int = ANY_RANK, *, tls: bool) -> None:
+        self.credentials = credentials
+        self.rank = rank
+        self.contexts = _contexts(credentials) if tls else None
+        self._seals = known_seals()
+
+    def handshake(self, role: Role) -> Handshake:
+        """Begin a handshake."""
+        return Handshake(self.credentials, role, self.rank, os.urandom(NONCE), self._seals)
+
+
+def _contexts(credentials: Credentials) -> Contexts:
+    from dtm.comm.tls import Contexts  # a run without it does not load the library
+
+    return Contexts(credentials)
+
+
+class Introduction:
+    """One connection on its way.
+
+    Attributes:
+        target: the rank that was called, -1 if the peer called.
+        began: when.
+        spoken: whether the peer has said anything.
+        handshake: where that stands.
+    """
+
+    def __init__(
+        self, connection: socket.socket, member: Member, role: Role, began: float, target: int = -1
+    ) -> None:
+        connection.setblocking(False)
+        self.target = target
+        self.began = began
+        self.spoken = False
+        self.handshake = member.handshake(role)
+        self._connected = role is Role.ACCEPTOR
+        self._socket = connection
+        self._contexts = member.contexts
+        self._tls: TlsChannel | None = None
+        self._greeted = False
+        self._output = b""
+        if member.contexts is not None:
+            self._tls = member.contexts.channel(connection, called=self._connected)
+        if self._connected:
+            tune(connection)
+
+    def __repr__(self) -> str:
+        whom = f"rank {self.target}" if self.target >= 0 else "somebody"
+        return f"<Introduction to {whom}, {self.handshake.state.value}>"
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Break off."""
+        self._socket.close()
+
+    @property
+    def events(self) -> int:
+        """What the socket has to become for ``advance`` to get further."""
+        return EVENT_READ if self._connected else EVENT_WRITE
+
+    @property
+    def peer(self) -> Hello:
+        """What the peer said of itself."""
+        assert self.handshake.peer is not None
+        return self.handshake.peer
+
+    def own_host(self) -> str:
+        """Return the numeric address of this end."""
+        host: str = self._socket.getsockname()[0]
+        return host
+
+    def peer_host(self) -> str:
+        """Return the numeric address of the other end."""
+        host: str = self._socket.getpeername()[0]
+        return host
+
+    def advance(self) -> bool:
+        """Go as far as it goes; return whether both ends are proven.
+
+        Raises:
+            OSError: the connection failed.
+            StrangerError: the peer is no member of this run.
+        """
+        try:
+            if not self._connected:
+                self._connect()
+            if self._tls is not None and not self._greeted:
+                self._greet(self._tls)
+            return self._shake_hands(self._tls or self._socket)
+        except BlockingIOError:
+            self.spoken = self.spoken or (self._tls is not None and self._tls.greeting > 0)
+            return False
+
+    def stream(self, peer: int) -> FramedStream:
+        """Return the stream that the connection becomes."""
+        carrier = self._tls or SealedChannel(self._socket, self.handshake.keys())
+        return FramedStream(carrier, peer, greeted=True)
+
+    def _connect(self) -> None:
+        status = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if status:
+            raise OSError(status, os.strerror(status))
+        tune(self._socket)
+        self._connected = True
+
+    def _greet(self, tls: TlsChannel) -> None:
+        tls.greet()
+        assert self._contexts is not None
+        self._contexts.check(tls)
+        self._greeted = True
+
+    def _shake_hands(self, carrier: socket.socket | TlsChannel) -> bool:
+        handshake = self.handshake
+        while True:
+            self._output += handshake.take_output()
+            while self._output:
+                self._output = self._output[carrier.send(self._output) :]
+            if not handshake.wanted:
+                return True
+            data = memoryview(bytearray(handshake.wanted))
+            size = carrier.recv_into(data)
+            if size == 0:
+                raise ConnectionResetError("the connection was closed during the handshake")
+            self.spoken = True
+            handshake.feed(bytes(data[:size]))

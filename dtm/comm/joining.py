@@ -1,0 +1,91 @@
+"""How a worker joins a run: it calls the root, they prove who they are, the root gives a rank.
+
+Everything here waits, for a deadline at most; a worker that has no rank has
+nothing else to do.  A root that does not answer is called again, for it may be
+starting still, or busy with strangers; one that proves to be another run's is
+not.
+"""
+
+from __future__ import annotations
+
+import select
+from selectors import EVENT_READ, EVENT_WRITE
+from time import monotonic, sleep
+
+from dtm.comm.address import Address, Resolved, dial, resolve
+from dtm.comm.handshake import Role
+from dtm.comm.introduction import LONGEST, Introduction, Member
+from dtm.comm.notices import Refused, Welcome, read_notice
+from dtm.comm.stream import FramedStream
+from dtm.comm.stream_manager import Received
+from dtm.errors import CommunicationError, StrangerError
+
+_AGAIN = 0.2  # seconds until the root is called once more
+
+
+def why(error: Exception) -> str:
+    """Return what an error says, without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def meet(address: Address, member: Member, deadline: float) -> Introduction:
+    """Call the root until it answers, and prove to each other who we are."""
+    targets = resolve(address)
+    failure: Exception = TimeoutError("it does not answer")
+    while monotonic() < deadline:
+        for target in targets:
+            try:
+                return _call_root(target, member, deadline)
+            except StrangerError as error:
+                raise CommunicationError(f"cannot join the run at {address}: {error}") from error
+            except OSError as error:
+                failure = error
+        sleep(min(_AGAIN, max(0.0, deadline - monotonic())))
+    raise CommunicationError(
+        f"cannot reach the root of the run at {address}: {why(failure)}"
+    ) from failure
+
+
+def _call_root(target: Resolved, member: Member, deadline: float) -> Introduction:
+    began = monotonic()
+    call = Introduction(dial(target), member, Role.CALLER, began, 0)
+    try:
+        while True:
+            left = min(deadline, began + LONGEST) - monotonic()
+            if left <= 0 or not _ready(call, call.events, left):
+                raise TimeoutError("it does not answer")
+            if call.advance():
+                return call
+    except BaseException:
+        call.close()
+        raise
+
+
+def _ready(source: Introduction | FramedStream, events: int, timeout: float) -> bool:
+    poll = select.poll()
+    wanted = (select.POLLIN if events & EVENT_READ else 0) | (
+        select.POLLOUT if events & EVENT_WRITE else 0
+    )
+    poll.register(source, wanted)
+    return bool(poll.poll(1000 * timeout))
+
+
+def await_verdict(stream: FramedStream, address: str, deadline: float) -> tuple[Welcome, Received]:
+    """Wait until the root says whether this worker is in; return what else it sent meanwhile."""
+    early: Received = []
+    while True:
+        early += [(0, message) for message in stream.receive()]
+        if stream.notices:
+            break
+        left = deadline - monotonic()
+        if stream.ended or left <= 0:
+            raise CommunicationError(
+                f"cannot join the run at {address}: the root "
+                + ("closed the connection; the run has ended" if stream.ended else "says nothing")
+            )
+        _ready(stream, EVENT_READ, left)
+    verdict = read_notice(stream.notices.pop(0))
+    if isinstance(verdict, Refused):
+        raise CommunicationError(f"cannot join the run at {address}: {verdict.reason}")
+    assert isinstance(verdict, Welcome), verdict
+    return verdict, early

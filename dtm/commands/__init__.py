@@ -1,0 +1,77 @@
+"""The words of the command ``dtm``: a module for each, imported when its word is said.
+
+A module has ``SUMMARY`` (a line), ``add_arguments(parser)`` and ``execute(given)``, which
+returns the exit status.  What costs time to import is imported in ``execute``: every
+worker of a local run goes through ``run``.
+
+Rejected: a library for commands (click, typer).  ``argparse`` is there already, a run's
+start has no milliseconds to give away, and what it lacks, completion, is an extra
+that only ``dtm completion`` imports.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+COMMANDS = {
+    "run": "dtm.commands.run",
+    "join": "dtm.commands.join",
+    "doctor": "dtm.commands.doctor",
+    "completion": "dtm.commands.completion",
+}
+_DEFAULT = "run"
+_OVERVIEW = """Run Python programs that call dtm.start(main): on the cores of this machine,
+under MPI, or on the hosts of a file by ssh.
+
+dtm PROGRAM is short for dtm run PROGRAM, so the options of "dtm run" follow
+dtm directly too: dtm -n 4 PROGRAM, dtm --hosts FILE PROGRAM ..."""
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Do what the words of a command line say; return the exit status.
+
+    ``-h``, ``--version`` and mistakes end the process, as argparse does.
+    """
+    first = arguments[0] if arguments else ""
+    if first in {"-h", "--help", "--version"}:
+        complete_parser().parse_args(arguments)
+    word, rest = (first, arguments[1:]) if first in COMMANDS else (_DEFAULT, arguments)
+    module = _module(word)
+    parser = _parser(word, module)
+    given: Namespace = parser.parse_args(rest)
+    status: int = module.execute(given)
+    return status
+
+
+def complete_parser() -> ArgumentParser:
+    """Return the parser of all words together, for help and completion."""
+    from dtm.version import VERSION
+
+    whole = ArgumentParser(
+        prog="dtm", description=_OVERVIEW, formatter_class=RawDescriptionHelpFormatter
+    )
+    whole.add_argument("--version", action="version", version=f"dtm {VERSION}")
+    words = whole.add_subparsers(title="words", metavar="WORD", dest="word")
+    for word in COMMANDS:
+        module = _module(word)
+        one = words.add_parser(word, help=module.SUMMARY, description=_sentence(module))
+        module.add_arguments(one)
+    return whole
+
+
+def _module(word: str) -> Any:
+    return import_module(COMMANDS[word])
+
+
+def _parser(word: str, module: Any) -> ArgumentParser:
+    parser = ArgumentParser(prog=f"dtm {word}", description=_sentence(module))
+    module.add_arguments(parser)
+    return parser
+
+
+def _sentence(module: Any) -> str:
+    summary: str = module.SUMMARY
+    return f"{summary[0].upper()}{summary[1:]}."

@@ -1,0 +1,62 @@
+"""``dtm join``: more workers for a run that is under way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from dtm.commands.program import add_program, missing, run_program
+from dtm.commands.run import add_listening, count, is_worker
+
+if TYPE_CHECKING:
+    from dtm.comm.credentials import Credentials
+
+SUMMARY = "join a run as further workers; it says on stderr how, if it lets others join"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of ``join``."""
+    parser.add_argument(
+        "-n", "--workers", type=count, metavar="N", default=1,
+        help="how many workers this machine adds; default: 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--secret-file", metavar="FILE",
+        help="the run's secret, in a file that only you can read; default: standard input",
+    )  # fmt: skip
+    add_listening(parser)
+    parser.add_argument("address", metavar="ADDRESS", help="the run's, as tcp://10.0.0.1:40001")
+    add_program(parser)
+
+
+def execute(given: Namespace) -> int:
+    """Add workers, and return the worst of their exit statuses."""
+    if is_worker():
+        run_program(given)
+        return 0
+    from dtm.errors import DtmError
+    from dtm.launch.joining import Joiner, parsed
+    from dtm.launch.settings import ports
+
+    problem = missing(given)
+    if problem is not None:
+        sys.exit(f"dtm: {problem}")
+    try:
+        parsed(given.address)
+        credentials = _credentials(given.secret_file)
+        listening = None if given.ports is None else ports(given.ports)
+        return Joiner(given.address, credentials, given.workers, given.bind, listening).serve()
+    except DtmError as error:
+        sys.exit(f"dtm: {error}")
+
+
+def _credentials(path: str | None) -> Credentials:
+    from dtm.comm.credentials import Credentials
+
+    if path is not None:
+        return Credentials.from_file(path)
+    if os.isatty(0):
+        sys.stderr.write("dtm: reading the run's secret from standard input\n")
+    return Credentials.read(sys.stdin.buffer)

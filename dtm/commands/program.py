@@ -1,0 +1,55 @@
+"""The program of a command line, and running it in this process, as ``__main__``.
+
+Rejected: starting the program as another process.  It would be one process more for
+each worker, between a signal and whom it is meant for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import REMAINDER, ArgumentParser, Namespace
+
+
+def add_program(parser: ArgumentParser) -> None:
+    """Add what names a program, and its arguments."""
+    parser.add_argument("-m", dest="module", action="store_true", help="PROGRAM is a module's name")
+    program = parser.add_argument(
+        "program", metavar="PROGRAM", help="a file, a directory or zip, or a module"
+    )
+    program.complete = _FILES  # type: ignore[attr-defined]
+    parser.add_argument("arguments", metavar="ARGUMENT", nargs=REMAINDER, help="go to the program")
+
+
+# What shtab takes for "the name of a file", in each shell.
+_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+
+def run_program(given: Namespace) -> None:
+    """Run the program in this process; it sees its own arguments."""
+    import runpy
+
+    sys.argv = [given.program, *given.arguments]
+    if given.module:
+        runpy.run_module(given.program, run_name="__main__", alter_sys=True)
+        return
+    if not os.path.exists(given.program):
+        sys.exit(f"dtm: there is no program {given.program!r}")
+    if os.path.isfile(given.program) and given.program.endswith(".py"):
+        sys.path[0] = os.path.dirname(os.path.abspath(given.program))
+    runpy.run_path(given.program, run_name="__main__")
+
+
+def words(given: Namespace) -> str:
+    """Return the program and its arguments as words of a shell."""
+    import shlex
+
+    module = ["-m"] if given.module else []
+    return shlex.join([*module, given.program, *given.arguments])
+
+
+def missing(given: Namespace) -> str | None:
+    """Say what is wrong with the program, None if it is there; modules are looked for later."""
+    if given.module or os.path.exists(given.program):
+        return None
+    return f"there is no program {given.program!r}"

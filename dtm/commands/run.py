@@ -1,0 +1,240 @@
+"""``dtm run``: a program, on this machine or on others.
+
+With hosts (``--hosts``, or those of an allocation) this process becomes the
+launcher.  Otherwise, and in every worker that was started, it runs the
+program itself; the options go into the environment, where ``start`` finds them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dtm.commands.program import add_program, missing, run_program, words
+
+if TYPE_CHECKING:
+    from dtm.launch.allocation import Allocation
+    from dtm.launch.hosts import Host
+    from dtm.launch.launcher import Run
+
+SUMMARY = "run a program that calls dtm.start(main); without a WORD, this is it"
+
+# Options that stand in the environment of the program, and of its workers.
+VARIABLES = {
+    "workers": "DTM_WORKERS",
+    "comm": "DTM_COMM",
+    "seed": "DTM_SEED",
+    "join_slots": "DTM_JOIN_SLOTS",
+    "secret_file": "DTM_SECRET_FILE",
+    "bind": "DTM_BIND",
+    "ports": "DTM_PORTS",
+    "tls": "DTM_TLS",
+    "ssh": "DTM_SSH",
+    "connect_timeout": "DTM_CONNECT_TIMEOUT",
+    "fan_out": "DTM_FAN_OUT",
+    "tag_output": "DTM_TAG_OUTPUT",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the options of ``run``."""
+    parser.add_argument(
+        "-n", "--workers", type=count, metavar="N",
+        help="how many workers; default: each core of this machine, or each slot of the hosts",
+    )  # fmt: skip
+    parser.add_argument("--hosts", metavar="FILE", help="run on the hosts of this file, by ssh")
+    parser.add_argument(
+        "--comm", metavar="NAME",
+        help="the communication manager: mpi, local, tcp, serial, or a.path.Class; "
+        "default: by how the program is started",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, help="make the random numbers of the run repeatable")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be started, and start nothing"
+    )
+    _add_hosts_options(parser)
+    _add_network_options(parser)
+    add_program(parser)
+
+
+def _add_hosts_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("runs on hosts")
+    group.add_argument(
+        "--tag-output", action="store_true", default=None,
+        help="put rank and host before each line",
+    )  # fmt: skip
+    group.add_argument("--ssh", metavar="COMMAND", help="what replaces ssh; takes its arguments")
+    group.add_argument(
+        "--connect-timeout", metavar="SECONDS", type=_checked("seconds"),
+        help="how long a host may take to answer; default: 15",
+    )  # fmt: skip
+    group.add_argument(
+        "--fan-out", metavar="N", type=_checked("positive"),
+        help="how many hosts are connected to directly, the others by way of these; default: 64",
+    )  # fmt: skip
+
+
+def _add_network_options(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("connections of tcp")
+    group.add_argument(
+        "--join-slots", metavar="N", type=_checked("slots"),
+        help="how many workers may join by hand; default: 0, and 16 for --comm tcp alone",
+    )  # fmt: skip
+    group.add_argument(
+        "--secret-file", metavar="FILE",
+        help="where to put the secret for them; default: a new file in this directory",
+    )  # fmt: skip
+    add_listening(group)
+    group.add_argument(
+        "--tls", action=BooleanOptionalAction, default=None,
+        help="encrypt connections; default: if they may leave this machine",
+    )  # fmt: skip
+
+
+def add_listening(group: Any) -> None:
+    """Add the options that say where a worker of this machine listens."""
+    group.add_argument(
+        "--bind", metavar="ADDRESS", type=_checked("address"),
+        help="this machine's address at which workers listen; default: chosen on the way to "
+        "the others, and for this machine alone if there are none",
+    )  # fmt: skip
+    group.add_argument(
+        "--ports", metavar="LOW-HIGH", type=_checked("ports"),
+        help="the ports at which they listen; default: any",
+    )  # fmt: skip
+
+
+def _checked(kind: str) -> Callable[[str], str]:
+    """Return what checks an option's text and keeps it: it goes into the environment."""
+
+    def check(text: str) -> str:
+        from dtm.launch import settings
+
+        try:
+            getattr(settings, kind)(text)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
+
+
+def count(text: str) -> int:
+    """Read how many workers are wanted."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+count.__name__ = "number of workers"
+
+
+def execute(given: Namespace) -> int:
+    """Run the program, here or on hosts."""
+    for name, variable in VARIABLES.items():
+        value = getattr(given, name)
+        if value is not None:
+            os.environ[variable] = str(int(value) if isinstance(value, bool) else value)
+    if not is_worker():
+        from dtm.errors import DtmError
+
+        try:
+            launched = _launched(given)
+        except DtmError as error:
+            sys.exit(f"dtm: {error}")
+        if launched is not None:
+            return launched
+    run_program(given)
+    return 0
+
+
+def is_worker() -> bool:
+    """Whether this process was started as a worker; these do not start others."""
+    return "DTM_WORKER" in os.environ or "DTM_INVITATION" in os.environ
+
+
+def _launched(given: Namespace) -> int | None:
+    """Launch the program on hosts and return its status, None if it is to run here."""
+    hosts, granted = _hosts(given)
+    problem = missing(given)
+    if problem is not None:
+        sys.exit(f"dtm: {problem}")
+    if hosts is None:
+        return _describe_here(given) if given.dry_run else None
+    from dataclasses import replace
+
+    from dtm.launch.launcher import described, launch
+
+    run = _run(given, hosts, granted)
+    if not given.dry_run:
+        return launch(run)
+    arguments = list(run.arguments)
+    arguments.remove("--dry-run")  # dtm's own is the first
+    sys.stdout.write("\n".join((*described(replace(run, arguments=arguments)), "")))
+    return 0
+
+
+def _run(given: Namespace, hosts: tuple[Host, ...], granted: Allocation | None) -> Run:
+    from dtm.launch.again import run_again
+    from dtm.launch.settings import settings
+
+    files = [] if given.module else [given.program]
+    chosen = settings(os.environ)
+    return run_again(hosts, chosen, given.workers, files, words(given), granted)
+
+
+def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None]:
+    """Return the hosts of the run, None if it is not on hosts, and whose they are."""
+    comm = os.environ.get("DTM_COMM")
+    if given.hosts is not None:
+        if comm not in {None, "", "tcp"}:
+            sys.exit(f"dtm: --hosts needs the communication manager tcp, not {comm}")
+        from dtm.launch.hosts import read_hosts
+
+        return read_hosts(given.hosts), None
+    if comm not in {None, "", "tcp"} or _under_mpi():
+        return None, None
+    from dtm.launch.again import beyond_here, old_hosts_file
+
+    old = old_hosts_file(given.arguments)
+    if old is not None:
+        from dtm.launch.hosts import read_hosts
+
+        return read_hosts(old), None
+    granted = beyond_here(os.environ)
+    if granted is not None:
+        return granted.hosts, granted
+    if comm == "tcp" and given.workers is not None:
+        from dtm.launch.hosts import Host
+
+        return (Host("localhost", given.workers),), None
+    return None, None
+
+
+def _under_mpi() -> bool:
+    from dtm.comm.mpi import launched_by_mpi
+
+    return launched_by_mpi(os.environ)
+
+
+def _describe_here(given: Namespace) -> int:
+    """Say what a run without hosts would start."""
+    import shlex
+
+    from dtm.launch.cores import available_cores
+
+    comm = os.environ.get("DTM_COMM") or ("mpi" if _under_mpi() else "local")
+    program = shlex.join([sys.executable, *sys.orig_argv[1:]])
+    if comm == "mpi":
+        text = "this process is a rank of an MPI run, and starts no other"
+    elif comm == "local":
+        workers = given.workers or int(os.environ.get("DTM_WORKERS") or 0) or available_cores()
+        text = f"this machine: ranks 0 to {workers - 1}, each: {program}"
+    else:
+        text = f"this process alone, with the communication manager {comm}"
+    sys.stdout.write(f"{text}\n")
+    return 0

@@ -1,0 +1,1 @@
+"""Whether a run would work, and what to do if not: ``dtm doctor``."""

@@ -1,0 +1,148 @@
+"""What a machine looks like from inside of a process on it.
+
+The text of this module is sent to other hosts too, and run by the Python there: so
+it needs nothing but the standard library, and is written for whatever Python 3.10
+or later may come.  Whether dtm is there is part of the look.
+
+It changes nothing; any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One look.
+
+    Attributes:
+        name: what the machine calls itself.
+        python: the version, as three numbers.
+        implementation: of Python, as in "CPython".
+        executable: the path of the interpreter.
+        dtm: its version; None if it cannot be imported.
+        dtm_error: why not.
+        dill: the version of that library, None if it is not installed.
+        cores: how many the machine has.
+        affinity: those that this process may run on.
+        usable: how many of them its quota comes to.
+        load: processes that ran or wanted to in the last minute, on average.
+        temporary: the directory for temporary files, None if none can be written.
+        temporary_free: the free bytes there.
+        shared_free: the free bytes of shared memory, None if there is none.
+        threads: the variables that tell numeric libraries how many threads to start.
+        files: how many files a process may hold open.
+    """
+
+    name: str
+    python: tuple[int, ...]
+    implementation: str
+    executable: str
+    dtm: str | None
+    dtm_error: str
+    dill: str | None
+    cores: int
+    affinity: tuple[int, ...]
+    usable: int
+    load: float
+    temporary: str | None
+    temporary_free: int
+    shared_free: int | None
+    threads: dict[str, str]
+    files: int
+
+
+def look() -> Machine:
+    """Look at this machine."""
+    dtm, dtm_error = _dtm()
+    temporary, temporary_free = _temporary()
+    affinity = _affinity()
+    return Machine(
+        name=platform.node(),
+        python=tuple(sys.version_info[:3]),
+        implementation=platform.python_implementation(),
+        executable=sys.executable,
+        dtm=dtm,
+        dtm_error=dtm_error,
+        dill=_installed("dill"),
+        cores=os.cpu_count() or 1,
+        affinity=affinity,
+        usable=_usable(len(affinity)),
+        load=os.getloadavg()[0],
+        temporary=temporary,
+        temporary_free=temporary_free,
+        shared_free=_free("/dev/shm"),  # noqa: S108 - looked at, not used
+        threads=_thread_variables(),
+        files=_file_limit(),
+    )
+
+
+def read(seen: dict[str, Any]) -> Machine:
+    """Return the look that was written as JSON."""
+    known = {**seen, "python": tuple(seen["python"]), "affinity": tuple(seen["affinity"])}
+    return Machine(**known)
+
+
+def _dtm() -> tuple[str | None, str]:
+    try:
+        import dtm
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are here to tell
+        return None, f"{type(error).__name__}: {error}"
+    return dtm.__version__, ""
+
+
+def _installed(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _affinity() -> tuple[int, ...]:
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def _usable(allowed: int) -> int:
+    try:
+        from dtm.launch.cores import available_cores
+    except ImportError:
+        return allowed
+    return available_cores()
+
+
+def _temporary() -> tuple[str | None, int]:
+    from tempfile import gettempdir
+
+    try:
+        directory = gettempdir()
+    except FileNotFoundError:
+        return None, 0
+    return directory, _free(directory) or 0
+
+
+def _free(path: str) -> int | None:
+    try:
+        there = os.statvfs(path)
+    except OSError:
+        return None
+    return there.f_bavail * there.f_frsize
+
+
+def _thread_variables() -> dict[str, str]:
+    endings = ("_NUM_THREADS", "_MAXIMUM_THREADS")
+    return {name: value for name, value in os.environ.items() if name.endswith(endings)}
+
+
+def _file_limit() -> int:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

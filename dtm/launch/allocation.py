@@ -1,0 +1,268 @@
+"""What a batch system has granted this job: hosts, slots, and how to start something there.
+
+Each system says it in its own way: a compressed list (Slurm), a file with a line a
+slot (PBS, Torque, OAR, LSF), a file with a line a host (Grid Engine), pairs in a
+variable (LSF), a command's answer (Flux).  They are asked in a fixed order, since
+one may run inside of another: Flux, which is always the inner one, first.
+
+Invariant: nothing is guessed.  Variables that cannot be read, or contradict each
+other, are an error with their names in it, and ``--hosts`` the way around it.
+
+Read-only; any thread.
+
+Rejected: to look for the systems' commands on the path.  Login nodes have them too,
+and there nothing has been granted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dtm.errors import OptionError
+from dtm.launch import flux
+from dtm.launch.hostlist import MOST, expand
+from dtm.launch.hosts import Host, merged
+
+Ask = Callable[[tuple[str, ...]], str]
+_COUNT = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What has been granted.
+
+    Attributes:
+        system: the batch system: "slurm", "pbs", "lsf", "sge", "flux" or "oar".
+        hosts: the hosts with their slots, each once, in the system's order.
+        start: the words before a command that start one process of it where ``ssh`` is not
+            to be used, with ``{host}`` or ``{index}`` for the host; None if there are none.
+        passes_input: whether that process reads what its starter gets on standard input.
+    """
+
+    system: str
+    hosts: tuple[Host, ...]
+    start: tuple[str, ...] | None
+    passes_input: bool = True
+
+    def starter(self, host: Host) -> tuple[str, ...] | None:
+        """Return the words that start a process on one of the hosts, None if there are none."""
+        if self.start is None:
+            return None
+        index = str(self.hosts.index(host))
+        known = {"{host}": host.name, "{index}": index}
+        return tuple(_filled(word, known) for word in self.start)
+
+
+def allocation(environ: Mapping[str, str], ask: Ask = flux.ask) -> Allocation | None:
+    """Return what the batch system of this environment has granted, None if there is none.
+
+    ``ask`` runs a command and returns what it prints; only Flux needs it.
+
+    Raises:
+        OptionError: the environment cannot be understood; names the variable.
+    """
+    if environ.get("FLUX_JOB_ID") or environ.get("FLUX_URI"):
+        return _flux(environ, ask)
+    for variables, read in _SYSTEMS:
+        if any(environ.get(variable) for variable in variables):
+            granted = read(environ)
+            if granted is not None:
+                return granted
+    return None
+
+
+def _flux(environ: Mapping[str, str], ask: Ask) -> Allocation:
+    asked = flux.command(environ)
+    try:
+        hosts = [Host(name, cores) for name, cores in flux.granted(ask(asked))]
+    except OptionError as error:
+        variable = "FLUX_JOB_ID" if environ.get("FLUX_JOB_ID") else "FLUX_URI"
+        said = f"what {' '.join(asked)!r} says is not understood"
+        raise OptionError(f"{variable} is set, but {said}: {error}; {_WAY_OUT}") from error
+    return Allocation("flux", _granted("FLUX_URI", hosts), flux.starter(environ))
+
+
+def _slurm(environ: Mapping[str, str]) -> Allocation:
+    variable = _first(environ, "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+    if variable is None:
+        raise _wrong("SLURM_JOB_NODELIST", "it is not set, and SLURM_JOB_ID is")
+    try:
+        names = expand(environ[variable])
+    except OptionError as error:
+        raise _wrong(variable, str(error)) from error
+    slots = _slurm_slots(environ, variable, len(names))
+    hosts = [_host(variable, name, count) for name, count in zip(names, slots)]
+    return Allocation("slurm", _granted(variable, hosts), _SRUN)
+
+
+def _slurm_slots(environ: Mapping[str, str], variable: str, nodes: int) -> list[int]:
+    """Return the slots of each node: tasks if they were asked for, else as many as have cores."""
+    tasks = environ.get("SLURM_TASKS_PER_NODE")
+    # Inside of a step the variable is the step's, the nodes are the job's.
+    if tasks is not None and tasks != environ.get("SLURM_STEP_TASKS_PER_NODE"):
+        return _counts(environ, "SLURM_TASKS_PER_NODE", variable, nodes)
+    each = _whole(environ, "SLURM_CPUS_PER_TASK", 1)
+    if environ.get("SLURM_JOB_CPUS_PER_NODE"):
+        cores = _counts(environ, "SLURM_JOB_CPUS_PER_NODE", variable, nodes)
+    elif tasks is not None:
+        return _counts(environ, "SLURM_TASKS_PER_NODE", variable, nodes)
+    elif nodes == 1:
+        cores = [_whole(environ, "SLURM_CPUS_ON_NODE", 1)]
+    else:
+        why = f"it is not set, and {variable} names {nodes} nodes"
+        raise _wrong("SLURM_TASKS_PER_NODE", why)
+    return [max(count // each, 1) for count in cores]
+
+
+def _pbs(environ: Mapping[str, str]) -> Allocation:
+    hosts = _hosts_of_lines(environ, "PBS_NODEFILE")
+    torque = _first(environ, "PBS_NUM_PPN", "PBS_NUM_NODES", "PBS_NP") is not None
+    if all(host.slots == 1 for host in hosts):  # some sites write a line a node
+        slots = _whole(environ, "PBS_NUM_PPN", 1)
+        hosts = tuple(Host(host.name, slots) for host in hosts)
+    if torque:
+        return Allocation("pbs", hosts, ("pbsdsh", "-o", "-h", "{host}"), passes_input=False)
+    return Allocation("pbs", hosts, ("pbs_tmrsh", "{host}"), passes_input=False)
+
+
+def _lsf(environ: Mapping[str, str]) -> Allocation:
+    ways = (
+        ("LSB_MCPU_HOSTS", _hosts_of_pairs),
+        ("LSB_DJOB_HOSTFILE", _hosts_of_lines),
+        ("LSB_HOSTS", _hosts_of_words),
+    )
+    found = {name: read(environ, name) for name, read in ways if environ.get(name)}
+    (first, hosts), *others = found.items()
+    for other, said in others:
+        if sorted(map(_named, said)) != sorted(map(_named, hosts)):
+            raise _wrong(other, f"it grants other slots than {first} does")
+    return Allocation("lsf", hosts, ("blaunch", "-z", "{host}"))
+
+
+def _oar(environ: Mapping[str, str]) -> Allocation:
+    variable = _first(environ, *_OAR) or _OAR[0]
+    return Allocation("oar", _hosts_of_lines(environ, variable), ("oarsh", "{host}"))
+
+
+def _grid_engine(environ: Mapping[str, str]) -> Allocation | None:
+    """Read a job of Grid Engine; without a parallel environment it has slots on this host alone."""
+    if not environ.get("PE_HOSTFILE"):
+        if not (environ.get("JOB_ID") and environ.get("NSLOTS")):
+            return None
+        slots = _whole(environ, "NSLOTS", 1)
+        return Allocation("sge", (_host("NSLOTS", "localhost", slots),), None)
+    hosts: list[Host] = []
+    for line in _lines(environ, "PE_HOSTFILE"):
+        name, *rest = line.split()
+        if not rest or not _is_count(rest[0]):
+            raise _wrong("PE_HOSTFILE", f"the line {line!r} of that file has no number of slots")
+        hosts.append(_host("PE_HOSTFILE", name, int(rest[0])))
+    granted = _granted("PE_HOSTFILE", hosts)
+    total = sum(host.slots for host in granted)
+    if _whole(environ, "NSLOTS", total) != total:
+        raise _wrong("NSLOTS", f"the file that PE_HOSTFILE names has {total} slots")
+    return Allocation("sge", granted, ("qrsh", "-inherit", "{host}"))
+
+
+# One process for all the workers of a host: on all its cores, though this step be of the same
+# ones, and without the variables that would make an MPI rank of it.
+_SRUN = (
+    "srun", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--nodelist={host}",
+    "--overlap", "--cpu-bind=none", "--mpi=none", "--export=ALL",
+)  # fmt: skip
+_OAR = ("OAR_NODEFILE", "OAR_NODE_FILE", "OAR_FILE_NODES")
+_SYSTEMS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, str]], Allocation | None]], ...] = (
+    (("SLURM_JOB_NODELIST", "SLURM_NODELIST", "SLURM_JOB_ID"), _slurm),
+    (("LSB_MCPU_HOSTS", "LSB_DJOB_HOSTFILE", "LSB_HOSTS"), _lsf),
+    (_OAR, _oar),
+    (("PE_HOSTFILE", "SGE_ROOT"), _grid_engine),
+    (("PBS_NODEFILE",), _pbs),
+)
+_WAY_OUT = "say --hosts FILE to name the hosts yourself"
+
+
+def _hosts_of_lines(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
+    """Read a file which says a host for each slot."""
+    return _granted(variable, [_host(variable, line, 1) for line in _lines(environ, variable)])
+
+
+def _hosts_of_words(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
+    """Read a variable which says a host for each slot."""
+    return _granted(variable, [_host(variable, name, 1) for name in environ[variable].split()])
+
+
+def _hosts_of_pairs(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
+    """Read a variable of hosts, each with its slots behind it."""
+    words = environ[variable].split()
+    names, slots = words[::2], words[1::2]
+    if len(names) != len(slots) or not all(map(_is_count, slots)):
+        raise _wrong(variable, f"{environ[variable]!r} is not hosts with a number behind each")
+    return _granted(variable, [_host(variable, name, int(n)) for name, n in zip(names, slots)])
+
+
+def _lines(environ: Mapping[str, str], variable: str) -> list[str]:
+    try:
+        with open(environ[variable], encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(variable, f"that file cannot be read: {error}") from error
+    return [line for line in lines if line]
+
+
+def _granted(variable: str, hosts: list[Host]) -> tuple[Host, ...]:
+    if not hosts:
+        raise _wrong(variable, "it names no host")
+    return merged(hosts)
+
+
+def _host(variable: str, name: str, slots: int) -> Host:
+    try:
+        return Host(name, slots)
+    except OptionError as error:
+        raise _wrong(variable, str(error)) from error
+
+
+def _counts(environ: Mapping[str, str], variable: str, of: str, nodes: int) -> list[int]:
+    """Read what Slurm writes as ``4(x2),3``: a number for each node."""
+    counts: list[int] = []
+    for part in environ[variable].split(","):
+        match = _COUNT.fullmatch(part.strip())
+        if match is None or int(match[1]) < 1:
+            raise _wrong(variable, f"{environ[variable]!r} is no list such as '4(x2),3'")
+        counts += [int(match[1])] * min(int(match[2] or 1), MOST)
+    if len(counts) != nodes:
+        raise _wrong(variable, f"it is for {len(counts)} nodes, and {of} names {nodes}")
+    return counts
+
+
+def _whole(environ: Mapping[str, str], variable: str, default: int) -> int:
+    text = environ.get(variable)
+    if not text:
+        return default
+    if not _is_count(text) or int(text) < 1:
+        raise _wrong(variable, f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
+
+
+def _first(environ: Mapping[str, str], *variables: str) -> str | None:
+    return next((variable for variable in variables if environ.get(variable)), None)
+
+
+def _named(host: Host) -> tuple[str, int]:
+    return host.name.lower(), host.slots
+
+
+def _filled(word: str, known: Mapping[str, str]) -> str:
+    for place, value in known.items():
+        word = word.replace(place, value)
+    return word
+
+
+def _wrong(variable: str, why: str) -> OptionError:
+    return OptionError(f"the environment variable {variable} is not understood: {why}; {_WAY_OUT}")

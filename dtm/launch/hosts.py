@@ -1,0 +1,194 @@
+"""Hosts: what a machine is called, how many workers it takes, and how to get in.
+
+A file of hosts says one a line, as MPI launchers read them::
+
+    # the big ones
+    node01 slots=32
+    node02:16
+    me@gateway.example.org slots=4 port=2222 python=/opt/py/bin/python3
+    [fe80::1%eth0]:8
+
+Invariant: a :class:`Host` that exists can be put on a command line.  Its name and
+user are made of letters that no shell and no program's options give a meaning to,
+wherever they came from: a file, the environment of a batch system, a caller.
+
+Read-only; any thread.
+
+Rejected: looking names up here.  It takes long where a name server is down, and
+``ssh`` knows names that no server has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from dtm.errors import OptionError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}")
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{0,32}")
+_ADDRESS = re.compile(
+    r"(?:(?P<user>.*)@)?(?:\[(?P<six>[^\]]*)\]|(?P<name>[^\[\]]*?))(?::(?P<slots>[^:]*))?"
+)
+_MOST_SLOTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine that runs workers.
+
+    Attributes:
+        name: its name or address, as ``ssh`` takes it; an IPv6 address without brackets.
+        slots: how many workers it has.
+        user: as whom to enter it, None for whatever ``ssh`` is set up for.
+        port: where its ``ssh`` server listens, None likewise.
+        python: the interpreter there, None for the one that runs this program.
+
+    Raises:
+        OptionError: one of them is impossible; the message says which and why.
+    """
+
+    name: str
+    slots: int = 1
+    user: str | None = None
+    port: int | None = None
+    python: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (_NAME.fullmatch(self.name) or _is_address(self.name)):
+            raise OptionError(f"{self.name!r} is no name of a host")
+        if not 1 <= self.slots <= _MOST_SLOTS:
+            raise OptionError(f"slots must be from 1 to {_MOST_SLOTS}, not {self.slots}")
+        if self.user is not None and not _USER.fullmatch(self.user):
+            raise OptionError(f"{self.user!r} is no name of a user")
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise OptionError(f"port must be from 1 to 65535, not {self.port}")
+        if self.python is not None and not _is_program(self.python):
+            raise OptionError(f"{self.python!r} is no path of a Python interpreter")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is by its name this machine: its workers need no ``ssh``."""
+        return self.name.lower() in {"localhost", "127.0.0.1", "::1"}
+
+
+def read_hosts(path: str) -> tuple[Host, ...]:
+    """Read a file of hosts; one that stands there twice has the slots of both.
+
+    Raises:
+        OptionError: the file cannot be read, or a line of it; the message names both.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"the file of hosts {path} cannot be read: {error}") from error
+    found: dict[str, Host] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            words = _words(line)
+            if words:
+                _add(found, _host(words))
+        except ValueError as error:
+            raise OptionError(f"{path}, line {number}: {error}") from None
+    if not found:
+        raise OptionError(f"the file of hosts {path} names no host")
+    return tuple(found.values())
+
+
+def merged(hosts: Iterable[Host]) -> tuple[Host, ...]:
+    """Add up the slots of hosts with one name, where the first of them stands.
+
+    Raises:
+        OptionError: they contradict each other in something else.
+    """
+    found: dict[str, Host] = {}
+    for host in hosts:
+        _add(found, host)
+    return tuple(found.values())
+
+
+def _add(found: dict[str, Host], host: Host) -> None:
+    key = host.name.lower()
+    before = found.setdefault(key, host)
+    if before is host:
+        return
+    total = before.slots + host.slots
+    if replace(host, name=before.name, slots=total) != replace(before, slots=total):
+        what = "with another user, port or python than the first time"
+        raise OptionError(f"host {host.name} is named again {what}")
+    found[key] = replace(before, slots=total)
+
+
+def _words(line: str) -> list[str]:
+    """Split a line as a shell would: a path may be in quotes."""
+    import shlex
+
+    return shlex.split(line, comments=True)
+
+
+def _host(words: list[str]) -> Host:
+    address, *settings = words
+    match = _ADDRESS.fullmatch(address)
+    if match is None or (match["name"] and ":" in match["name"]):
+        hint = "an IPv6 address goes in brackets, as in [::1]:4"
+        raise OptionError(
+            f"{address!r} is not understood; write host, host:slots, user@host; {hint}"
+        )
+    given: dict[str, str] = {}
+    for name in ("user", "slots"):
+        if match[name] is not None:
+            given[name] = match[name]
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        name = name.lower().replace("-", "_")
+        if not equals or name not in _SETTINGS:
+            raise OptionError(f"{setting!r} is not understood; there are {'=, '.join(_SETTINGS)}=")
+        if name in given:
+            raise OptionError(f"{name} is given twice")
+        given[name] = value
+    return _made(match["six"], match["name"], given)
+
+
+_SETTINGS = ("slots", "max_slots", "user", "port", "python")
+
+
+def _made(six: str | None, name: str | None, given: dict[str, str]) -> Host:
+    if six is not None and not _is_address(six):
+        raise OptionError(f"{six!r} is no IPv6 address")
+    slots = _number("slots", given.get("slots", "1"))
+    most = given.get("max_slots")
+    if most is not None and _number("max_slots", most) < slots:
+        raise OptionError(f"slots={slots} is more than max_slots={most}")
+    port = given.get("port")
+    return Host(
+        six if six is not None else name or "",
+        slots,
+        given.get("user"),
+        None if port is None else _number("port", port),
+        given.get("python"),
+    )
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise OptionError(f"{name} must be a whole number, not {text!r}")
+    return int(text)
+
+
+def _is_address(text: str) -> bool:
+    """Whether this is an IPv6 address; its zone, as in ``fe80::1%eth0``, is checked here."""
+    from ipaddress import AddressValueError, IPv6Address
+
+    address, _, zone = text.partition("%")
+    try:
+        IPv6Address(address)
+    except AddressValueError:
+        return False
+    return _ZONE.fullmatch(zone) is not None
+
+
+def _is_program(path: str) -> bool:
+    return path != "" and not path.startswith("-") and path.isprintable()

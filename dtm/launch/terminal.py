@@ -1,0 +1,99 @@
+"""The user's terminal: what workers have written comes out here, in whole lines.
+
+A thread of its own writes, since a terminal that is stopped (Ctrl-S), or a pipe whose
+reader takes its time, blocks; the pulses of a run must not wait for that.  The
+launcher looks at ``crowded`` and reads no more from its workers meanwhile.
+
+Threads: ``write`` and ``close`` belong to the loop's, the thread here only takes out of
+the queue.
+
+Rejected: descriptors that do not block.  They are shared with the user's shell, and
+with the program at the other end of a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import BinaryIO
+
+from dtm.launch.loop import Loop
+
+_MOST = 8 << 20  # bytes that wait to be written before workers are read no more
+
+
+class Terminal:
+    """The standard streams of the launcher.
+
+    Args:
+        loop: calls back.
+        tag: what stands before each line of a rank, None for nothing.
+        on_broken: called, in the loop, when nobody reads what is written.
+    """
+
+    def __init__(
+        self, loop: Loop, tag: Callable[[int], str] | None, on_broken: Callable[[], object]
+    ) -> None:
+        self._tag = tag
+        self._loop = loop
+        self._on_broken = on_broken
+        self._hears, self._tells = os.pipe()  # from the thread to the loop
+        loop.read(self._hears, self._break)
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._bytes = 0
+        self._something = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def write(self, rank: int, stream: str, text: str) -> None:
+        """Write whole lines of a worker; a line that has no end gets one if it is tagged."""
+        if self._tag is not None:
+            before = self._tag(rank)
+            text = "".join(f"{before}{line}\n" for line in text.removesuffix("\n").split("\n"))
+        data = text.encode("utf-8", "surrogateescape")
+        with self._something:
+            self._queue.append((stream, data))
+            self._bytes += len(data)
+            self._something.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="dtm-terminal", daemon=True)
+            self._thread.start()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more waits to be written than should."""
+        return self._bytes > _MOST
+
+    def close(self, timeout: float) -> None:
+        """Wait until all is written, for so long at most."""
+        with self._something:
+            self._closing = True
+            self._something.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _break(self) -> None:
+        self._loop.read(self._hears, None)
+        self._on_broken()
+
+    def _serve(self) -> None:
+        outputs: dict[str, BinaryIO] = {
+            "stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer
+        }  # fmt: skip
+        while True:
+            with self._something:
+                while not self._queue and not self._closing:
+                    self._something.wait()
+                if not self._queue:
+                    return
+                name, data = self._queue.popleft()
+                self._bytes -= len(data)
+            try:
+                outputs[name].write(data)
+                outputs[name].flush()
+            except OSError:  # nobody reads
+                os.write(self._tells, b"b")
+                return
