@@ -1,7 +1,7 @@
 """Plant bugs in a copy of dtm, one at a time, and count the seeds until simulation finds each.
 
-Run it as ``python -m benchmarks.plant_bugs [seeds]``; it prints a table and ends with status 1
-if a bug survives.  Each bug is a replacement of text in one module of the core.
+Run it as ``python -m benchmarks.plant_bugs [--rst FILE]``; it prints a table and ends with
+status 1 if a bug survives.  Each bug is a replacement of text in one module of the core.
 
 Rejected: a mutation library.  Its thousand small mutants mostly change what does not matter,
 and it knows nothing of what goes wrong in protocols; these have been chosen.
@@ -9,12 +9,16 @@ and it knows nothing of what goes wrong in protocols; these have been chosen.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.report import list_table
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 1000
@@ -22,14 +26,10 @@ SECONDS = 120.0
 
 _SEARCH = """
 import sys
-from dtm.testing import Network, Simulation, random_tree
+from dtm.testing import random_simulation
 for seed in range({seeds}):
-    duration = (1e-5, 1e-4, 1e-3)[seed % 4 % 3]
-    program = random_tree(seed, 200, duration, 0.0 if seed % 3 else 0.002)
-    network = Network(host=4, jitter=20e-6 if seed % 2 else 0.0)
-    gather = 2 if seed % 5 == 0 else 512
     try:
-        Simulation(8, program, network=network, seed=seed, gather_from=gather).run(200_000)
+        random_simulation(seed).run(400_000)
     except Exception as error:
         print(seed + 1, type(error).__name__, str(error).partition(chr(10))[0][:120], sep="|")
         break
@@ -123,9 +123,9 @@ BUGS = [
     ),
     Bug(
         "tell no child to stop",
-        "scheduler",
-        "message) for heir in heirs]",
-        "message) for heir in ()]",
+        "ending",
+        "message) for heir in heirs)",
+        "message) for heir in ())",
     ),
     Bug(
         "keep who sends work as waiting",
@@ -206,24 +206,31 @@ def search(bug: Bug, seeds: int = SEEDS) -> tuple[int | None, str]:
                 command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
-            return 1, "hangs"
+            return 1, "Timeout: it hangs"
         if run.returncode:
-            return 1, run.stderr.strip().rpartition("\n")[2]
+            raise RuntimeError(f"{bug.name}: the search itself failed\n{run.stderr}")
         if not run.stdout:
-            return None, "survived"
+            return None, "survived: nothing"
         count, kind, text = run.stdout.strip().split("|", 2)
         return int(count), f"{kind}: {text}"
 
 
-def main() -> int:
-    """Print the table; return how many bugs survived."""
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS
-    survived = 0
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Print the table, or write it; return how many bugs survived."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plant_bugs", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many to try for each bug")
+    parser.add_argument("--rst", type=Path, help="write the table to this file, for the docs")
+    args = parser.parse_args(command_line)
+    lines = []
     for bug in BUGS:
-        count, how = search(bug, seeds)
-        survived += count is None
-        print(f"{bug.name:44s} {count if count is not None else '-':>5}  {how}", flush=True)
-    return survived
+        count, how = search(bug, args.seeds)
+        lines.append((bug.name, bug.module.lstrip("./"), str(count or "survived"), how))
+        print("{:44s} {:10s} {:>8s}  {}".format(*lines[-1]), flush=True)
+    if args.rst:
+        head = ("bug", "planted in", "seeds", "what was broken")
+        shown = [(*line[:3], line[3].split(": ")[1]) for line in lines]
+        args.rst.write_text(list_table(head, shown) + "\n", encoding="utf-8")
+    return sum(line[2] == "survived" for line in lines)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,13 @@ extensions = [
     "state_machines",
     "generated",
 ]
-exclude_patterns = ["_build", "figures_table.rst"]
+exclude_patterns = [
+    "_build",
+    "figures_table.rst",
+    "planted_bugs.rst",
+    "simulated_table.rst",
+    "balancing",
+]
 default_role = "literal"
 highlight_language = "python"
 

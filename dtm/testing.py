@@ -22,6 +22,8 @@ Threads: one, for the simulation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
 
 from dtm.comm.simulated import Network
 from dtm.conformance import Factory, Scenario, check_communication_manager
@@ -30,6 +32,7 @@ from dtm.core.gathering import MANY
 from dtm.simulation import invariants
 from dtm.simulation.faults import Death, Delay, Fault, Freeze, Suspicion
 from dtm.simulation.programs import (
+    Calls,
     Inner,
     Script,
     binomial,
@@ -48,6 +51,7 @@ from dtm.simulation.world import World
 from dtm.worker import FOUR_ROUND_TRIPS
 
 __all__ = [
+    "Calls",
     "Death",
     "Delay",
     "Factory",
@@ -70,6 +74,7 @@ __all__ = [
     "greedy_makespan",
     "measure",
     "nested",
+    "random_simulation",
     "random_tree",
     "recorded",
     "total_work",
@@ -127,6 +132,7 @@ class Simulation:
             patience=patience,
             faults=faults,
             watch=invariants.check if watched else None,
+            silent=invariants.check_silent if watched else None,
             balancer=balancer,
             minimum=minimum,
             settle=settle,
@@ -150,6 +156,32 @@ class Simulation:
         if self._world.watched and report.failure is None:
             invariants.check_quiet(self._world)
         return report
+
+
+def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: Any) -> Simulation:
+    """Return a run of a random tree of tasks in a random world, for the search of bugs.
+
+    Some have a slow worker, some have messages that are late, some have tasks that fail.
+
+    Args:
+        seed: of everything.
+        workers: how many.
+        tasks: about how many.
+        options: of :class:`Simulation`, instead of random ones.
+    """
+    random = Random(seed)  # noqa: S311 - chooses a world
+    program = random_tree(
+        seed, tasks, random.choice((1e-5, 1e-4, 1e-3)), random.choice((0.0, 0.0, 0.002, 0.02))
+    )
+    slow = random.randrange(workers) if random.random() < 0.2 else None
+    world = {
+        "network": Network(host=random.choice((2, 4, 64)), jitter=random.choice((0.0, 20e-6))),
+        "gather_from": random.choice((2, MANY, MANY, MANY)),
+        "speeds": [0.1 if rank == slow else 1.0 for rank in range(workers)],
+        "patience": random.choice((0.0, 0.1e-3, 0.8e-3)),
+        "settle": random.random() < 0.5,
+    }
+    return Simulation(workers, program, seed=seed, **{**world, **options})
 
 
 def check_invariants(world: World) -> None:

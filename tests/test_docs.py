@@ -15,12 +15,16 @@ import pytest
 
 from tests.launch import ROOT, environment, run, run_local
 
-PAGES = (ROOT / "README.rst", ROOT / "docs" / "index.rst", ROOT / "docs" / "tutorial.rst")
+PAGES = (
+    ROOT / "README.rst",
+    *(ROOT / "docs" / f"{name}.rst" for name in ("index", "tutorial", "simulation")),
+)
 BLOCK = re.compile(
     r"^\.\. code-block:: (?P<language>\w+)\n(?P<output>   :class: output\n)?\n"
     r"(?P<text>(?:   .*\n|\n)+)",
     re.MULTILINE,
 )
+IMPORT = re.compile(r"^from dtm import dtm$|^from dtm.testing import ", re.MULTILINE)
 
 
 class Program(NamedTuple):
@@ -32,12 +36,12 @@ class Program(NamedTuple):
 
 
 def programs(page: Path) -> Iterator[Program]:
-    """Find the blocks of a page that are complete programs: those that import dtm."""
+    """Find the blocks of a page that are complete programs: those that import of dtm."""
     content = page.read_text(encoding="utf-8")
     blocks = list(BLOCK.finditer(content))
     for block, after in zip_longest(blocks, blocks[1:]):
         text = dedent(block["text"]).strip() + "\n"
-        if block["language"] == "python" and "from dtm import dtm\n" in text:
+        if block["language"] == "python" and IMPORT.search(text):
             line = content.count("\n", 0, block.start()) + 1
             shown = dedent(after["text"]).strip() + "\n" if after and after["output"] else None
             yield Program(f"{page.name}:{line}", text, shown)
@@ -66,6 +70,7 @@ def test_every_page_has_its_programs_found() -> None:
     }
     assert counts["README.rst"] == 1
     assert counts["tutorial.rst"] >= 10
+    assert counts["simulation.rst"] >= 2
     assert all(each.output for each in PROGRAMS if each.name.startswith("tutorial"))
 
 

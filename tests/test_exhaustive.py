@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dtm.simulation.exploring import Untimed, explore
-from dtm.simulation.programs import Inner, Script
+from dtm.simulation.programs import Calls, Inner, Script
 
 LEAF = 1.0
 WORLDS = {
@@ -15,6 +15,8 @@ WORLDS = {
     "two tasks that wait": (3, Script([Script([LEAF]), Script([LEAF])])),
     "seven tasks": (3, Script([Script([LEAF, LEAF]), Script([LEAF, LEAF])])),
     "a wait below a wait": (3, Script([Script([Script([LEAF, LEAF])]), LEAF])),
+    "two calls": (3, Script(Calls([LEAF, LEAF]))),
+    "two calls that wait": (2, Script(Calls([Script([LEAF, LEAF]), Script([LEAF])]))),
     "two workers, seven tasks": (
         2, Script([Script([LEAF, LEAF]), Script([LEAF, Script([LEAF])])]),
     ),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,43 +29,57 @@ from dtm.testing import (
     greedy_makespan,
     measure,
     nested,
+    random_simulation,
     random_tree,
     recorded,
     total_work,
 )
+from tests.fresh import FIRST_SEED, REPLAY, SEEDS
 
-SEEDS = int(os.environ.get("DTM_SIMULATION_SEEDS", "100"))
-FIRST_SEED = int(os.environ.get("DTM_SIMULATION_FIRST_SEED", "0"))
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def simulate(seed: int, **options: object) -> Report:
+def simulate(seed: int, **options: Any) -> Report:
     """Run a random tree of about 200 tasks on 8 workers, invariants checked at every event."""
-    failing = 0.0 if seed % 3 else 0.002
-    network = Network(host=4, jitter=20e-6 if seed % 2 else 0.0)
-    duration = (1e-5, 1e-4, 1e-3)[seed % 4 % 3]
-    program = random_tree(seed, 200, duration, failing)
-    gather_from = 2 if seed % 5 == 0 else 512
-    simulation = Simulation(
-        8, program, network=network, seed=seed, gather_from=gather_from, **options
-    )
-    return simulation.run(200_000)
+    return random_simulation(seed, **options).run(400_000)
 
 
 @pytest.mark.parametrize("block", range(10))
 def test_random_trees_obey_every_law(block: int) -> None:
+    failed = []
     for seed in range(FIRST_SEED + block, FIRST_SEED + SEEDS, 10):
         try:
             simulate(seed)
-        except InvariantError as error:
-            raise AssertionError(
-                f"seed {seed}: replay with DTM_SIMULATION_FIRST_SEED={seed} "
-                f"DTM_SIMULATION_SEEDS=1 pytest tests/test_simulation.py -k every_law\n{error}"
-            ) from error
+        except Exception as error:
+            failed.append(f"seed {seed}: {REPLAY.format(seed, 1)}\n  {error!r}")
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [
+        # Who turned idle with its timer overdue kept the results of others.
+        (558911913377, {}),
+        # A timer for lifelines that had gone left results that were gathered later without one.
+        (70285, {"gather_from": 2}),
+    ],
+)
+def test_seeds_that_have_found_something_before(seed: int, options: dict[str, Any]) -> None:
+    simulate(seed, **options)
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
     assert simulate(1).trace == simulate(1).trace
     assert simulate(1).trace != simulate(4).trace
+
+
+def test_the_same_seed_gives_the_same_run_in_another_process() -> None:
+    code = "from tests.test_simulation import simulate; print(simulate(1).trace)"
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    other = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert other.stdout.strip() == simulate(1).trace, other.stderr
 
 
 def test_a_flat_map_runs_every_task_once() -> None:
@@ -137,7 +155,8 @@ def test_a_death_at_any_event_ends_the_run_with_the_documented_error(rank: int) 
         except WorkerLostError as error:
             assert f"worker {rank}" in str(error)
         else:
-            assert report.makespan == whole.makespan, f"death at event {event} went unnoticed"
+            late = report.makespan - whole.makespan  # results were in before the root knew of it
+            assert late < 1e-3, f"death at event {event} went unnoticed"
 
 
 def test_a_false_suspicion_ends_the_run_too() -> None:

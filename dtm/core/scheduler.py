@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
+from dtm.core.ending import Ending, Stage
 from dtm.core.gathering import Gathering
 from dtm.core.granularity import PATIENCE_SECONDS, AppraiseItems, AppraiseResults, Granularity
 from dtm.core.ledger import Ledger
@@ -45,7 +46,7 @@ from dtm.core.messages import (
     Stop,
     Stopped,
 )
-from dtm.core.neighbours import BASE, tree_children
+from dtm.core.neighbours import BASE
 from dtm.task import Call, Range
 
 TICK_SECONDS = 1e-3
@@ -138,15 +139,13 @@ class Scheduler:
         self.gathering = Gathering(rank, size)
         self.granularity = Granularity(minimum, chunk, appraise_items, appraise_results)
         self.balancer = balancer(rank, size, random, self.granularity)
+        self.ending = Ending(rank, size)
         self.counters = Counters()
-        self.stopping = False
         self._sequence = 0
         self._timer = 0.0
+        self._armed = NEVER
         self._pause = PATIENCE_SECONDS
         self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
-        self._stopper = 0
-        self._unstopped: set[int] = set()
-        self._reports: dict[int, dict[str, float]] = {}
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             StealRequest: self._on_steal_request,
             Grant: self._on_grant,
@@ -219,7 +218,8 @@ class Scheduler:
         due = now >= self.gathering.deadline
         looks = now >= self._timer and self.balancer.waiting and self.deque.newest() is not None
         if not (due or looks):
-            return []
+            passed = now >= self._armed and self.gathering.deadline < NEVER
+            return self._wake(now) if passed else []
         effects: list[Effect] = [Send(*each) for each in self.gathering.send_on(now)]
         if looks:
             grants = self.balancer.share(self.deque, now)
@@ -234,6 +234,7 @@ class Scheduler:
         when = self.gathering.deadline
         if now < self._timer < when:
             when = self._timer
+        self._armed = when
         return [WakeAt(when)] if when < NEVER else []
 
     def load(self, now: float) -> Load:
@@ -346,43 +347,29 @@ class Scheduler:
     def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
         return [End(message.reason)]
 
-    # The end of the run: Stop goes down the spread tree, Stopped comes up.
+    # The end of the run.
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the end of the run has reached this worker."""
+        return self.ending.stage is not Stage.RUNNING
 
     def stop(self, absent: Collection[int] = ()) -> list[Effect]:
         """(Root) end the run, without the workers that never joined."""
         return self._on_stop(self.rank, Stop(tuple(absent)), 0.0)
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
-        self.stopping = True
         self.deque.clear()
-        self._stopper = source
-        heirs = [] if message.absent is None else self._heirs(self.rank, message.absent)
-        self._unstopped = set(heirs)
-        effects: list[Effect] = [Send(heir, message) for heir in heirs]
-        if source == self.rank:
-            effects += [Send(late, Stop(None)) for late in message.absent or ()]
-        return effects + self._stopped()
-
-    def _heirs(self, rank: int, absent: tuple[int, ...]) -> list[int]:
-        """Return the children in the spread tree; for one that is absent, its children."""
-        heirs = []
-        for child in tree_children(rank, self.size):
-            heirs += self._heirs(child, absent) if child in absent else [child]
-        return heirs
+        return [*(Send(*each) for each in self.ending.told(source, message)), *self._finish()]
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
-        self._reports.update(message.counters)
-        self._unstopped.discard(source)
-        return self._stopped()
+        self.ending.stopped(source, message)
+        return self._finish()
 
-    def _stopped(self) -> list[Effect]:
-        if self._unstopped:
-            return []
-        if self._stopper == self.rank:
-            return [End(None)]
-        report = {**self._reports, self.rank: self.counters.as_dict()}
-        return [Send(self._stopper, Stopped(report)), End(None)]
+    def _finish(self) -> list[Effect]:
+        last = self.ending.finish(self.counters.as_dict())
+        return [] if last is None else [*(Send(*each) for each in last), End(None)]
 
     def summary(self) -> dict[int, dict[str, float]]:
         """(Root, at the end) return the counters of all workers, by rank."""
-        return {self.rank: self.counters.as_dict(), **self._reports}
+        return {self.rank: self.counters.as_dict(), **self.ending.counters}

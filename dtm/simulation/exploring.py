@@ -156,6 +156,7 @@ def _stack(stack: list[Frame]) -> Any:
             frame.position,
             len(frame.values),
             frame.taken,
+            len(frame.pending),
             frame.waiting is not None and frame.waiting.missing,
         )
         for frame in stack

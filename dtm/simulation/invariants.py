@@ -19,13 +19,16 @@ neighbour, or the request, the grant or the refusal is on the way.
 *Reports are the newest*: what a worker knows of another is what it heard last.
 
 *Nobody is forgotten*: a worker that has work and lifelines to answer has a timer, so it
-looks again.
+looks again; so has one that keeps results of others; and nobody rests with a timer overdue.
 
 *Modes tell the truth*: a worker that waits for work has none, and has a lifeline at
 every neighbour; one that asks has a deadline.
 
 *Delivered once*: the results of a call are those of its items, each once and in
 order (checked when the call ends, by identity).
+
+*Silent when idle*: when the idle workers have nothing more to say before ``main`` begins, all of
+them wait, and no timer is left.
 
 *Quiet at the end*: when nothing happens any more, ``main`` has returned; nothing is
 under way, no task is parked (:func:`check_quiet`).
@@ -221,10 +224,16 @@ def modes_tell_the_truth(worker: Simulated) -> None:
 def nobody_forgotten(worker: Simulated) -> None:
     """Who has work and lifelines to answer looks again."""
     scheduler = worker.scheduler
-    if worker.state is State.COMPUTING and scheduler.balancer.waiting:
-        idle = worker.timer == NEVER and worker.service_at == NEVER and not worker.inbox
-        if idle and scheduler.deque.newest() is not None:
-            raise InvariantError(f"nobody is forgotten: worker {worker.rank} has set no timer")
+    law = f"nobody is forgotten: worker {worker.rank}"
+    if worker.state is State.RESTING and worker.timer <= worker.clock:
+        raise InvariantError(f"{law} rests with its timer overdue")
+    if worker.timer != NEVER or worker.service_at != NEVER or worker.inbox:
+        return
+    if scheduler.gathering.deadline < NEVER:
+        raise InvariantError(f"{law} keeps results and has set no timer")
+    lifelines = worker.state is State.COMPUTING and scheduler.balancer.waiting
+    if lifelines and scheduler.deque.newest() is not None:
+        raise InvariantError(f"{law} has set no timer")
 
 
 def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) -> None:
@@ -279,6 +288,17 @@ def reports_newest(worker: Simulated) -> None:
     for source, (load, _) in worker.scheduler.balancer.reports.items():
         if worker.heard.get(source, load.sequence) != load.sequence:
             raise InvariantError(f"reports are the newest: {worker.rank} on {source}")
+
+
+def check_silent(world: World) -> None:
+    """Before ``main`` begins nobody but the root has anything left to do."""
+    for worker in world.workers[1:]:
+        balancer = worker.scheduler.balancer
+        _require(
+            balancer.mode is Mode.WAITING and worker.timer == balancer.deadline == NEVER,
+            "silent when idle",
+            lambda: f"worker {worker.rank} is {balancer.mode.value}",
+        )
 
 
 def check_quiet(world: World) -> None:

@@ -2,8 +2,9 @@
 
 A task is either a number, the seconds that a *leaf* takes, or an :class:`Inner`
 task, whose ``steps`` say what it does one after the other: a number of seconds of
-work, a sequence of tasks (a ``map`` over them, for which it waits), or an
-exception, which it raises.  A program is the ``main`` of a run: an inner task too.
+work, a sequence of tasks (a ``map`` over them, for which it waits), :class:`Calls`
+(an ``apply_async`` of each, and then it waits for all), or an exception, which it
+raises.  A program is the ``main`` of a run: an inner task too.
 
 The value of a task is the task itself, so whoever collects results can see that
 each came home once and to its place.
@@ -23,6 +24,13 @@ from itertools import accumulate
 from random import Random
 from typing import Any
 
+
+class Calls(tuple[Any, ...]):
+    """Tasks that are called one by one, without waiting in between."""
+
+    __slots__ = ()
+
+
 Step = float | Sequence[Any] | BaseException
 
 
@@ -32,7 +40,7 @@ class Inner:
     __slots__ = ()
 
     def steps(self) -> Iterator[Step]:
-        """Yield seconds of work, sequences of tasks to map over, or an exception to raise."""
+        """Yield seconds of work, tasks to map over or to call, or an exception to raise."""
         raise NotImplementedError
 
 
@@ -176,7 +184,8 @@ def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) ->
             width = min(budget, random.choice((1, 2, 3, 8, 40)))
             each, rest = divmod(budget if random.random() < 0.7 else width, width)
             children = [grow(each + (child < rest), depth + 1) for child in range(width)]
-            steps += [children, random.expovariate(1.0 / duration)]
+            together = Calls(children) if random.random() < 0.2 else children
+            steps += [together, random.expovariate(1.0 / duration)]
             budget -= each * width + rest
         return Script(*steps)
 

@@ -29,7 +29,7 @@ from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
 from dtm.simulation.mail import Mail
-from dtm.simulation.programs import Step
+from dtm.simulation.programs import Calls, Step
 from dtm.task import Call, Range
 from dtm.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 
@@ -84,13 +84,13 @@ class Frame:
         position, hi: what of the strip has not been begun.
         lo: where the strip began.
         steps: the rest of the task that runs, if it is not a leaf; ``taken`` are over.
-        waiting: the call that this task waits for.
+        waiting: the call that this task waits for; ``pending`` are those after it.
         values: of the segment under construction, which began at ``start``.
     """
 
     __slots__ = (
-        "began", "failure", "hi", "length", "lo", "parks", "position", "shipped", "start",
-        "steps", "taken", "task", "values", "waiting", "work",
+        "began", "failure", "hi", "length", "lo", "parks", "pending", "position", "raised",
+        "shipped", "start", "steps", "taken", "task", "values", "waiting", "work",
     )  # fmt: skip
 
     def __init__(self, work: Range | None, now: float) -> None:
@@ -100,10 +100,12 @@ class Frame:
         self.began = self.shipped = now
         self.parks = 0
         self.failure: BaseException | None = None
+        self.raised: BaseException | None = None
         self.steps: Iterator[Step] | None = None
         self.taken = 0
         self.task: Any = None
         self.waiting: Call | None = None
+        self.pending: deque[Call] = deque()
         self.values: list[Any] = []
 
 
@@ -304,7 +306,7 @@ class Simulated:
         self.perform(self.scheduler.hungry(self.clock))
         if self.ready:
             return True
-        if self.inbox:
+        if self.inbox or self.clock >= self.timer:
             self.service()
             return True
         deadline = self.scheduler.balancer.deadline
@@ -376,7 +378,9 @@ class Simulated:
         elif isinstance(step, BaseException):
             self._fail(frame, step)
         elif step:
-            self._map(frame, step)
+            parts = [(task,) for task in step] if isinstance(step, Calls) else [step]
+            frame.pending.extend(self._call(frame, part) for part in parts)
+            frame.waiting = frame.pending.popleft()
         return True
 
     def _fail(self, frame: Frame, failure: BaseException) -> None:
@@ -387,7 +391,7 @@ class Simulated:
         frame.failure = failure
         frame.position = frame.hi = frame.lo
 
-    def _map(self, frame: Frame, items: Any) -> None:
+    def _call(self, frame: Frame, items: Any) -> Call:
         scheduler = self.scheduler
         depth = frame.work.call.depth + 1 if frame.work else 0
         function = self.world.function
@@ -396,9 +400,9 @@ class Simulated:
             function, items, len(items), self.rank, profile, "map",
             depth=depth, chunk=scheduler.granularity.chunk, parent=frame,
         )  # fmt: skip
-        frame.waiting = call
         self.world.called(call)
         self.perform(scheduler.submit(call, self.clock))
+        return call
 
     def _end_strip(self, frame: Frame, call: Call) -> bool:
         """Account for a strip; whether another task took over."""
@@ -447,10 +451,12 @@ class Simulated:
     def _await(self, frame: Frame, call: Call) -> bool:
         if call.missing == 0:
             self.scheduler.balancer.running = True
-            frame.waiting = None
+            frame.waiting = frame.pending.popleft() if frame.pending else None
             self.world.collected(call)
             if call.failure is not None:
-                self._fail(frame, call.failure[1])
+                frame.raised = frame.raised or call.failure[1]
+            if frame.waiting is None and frame.raised is not None:
+                self._fail(frame, frame.raised)
             return True
         newest = self.scheduler.deque.newest()
         work = self._own(frame, call, newest)

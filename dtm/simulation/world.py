@@ -69,6 +69,7 @@ class World:
         patience: a worker in the middle of a task answers after up to this many seconds.
         faults: what goes wrong.
         watch: called after every event.
+        silent: called when the idle workers have fallen silent.
         balancer: makes the balancers.
         minimum: seconds of work worth sending.
         known: an estimate for the tasks of the first map, as if it had run before.
@@ -86,6 +87,7 @@ class World:
         patience: float = 0.8e-3,
         faults: Sequence[Fault] = (),
         watch: Callable[[World, Simulated], None] | None = None,
+        silent: Callable[[World], None] | None = None,
         balancer: Callable[..., Balancer] = Balancer,
         minimum: float = FOUR_ROUND_TRIPS,
         settle: bool = True,
@@ -105,6 +107,7 @@ class World:
         self._faults = Faults(faults)
         self._links = Links(network, self._random, self._faults.slowdown)
         self._watch = watch
+        self._silent = silent
         self._settle = settle
         self._program = program
         self._heap: list[tuple[float, int, Any, Any]] = []
@@ -216,6 +219,8 @@ class World:
             worker.advance()
         if self._settle:
             self._events(most_events)
+            if self._silent is not None and not self._faults.any:
+                self._silent(self)
         self._begin()
         self._events(most_events)
         if self._lost is not None:

@@ -1,0 +1,99 @@
+"""The end of a run: Stop goes down the spread tree, Stopped comes up.
+
+    RUNNING  --told to stop--> STOPPING
+    STOPPING --an heir has stopped--> STOPPING
+    STOPPING --all heirs have stopped--> STOPPED
+
+A worker's *heirs* are those to whom it passes Stop on: its children in the spread tree,
+and for a child that never joined, the children of that.  It says Stopped when the
+last of them has, with the counters of its whole subtree.  So the end takes two messages
+a worker, and whoever has stopped sends nothing more.
+
+What can go wrong: an heir dies.  Its parent waits for it, and the root gives up after
+a while (see :meth:`dtm.worker.Worker.stop`).
+
+Threads: under the worker's lock.
+
+Rejected: telling everybody from the root.  It would send and receive P messages at the
+moment when its user waits for the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import Enum
+
+from dtm.core.messages import Message, Stop, Stopped
+from dtm.core.neighbours import tree_children
+
+Sends = list[tuple[int, Message]]
+Counts = dict[str, float]
+
+
+class Stage(Enum):
+    """How far the end of the run has come here."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+TRANSITIONS: dict[Stage, dict[str, Stage]] = {
+    Stage.RUNNING: {"told to stop": Stage.STOPPING},
+    Stage.STOPPING: {
+        "an heir has stopped": Stage.STOPPING,
+        "all heirs have stopped": Stage.STOPPED,
+    },
+    Stage.STOPPED: {},
+}
+
+
+class Ending:
+    """One worker's part in the end of the run.
+
+    Attributes:
+        stage: how far it has come.
+        counters: those of the workers below that have stopped, by rank.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.stage = Stage.RUNNING
+        self.counters: dict[int, Counts] = {}
+        self._rank = rank
+        self._size = size
+        self._stopper = rank
+        self._awaited: set[int] = set()
+
+    def _go(self, event: str) -> None:
+        self.stage = TRANSITIONS[self.stage][event]
+
+    def told(self, source: int, message: Stop) -> Sends:
+        """Stop has come from ``source``: return to whom it goes on."""
+        self._go("told to stop")
+        self._stopper = source
+        absent = message.absent
+        heirs = [] if absent is None else self._heirs(self._rank, absent)
+        self._awaited = set(heirs)
+        late = absent or () if source == self._rank else ()
+        return [*((heir, message) for heir in heirs), *((rank, Stop(None)) for rank in late)]
+
+    def stopped(self, source: int, message: Stopped) -> None:
+        """An heir has stopped, and all below it."""
+        self._go("an heir has stopped")
+        self.counters.update(message.counters)
+        self._awaited.discard(source)
+
+    def finish(self, own: Counts) -> Sends | None:
+        """Return what is to be said when all heirs have stopped; None while they have not."""
+        if self._awaited:
+            return None
+        self._go("all heirs have stopped")
+        if self._stopper == self._rank:
+            return []
+        return [(self._stopper, Stopped({**self.counters, self._rank: own}))]
+
+    def _heirs(self, rank: int, absent: Collection[int]) -> list[int]:
+        heirs = []
+        for child in tree_children(rank, self._size):
+            heirs += self._heirs(child, absent) if child in absent else [child]
+        return heirs
