@@ -272,7 +272,7 @@ def test_a_task_may_start_an_mpi_run_of_its_own(tmp_path: Path) -> None:
 
 def test_the_command_is_installed_as_a_module() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dtm", "--help"],
+        [sys.executable, "-m", "dtm", "run", "--help"],
         capture_output=True, text=True, timeout=LIMIT, check=True, env=environment(),
     )  # fmt: skip
     assert "--workers" in done.stdout
