@@ -57,7 +57,7 @@ def constant(path: str, scale: float = 1.0) -> str:
 
 
 rst_prolog = f"""
-.. |most nested| replace:: {constant("dtm.runner.MOST_NESTED")}
+.. |most frames| replace:: {constant("dtm.runner.MOST_FRAMES")}
 .. |patience ms| replace:: {constant("dtm.runner.PATIENCE", 1e3)}
 .. |poll µs| replace:: {constant("dtm.runner.POLL_SECONDS", 1e6)}
 .. |silent s| replace:: {constant("dtm.launch.branch.SILENT_SECONDS")}

@@ -17,7 +17,7 @@ import builtins
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dtm import runtime
 from dtm.future import AsyncResult
@@ -53,13 +53,13 @@ class Door:
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> None:
         for name, value in (("chunksize", chunksize), ("window", window)):
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not isinstance(value, SupportsIndex) or int(value) < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         for name, function in (("callback", callback), ("error_callback", error_callback)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be callable, not {function!r}")
-        self._chunksize = chunksize
-        self._window = window
+        self._chunksize = None if chunksize is None else int(chunksize)
+        self._window = None if window is None else int(window)
         self._callback = callback
         self._error_callback = error_callback
 
@@ -170,12 +170,13 @@ class Door:
         self, function: Function, *iterables: Any, chunksize: int = 1
     ) -> Iterator[Any]:
         """Iterate over the results as they come; see :func:`dtm.imap_unordered`."""
-        if len(iterables) > 1 and isinstance(iterables[-1], int):
+        last = iterables[-1] if len(iterables) > 1 else None
+        if isinstance(last, SupportsIndex) and not hasattr(last, "__iter__"):  # arrays have both
             *rest, chunksize = iterables
             iterables = tuple(rest)
-        if not isinstance(chunksize, int) or chunksize < 1:
+        if not isinstance(chunksize, SupportsIndex) or int(chunksize) < 1:
             raise ValueError(f"chunksize must be a whole number of at least 1, not {chunksize!r}")
-        window = chunksize if chunksize > 1 else None
+        window = int(chunksize) if int(chunksize) > 1 else None
         return self._lazy("imap_unordered", function, iterables, window).as_completed()
 
     def _lazy(

@@ -36,12 +36,13 @@ Hence some waiting task always gets on until none is left.  Running *any* work
 on top of a waiting task would break (a): two workers that bury each other's
 waiters wait for ever.
 
-Depth: each level of inline nesting takes eight Python frames; after ``MOST_NESTED``
-levels a waiting task parks although it has children, and they run on a fresh
-stack.  A chain of 5,000 nested calls takes some 50 threads, not 40,000 frames of
-one.  The recursion limit is raised by ``MOST_FRAMES`` while a run lasts, so a task has
-the depth for itself that it has without dtm.  A lower bound costs hand-overs: a
-search 400 levels deep, cut every 24, spent a fifth of its time on them.
+Depth: each level of inline nesting takes seven Python frames and those of the task
+itself; with ``MOST_FRAMES`` of them on its stack a waiting task parks although it has
+children, and they run on a fresh stack.  A chain of 5,000 nested calls takes some 50
+threads, not 40,000 frames of one.  The recursion limit is raised by ``MOST_FRAMES``
+while a run lasts, so a task has the depth for itself that it has without dtm.  A
+lower bound costs hand-overs: a search 400 levels deep, cut every 24, spent a fifth
+of its time on them.
 
 A thread of the user's (a pool inside a task, a window system) queues for the
 token like a ready task.  If the holder does not come by within ``PATIENCE``
@@ -54,10 +55,12 @@ Threads: as described; everything shared is changed under the worker's lock.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dtm.batons import PATIENCE, Baton, Batons
@@ -117,6 +120,8 @@ class _Thread(threading.local):
     context: Context | None = None
     baton: Baton | None = None
     nested = 0
+    frames = 0  # on this stack, below the task that runs
+    reached = 0  # when it was last measured
 
 
 class Runner:
@@ -191,6 +196,7 @@ class Runner:
             with self._lock:
                 work = self.scheduler.deque.newest()
             thread.context = None
+            thread.reached = 0
             if work is not None:
                 self._go_on()
                 self.run(work)
@@ -223,12 +229,26 @@ class Runner:
         thread = self._thread
         outer = thread.context
         thread.context = context = Context(call.depth + 1, call.path)
+        below = thread.frames
+        thread.frames = thread.reached
         thread.nested += 1
         try:
             self._strips(work, call, context, deadline)
         finally:
             thread.nested -= 1
+            thread.frames = below
             thread.context = outer
+
+    def _is_deep(self) -> bool:
+        """Whether the stack of the calling thread is too deep for one more task on top."""
+        thread = self._thread
+        reached = thread.frames
+        frame: FrameType | None = sys._getframe()  # noqa: SLF001 - there is no other way
+        while frame is not None and frame.f_code is not _STRIP:
+            reached += 1
+            frame = frame.f_back
+        thread.reached = reached
+        return reached > MOST_FRAMES
 
     def _strips(self, work: Range, call: Call, context: Context, deadline: float) -> None:
         lock, profile, counters = self._lock, call.profile, self.scheduler.counters
@@ -367,7 +387,7 @@ class Runner:
             deadline is None
             and work is not None
             and work.lo < work.hi
-            and thread.nested < MOST_NESTED
+            and not self._is_deep()
             and thread.baton is not None
             and thread.baton.holds
         ):
@@ -409,7 +429,7 @@ class Runner:
             if deadline is not None and perf_counter() >= deadline:
                 return False
             work = self._own(calls, context)
-            if work is not None and thread.nested < MOST_NESTED:
+            if work is not None and not self._is_deep():
                 self._go_on()
                 until = FOREVER if deadline is None else deadline
                 self.run(work, until if len(calls) == 1 else 0.0)
@@ -455,7 +475,7 @@ class Runner:
         """Make a little progress on behalf of a task that polls: run one strip, read messages."""
         baton = self._thread.baton
         work = self._own((call,), self._thread.context) if baton and baton.holds else None
-        if work is not None and self._thread.nested < MOST_NESTED:
+        if work is not None and not self._is_deep():
             self.run(work, perf_counter())
         self.checkpoint()
         if not self._alone:
@@ -524,3 +544,6 @@ class Runner:
                 self.batons.enter(baton, PATIENCE)
             break
         baton.free = False
+
+
+_STRIP = Runner._strip.__code__  # noqa: SLF001 - its frames are the marks of the levels

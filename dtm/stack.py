@@ -35,6 +35,6 @@ def _widened(function: Any) -> FunctionType:
 _with_room = _widened(_call) if sys.version_info >= (3, 11) else _call
 
 
-def call_with_room(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def call_with_room(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Return ``function(*args, **kwargs)``, called at the bottom of half a mebibyte of stack."""
     return _with_room(function, args, kwargs)

@@ -65,10 +65,28 @@ class Wire:
         profile: finds the profile of a function at a depth.
     """
 
-    def __init__(self, rank: int, where: str, profile: Callable[[Any, int], Profile]) -> None:
+    def __init__(
+        self,
+        rank: int,
+        where: str,
+        profile: Callable[[Any, int], Profile],
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._rank = rank
         self._where = where
         self._profile = profile
+        self._interrupted = interrupted
+
+    def _tamed(self, act: Callable[..., Any], *args: Any) -> Any:
+        """Do what runs users' code, which may exit: only a signal's exit passes through here."""
+        try:
+            return act(*args)
+        except Exception:
+            raise
+        except BaseException as error:
+            if self._interrupted():
+                raise
+            raise SerializationError(f"its own code raised {error!r}") from error
 
     @cached_property
     def _sender(self) -> FunctionSender:
@@ -144,14 +162,14 @@ class Wire:
             return call.owner, call.key, part.lo, part.hi, estimate
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
-            packed = dumps(items)
+            packed = self._tamed(dumps, items)
         except Exception as error:
             sequence = [items.item] if isinstance(items, Same) else items
-            found = culprit(sequence, part.lo)
+            found = self.culprit(sequence, part.lo)
             index, why = found or (part.lo, str(error))
             raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
         try:
-            key, payload = self._sender.pack(to, call.function, (call.owner, call.key))
+            key, payload = self._tamed(self._sender.pack, to, call.function, (call.owner, call.key))
         except Exception as error:
             raise Unsendable(None, f"the function of {call.name}: {error}") from error
         frames += packed
@@ -170,9 +188,9 @@ class Wire:
         packed = [next(rest) for _ in range(count)]
         what = "the function"
         try:
-            function = self._receiver.unpack(source, name, payload, (owner, key))
+            function = self._tamed(self._receiver.unpack, source, name, payload, (owner, key))
             what = f"items {lo} to {hi - 1}"
-            items = loads(packed)
+            items = self._tamed(loads, packed)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
             reason = f"{what} of a {kind} cannot be read on {self._where}, so the caller runs it: "
             replies.append((owner, Returned(key, lo, hi, reason + repr(error))))
@@ -189,15 +207,26 @@ class Wire:
 
     # Results.
 
+    def culprit(self, values: Sequence[Any], base: int) -> tuple[int, str] | None:
+        """Return the index and the reason of the first value that cannot be pickled, if any."""
+        for index, value in enumerate(values, base):
+            try:
+                found: tuple[int, str] | None = self._tamed(culprit, [value], index)
+            except SerializationError as error:
+                return index, str(error)
+            if found is not None:
+                return found
+        return None
+
     def _segment(self, segment: Segment, frames: list[Frame]) -> tuple[Any, ...]:
         values, failure = segment.values, segment.failure
         if isinstance(values, Sealed):
             frames += values.frames
             return values.content
         try:
-            packed = dumps(values)
+            packed = self._tamed(dumps, values)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
-            index, why = culprit(values, segment.lo) or (segment.lo, str(error))
+            index, why = self.culprit(values, segment.lo) or (segment.lo, str(error))
             failure = SerializationError(
                 f"the result of item {index} of {segment.name}, on {self._where}, cannot be sent: "
                 f"{why}"
@@ -217,7 +246,7 @@ class Wire:
         packed = [next(rest) for _ in range(packed_count)]
         failure = _unpacked(next(rest)) if failed else None
         try:
-            values = loads(packed)
+            values = self._tamed(loads, packed)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
             values = []
             which = (

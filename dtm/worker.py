@@ -97,7 +97,7 @@ class Worker:
             minimum or FOUR_ROUND_TRIPS,
             chunk,
             self._appraise_items,
-            appraise_results,
+            self._appraise_results,
             balancer,
         )
         self.runner = Runner(self.scheduler, self, _streams(seed))
@@ -128,7 +128,12 @@ class Worker:
     def _wire(self) -> Wire:
         from dtm.wire import Wire
 
-        return Wire(self.comm.rank, self.where, self.scheduler.granularity.profile)
+        return Wire(
+            self.comm.rank,
+            self.where,
+            self.scheduler.granularity.profile,
+            lambda: self.runner.interrupted,
+        )
 
     # Effects.
 
@@ -211,19 +216,32 @@ class Worker:
         items = call.items[middle : middle + 16]
         if isinstance(items, Same):
             items = [items.item]
-        from dtm.shipping import shipping_cost
-
-        cost = shipping_cost(items, ())
+        cost = self._shipping_cost(items, ())
         if cost == float("inf"):
-            cost = min(shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)])
+            cost = min(
+                self._shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)]
+            )
         if cost == float("inf"):
-            from dtm.serialization import culprit
-
             work.pinned = True
-            found = culprit(items, middle + call.base)
+            found = self._wire.culprit(items, middle + call.base)
             if found is not None:
                 self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
         return cost
+
+    def _appraise_results(self, work: Range) -> float | None:
+        """Return the seconds that shipping one result costs, None if none is there to judge by."""
+        results = (work.call.sample or [])[-16:]
+        return self._shipping_cost((), results) if results else None
+
+    def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
+        from dtm.shipping import shipping_cost
+
+        try:
+            return shipping_cost(items, results)
+        except BaseException:  # objects that exit when they are pickled
+            if self.runner.interrupted:
+                raise
+            return float("inf")
 
     def _resume(self, call: Call) -> None:
         listeners, call.listeners = call.listeners, None
@@ -420,11 +438,3 @@ def _streams(seed: int | None) -> Streams | None:
     from dtm.streams import Streams
 
     return Streams(seed)
-
-
-def appraise_results(work: Range) -> float | None:
-    """Return the seconds that shipping one result costs, None if none is there to judge by."""
-    from dtm.shipping import shipping_cost
-
-    results = (work.call.sample or [])[-16:]
-    return shipping_cost((), results) if results else None
