@@ -359,13 +359,6 @@ class Runner:
 
                 traceback.print_exc()
 
-    def _ship(
-        self, call: Call, start: int, values: list[Any], failure: BaseException | None = None
-    ) -> None:
-        if values or failure is not None:
-            self.scheduler.counters.items += len(values)
-            self.world.ship(call.owner, Segment(call.key, start, values, failure, call.name))
-
     def checkpoint(self) -> None:
         """Between strips: read messages, share work, let ready threads go first."""
         self.polled = perf_counter()
