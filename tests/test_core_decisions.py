@@ -129,6 +129,9 @@ def test_results_that_nobody_has_seen_count_as_those_of_the_function() -> None:
     assert not known.pays(unseen, 0.0)
     dear = Granularity(1e-3, 1, lambda _: 1e-6, lambda _: 2.0)
     assert not dear.pays(unseen, 0.0)
+    short, pair = work(50, seconds=1e-4), work(2, seconds=1e-4)
+    assert not known.pays(short, 0.0)  # its first result will be there before long
+    assert known.pays(pair, 0.0)
     assert unseen.call.profile.result_cost == 2.0
 
 

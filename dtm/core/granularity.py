@@ -27,6 +27,8 @@ PATIENCE_SECONDS = 50e-6
 MATURE_SECONDS = 20e-6
 MATURE_ITEMS = 64
 CALL_SECONDS = 8e-6  # to send a call of one item, beyond the item itself
+UNSEEN_SECONDS = 1e-3  # items that run for so long are sent though no result of the call is there
+MANY_ITEMS = 8
 MOST_PROFILES = 512
 MOST_DEPTH = 256
 
@@ -140,6 +142,8 @@ class Granularity:
         if call.result_cost is None:
             call.result_cost = self._appraise_results(work)
             if call.result_cost is None:
+                if call.size >= MANY_ITEMS and each < UNSEEN_SECONDS:
+                    return False  # a result will be there soon, and may be larger than the last
                 return each > call.cost + profile.result_cost
             profile.result_cost = call.result_cost
         return each > call.cost + call.result_cost
