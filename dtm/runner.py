@@ -60,7 +60,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dtm.batons import PATIENCE, Baton, Batons
@@ -116,12 +115,21 @@ class World(Protocol):
         """Note on an exception where it happened."""
 
 
+def _is_deep() -> bool:
+    """Whether the stack of the calling thread is too deep for one more task on top.
+
+    The interpreter counts its frames without making objects of them, as a walk would.
+    """
+    try:
+        sys._getframe(MOST_FRAMES)  # noqa: SLF001 - there is no other way
+    except ValueError:
+        return False
+    return True
+
+
 class _Thread(threading.local):
     context: Context | None = None
     baton: Baton | None = None
-    nested = 0
-    frames = 0  # on this stack, below the task that runs
-    reached = 0  # when it was last measured
 
 
 class Runner:
@@ -196,7 +204,6 @@ class Runner:
             with self._lock:
                 work = self.scheduler.deque.newest()
             thread.context = None
-            thread.reached = 0
             if work is not None:
                 self._go_on()
                 self.run(work)
@@ -229,26 +236,10 @@ class Runner:
         thread = self._thread
         outer = thread.context
         thread.context = context = Context(call.depth + 1, call.path)
-        below = thread.frames
-        thread.frames = thread.reached
-        thread.nested += 1
         try:
             self._strips(work, call, context, deadline)
         finally:
-            thread.nested -= 1
-            thread.frames = below
             thread.context = outer
-
-    def _is_deep(self) -> bool:
-        """Whether the stack of the calling thread is too deep for one more task on top."""
-        thread = self._thread
-        reached = thread.frames
-        frame: FrameType | None = sys._getframe()  # noqa: SLF001 - there is no other way
-        while frame is not None and frame.f_code is not _STRIP:
-            reached += 1
-            frame = frame.f_back
-        thread.reached = reached
-        return reached > MOST_FRAMES
 
     def _strips(self, work: Range, call: Call, context: Context, deadline: float) -> None:
         lock, profile, counters = self._lock, call.profile, self.scheduler.counters
@@ -259,7 +250,7 @@ class Runner:
         start, length, failure = work.lo, 0, None
         began = shipped = perf_counter()
         while failure is None:
-            length = strip_length(work, length)
+            length = strip_length(work, length) if call.size > 1 else 1
             with lock:
                 lo, hi = work.claim(length)
             if lo == hi:
@@ -380,7 +371,7 @@ class Runner:
             deadline is None
             and work is not None
             and work.lo < work.hi
-            and not self._is_deep()
+            and not _is_deep()
             and thread.baton is not None
             and thread.baton.holds
         ):
@@ -393,7 +384,8 @@ class Runner:
         Raises the error that ends the run, if the run is being ended.
         """
         baton = self._baton()
-        outermost = self._thread.nested == 0
+        context = self._thread.context
+        outermost = context is None or context.depth == 0
         visiting = baton.visitor and outermost
         if visiting:
             with self._lock:
@@ -422,7 +414,7 @@ class Runner:
             if deadline is not None and perf_counter() >= deadline:
                 return False
             work = self._own(calls, context)
-            if work is not None and not self._is_deep():
+            if work is not None and not _is_deep():
                 self._go_on()
                 until = FOREVER if deadline is None else deadline
                 self.run(work, until if len(calls) == 1 else 0.0)
@@ -468,7 +460,7 @@ class Runner:
         """Make a little progress on behalf of a task that polls: run one strip, read messages."""
         baton = self._thread.baton
         work = self._own((call,), self._thread.context) if baton and baton.holds else None
-        if work is not None and not self._is_deep():
+        if work is not None and not _is_deep():
             self.run(work, perf_counter())
         self.checkpoint()
         if not self._alone:
@@ -537,6 +529,3 @@ class Runner:
                 self.batons.enter(baton, PATIENCE)
             break
         baton.free = False
-
-
-_STRIP = Runner._strip.__code__  # noqa: SLF001 - its frames are the marks of the levels

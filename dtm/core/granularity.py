@@ -26,6 +26,7 @@ STRIP_SECONDS = 100e-6
 PATIENCE_SECONDS = 50e-6
 MATURE_SECONDS = 20e-6
 MATURE_ITEMS = 64
+LEAST_WEIGHT = 0.2  # of the newest measurement in the running estimate
 CALL_SECONDS = 8e-6  # to send a call of one item, beyond the item itself
 UNSEEN_SECONDS = 1e-3  # items that run for so long are sent though no result of the call is there
 MANY_ITEMS = 8
@@ -52,7 +53,9 @@ class Profile:
     def learn(self, items: int, seconds: float) -> None:
         """Take in that ``items`` items took ``seconds`` in all."""
         weight = items / (self.items + items)
-        self.seconds += (seconds / items - self.seconds) * max(weight, 0.2)
+        if weight < LEAST_WEIGHT:  # noqa: PLR1730 - once a strip, and max takes three times as long
+            weight = LEAST_WEIGHT
+        self.seconds += (seconds / items - self.seconds) * weight
         if not self.mature:
             self.items += items
             self.spent += seconds
@@ -91,7 +94,7 @@ class Granularity:
 
     def profile(self, function: object, depth: int) -> Profile:
         """Return the profile of a function at a depth; a fresh one if it cannot be a key."""
-        key = (function, min(MOST_DEPTH, depth))
+        key = (function, depth if depth < MOST_DEPTH else MOST_DEPTH)  # noqa: FURB136 - once a call
         try:
             found = self._profiles.get(key)
         except TypeError:
