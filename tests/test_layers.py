@@ -15,7 +15,7 @@ LAYERS = [
     ["dtm.dtm"],
     ["dtm.runtime", "dtm.testing", "dtm.conformance", "dtm.simulation*", "dtm.summary"],
     ["dtm.worker", "dtm.launch*"],
-    ["dtm.runner", "dtm.context", "dtm.wire", "dtm.lazy", "dtm.comm*", "dtm.core*", "dtm.batons",
+    ["dtm.runner", "dtm.context", "dtm.wire", "dtm.lazy", "dtm.comm*", "dtm.core*", "dtm.batons", "dtm.parking",
      "dtm.functions",
      "dtm.shipping", "dtm.failures", "dtm.serialization", "dtm.byvalue", "dtm.rebuilding"],
     ["dtm.future", "dtm.task", "dtm.trace", "dtm.options", "dtm.errors", "dtm.streams",

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from dtm.comm.simulated import Network
 from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
+from dtm.core.waiting import Way, own_work, way_to_wait
 from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Calls, Step
@@ -459,23 +460,15 @@ class Simulated:
                 self._fail(frame, frame.raised)
             return True
         newest = self.scheduler.deque.newest()
-        work = self._own(frame, call, newest)
-        if work is not None and len(self.stack) <= MOST_NESTED:
+        own = own_work((call,), frame, self.rank, newest)
+        idle = newest is None and not self.ready
+        way = way_to_wait(own, deep=len(self.stack) > MOST_NESTED, idle=idle)
+        if way is Way.INLINE:
+            assert own is not None
             self.scheduler.balancer.running = True
-            self.stack.append(Frame(work, self.clock))
+            self.stack.append(Frame(own, self.clock))
             return True
-        if work is None and newest is None and not self.ready:
-            return self._starve()
-        return self._park(call)
-
-    def _own(self, frame: Frame, call: Call, newest: Range | None) -> Range | None:
-        """Return work that the waiting task may run inline: of its own calls."""
-        work = call.range
-        if work is not None and work.lo < work.hi and work.lo < call.limit:
-            return work
-        if newest is not None and newest.call.parent is frame and newest.call.owner == self.rank:
-            return newest
-        return None
+        return self._starve() if way is Way.LOOK else self._park(call)
 
     def _park(self, call: Call) -> bool:
         """Put this stack aside until the call is complete."""
