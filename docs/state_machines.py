@@ -23,6 +23,7 @@ from docutils.parsers.rst import Directive
 
 WIDTH, HEIGHT, GAP, MARGIN = 110, 36, 130, 14
 LOOP, LINE = 46, 15
+HALO = 'text-anchor="middle" stroke="white" stroke-width="4" paint-order="stroke"'
 HEAD = """<svg role="img" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"
  style="width: {width}px; max-width: 100%; height: auto" font-family="sans-serif" font-size="13">
 <defs><marker id="head" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">
@@ -87,7 +88,7 @@ def _arrow(left: int, right: int, steps: int, events: list[str], top: int) -> It
     for number, event in enumerate(events):
         y = height - number * LINE if above else height + number * LINE
         x = (start + end) / 2
-        yield f'<text x="{x}" y="{y}" text-anchor="middle">{escape(event)}</text>'
+        yield f'<text x="{x}" y="{y}" {HALO}>{escape(event)}</text>'
 
 
 def rows(arrows: list[Transition]) -> nodes.table:

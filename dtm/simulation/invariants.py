@@ -50,8 +50,9 @@ from typing import TYPE_CHECKING
 from dtm.core.balancer import Mode
 from dtm.core.messages import Grant, Message, Refusal, Relayed, Results, Segment, StealRequest
 from dtm.errors import InvariantError
+from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
-from dtm.simulation.worker import NEVER, Frame, Simulated, State
+from dtm.simulation.worker import NEVER, Simulated, State
 
 if TYPE_CHECKING:
     from dtm.simulation.world import World
