@@ -117,7 +117,7 @@ ALTERNATIVES = (
     Alternative("amount: a quarter", options={"balancer": Little}),
     _constant("asked at once: 1", "ASKED_AT_ONCE", 1),
     _constant("asked at once: 3", "ASKED_AT_ONCE", 3),
-    _constant("tries: 16", "MOST_TRIES", 16),
+    _constant("tries: 64", "MOST_TRIES", 64),
     _constant("tries: 4", "MOST_TRIES", 4),
     _constant("victim: at random alone", "FRESH_SECONDS", 0.0),
     Alternative("victim: the apparent best", options={"balancer": Best}),

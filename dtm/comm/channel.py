@@ -82,6 +82,13 @@ class Channel:
         """Hand over what has been read already, and then act as if there were nothing more."""
         self._dry = True
 
+    def drained(self) -> bool:
+        """Whether the last read gave all that there is for now, here and in the kernel."""
+        if not self._dry or self._holds():
+            return False
+        self._dry = False
+        return True
+
     def send(self, data: bytes | bytearray | memoryview, flags: int = _QUIETLY) -> int:
         """Protect and write the first piece of ``data``; return its size when it is out."""
         if not self._owed:
@@ -115,6 +122,10 @@ class Channel:
     @abstractmethod
     def _protect(self, piece: memoryview) -> Sequence[bytes | memoryview]:
         """Return what goes over the wire for a piece."""
+
+    @abstractmethod
+    def _holds(self) -> bool:
+        """Whether something was read that has not been handed over."""
 
     @abstractmethod
     def recv_into(self, target: memoryview) -> int:
@@ -202,6 +213,9 @@ class SealedChannel(Channel):
         target[:size] = self._open[:size]
         self._open = self._open[size:]
         return size
+
+    def _holds(self) -> bool:
+        return len(self._open) > 0 or self._begin < self._end
 
     def _take_length(self) -> int:
         """Return the length of the next record, 0 while it has not come."""

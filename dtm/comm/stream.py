@@ -68,7 +68,7 @@ def _memory(size: int) -> memoryview:
 
 
 class Channel(Protocol):
-    """What a stream needs where it is not given a socket: the same calls, and ``pause``."""
+    """What a stream needs where it is not given a socket: the same calls, and two more."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -87,6 +87,9 @@ class Channel(Protocol):
 
     def pause(self) -> None:
         """Hand over what has been read already, and then act as if there were nothing more."""
+
+    def drained(self) -> bool:
+        """Whether the last read gave all that there is for now, here and in the kernel."""
 
 
 class FramedStream:
@@ -242,7 +245,8 @@ class FramedStream:
                 self.error = self.error or error
                 size = 0
             self.ended = size == 0
-            self.dry = self.ended or (self._channel is None and size < len(target))
+            spent = size < len(target) if self._channel is None else self._channel.drained()
+            self.dry = self.ended or spent
             budget -= size
             if not self._rest:
                 self._end += size
@@ -262,7 +266,7 @@ class FramedStream:
 
     def _parse(self, messages: list[list[Frame]]) -> None:
         """Cut what lies in the buffer into messages."""
-        while True:
+        while self._begin < self._end or self._sizes is not None:
             if self._sizes is None:
                 self._sizes = self._take_header()
             if self._sizes is None or not self._take_frames(self._sizes):
@@ -273,6 +277,8 @@ class FramedStream:
             else:
                 self.orderly = True
             self._sizes = None
+        if self._begin == self._end:
+            self._begin = self._end = 0
 
     def _take_header(self) -> tuple[int, ...] | None:
         count = 0

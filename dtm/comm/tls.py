@@ -133,10 +133,13 @@ class TlsChannel(Channel):
             self._came.write(self._raw[:size])
         return done
 
+    def _holds(self) -> bool:
+        return self._came.pending > 0 or self._tls.pending() > 0
+
     def _decrypt(self, target: memoryview) -> int:
         done = 0
         try:
-            while done < len(target):
+            while done < len(target) and (self._holds() or not done):
                 done += self._read_into(len(target) - done, target[done:])
         except ssl.SSLWantReadError:
             pass
