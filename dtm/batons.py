@@ -14,6 +14,9 @@ FREE is a thread of the user's, outside of dtm or in a task that it runs without
 because the holder does not come by; WAITING is the same thread asleep for its results.  A
 thread with spare time is SPARE.
 
+What can go wrong: an exception out of a signal's handler cuts the sleep of the main thread short,
+and it goes on from PARKED or READY.  Before it is anywhere else, ``recover`` makes it FREE.
+
 Invariants: at most one baton is in HOLDS, and none only while its token is being handed on;
 ``ready`` holds the batons in READY, and ``_spares`` those in SPARE, no others.
 
@@ -54,14 +57,23 @@ TRANSITIONS: dict[Place, dict[str, Place]] = {
         "gives way": Place.READY,
         "leaves dtm": Place.FREE,
     },
-    Place.PARKED: {"results in": Place.READY, "waits no longer": Place.FREE},
+    Place.PARKED: {
+        "results in": Place.READY,
+        "waits no longer": Place.FREE,
+        "is interrupted": Place.FREE,
+    },
     Place.READY: {
         "given the token": Place.HOLDS,
         "queued in vain": Place.FREE,
+        "is interrupted": Place.FREE,
         "run over": Place.FREE,
     },
     Place.FREE: {"queues": Place.READY, "parks": Place.WAITING},
-    Place.WAITING: {"results in": Place.FREE, "waits no longer": Place.FREE},
+    Place.WAITING: {
+        "results in": Place.FREE,
+        "waits no longer": Place.FREE,
+        "is interrupted": Place.FREE,
+    },
 }
 
 HOLDS = Place.HOLDS  # for those who look often: a name of a module is found sooner
@@ -156,6 +168,7 @@ class Batons:
         with self._lock:
             if not self.ready:
                 return
+            self.recover(baton)
             baton.go("gives way")
             self.ready.append(baton)
         self.hand_on()
@@ -202,6 +215,7 @@ class Batons:
     def enter(self, baton: Baton, patience: float) -> bool:
         """Queue for the token for at most ``patience`` seconds; whether it was got."""
         with self._lock:
+            self.recover(baton)
             baton.go("queues")
             self.ready.append(baton)
         self._nudge()
@@ -211,6 +225,14 @@ class Batons:
                     return False
             self.sleep(baton)
         return baton.place is HOLDS
+
+    def recover(self, baton: Baton) -> None:
+        """Make good a sleep that ended with an exception.  Called with the lock held."""
+        if baton.place is READY:
+            self.ready.remove(baton)
+        if baton.place is READY or baton.parked:
+            baton.go("is interrupted")
+        baton.sleep.acquire(blocking=False)  # it may have been woken all the same
 
     def visit(self) -> None:
         """A thread of the user's comes in."""

@@ -67,6 +67,7 @@ class Parking:
                 return
             for call in calls:
                 call.listeners = [*(call.listeners or ()), ready]
+            self._batons.recover(baton)
             held = baton.place is HOLDS
             baton.go("parks")
             self._counters.parked += 1

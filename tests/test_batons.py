@@ -100,6 +100,23 @@ def test_the_end_of_the_run_wakes_who_queues() -> None:
     assert baton.sleep.acquire(timeout=SECONDS)
 
 
+def test_a_sleep_that_an_exception_ends_leaves_nothing_behind() -> None:
+    started = Started()
+    baton = parked(started)
+    started.batons.recover(baton)
+    assert baton.place is Place.FREE
+    started.batons.make_ready(baton)
+    assert baton.place is Place.FREE, "what it waited for is of no concern any more"
+    assert not started.batons.enter(baton, 0.01)
+    baton.go("queues")
+    started.batons.ready.append(baton)
+    started.batons.recover(baton)
+    assert (baton.place, len(started.batons.ready)) == (Place.FREE, 0)
+    baton.sleep.release()
+    started.batons.recover(baton)
+    assert not baton.sleep.acquire(blocking=False), "no wake-up is left over"
+
+
 def test_an_event_that_must_not_come_is_an_error() -> None:
     with pytest.raises(KeyError):
         Baton(Place.PARKED).go("given the token")
