@@ -12,13 +12,14 @@ Time is taken out: every clock stands still at 0, and all that time decides is a
 What a generator decides in a run, and how old a load report is when a victim is chosen, is
 decided by :class:`Dice`, and every fall of them is explored too.  So whatever is set may go off at
 any time, before or after all others: more orders than any real clock shows.  Estimates of durations
-do not change, so all is worth sending.
+do not change, so all is worth sending.  Where the states are too many, a world is *bounded*
+(:class:`Bounds`): some sorts of choices are left out.
 
 Two ways to the same state are explored once.  What makes two states the same is their
-fingerprint: every attribute of balancers, schedulers, workers, their stacks and calls, and every
-message under way with its load report, save those that are listed here as constant, as history (counters)
-or as times.  Serial numbers of requests are renamed in their order, and what the next search
-for work clears is left out while none is on.  An attribute of an unknown kind is an error.
+fingerprint (:mod:`dtm.simulation.sketch`): every attribute of balancers, schedulers, workers, their
+stacks and calls, and every message under way with its load report, save those listed there as
+constant, as history (counters) or as times.  Serial numbers of requests are renamed in their
+order, and what the next search for work clears is left out while none is on.
 
 *No state without progress*: from each state the end of the run can be reached, when all
 workers have stopped.  Every law of :mod:`dtm.simulation.invariants` holds in all.
@@ -79,12 +80,33 @@ class Explored:
     parked: int = 0
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What is not explored of a world.
+
+    Attributes:
+        left_out: the kinds of choices that are never taken.
+        dice: whether the dice fall every way; else always on 0.
+        ending: whether the run is followed until all have stopped; else until ``main`` returns.
+    """
+
+    left_out: frozenset[str] = frozenset()
+    dice: bool = True
+    ending: bool = True
+
+
+EVERYTHING = Bounds()
+
+
 class Dice(Random):
     """Chance as a choice: falls as it is told to, and remembers what else was possible.
 
     Attributes:
         falls: how they have fallen since ``load``, each as (fall, sides).
+        fixed: whether they always fall on 0.
     """
+
+    fixed = False
 
     def load(self, planned: tuple[int, ...]) -> None:
         """Have the next falls be those ``planned``, and 0 from there on."""
@@ -93,6 +115,8 @@ class Dice(Random):
 
     def fall(self, sides: int) -> int:
         """Return a number below ``sides``."""
+        if self.fixed:
+            return 0
         place = len(self.falls)
         chosen = self._planned[place] if place < len(self._planned) else 0
         self.falls.append((chosen, sides))
@@ -142,10 +166,22 @@ class Untimed(World):
         size: how many workers.
         known: the estimate for a task.
         settled: whether ``main`` begins only when the other workers are silent.
+        bounds: what is not explored.
     """
 
-    def __init__(self, program: Inner, size: int, known: float, *, settled: bool = True) -> None:
+    def __init__(
+        self,
+        program: Inner,
+        size: int,
+        known: float,
+        *,
+        settled: bool = True,
+        bounds: Bounds = EVERYTHING,
+    ) -> None:
         self.dice = dice = Dice()
+        dice.fixed = not bounds.dice
+        self.bounds = bounds
+        self._left_out = bounds.left_out
         dice.load(())
 
         def doubtful(rank: int, size: int, _: Random, granularity: Granularity) -> Doubtful:
@@ -189,10 +225,16 @@ class Untimed(World):
 
     def choices(self) -> list[Choice]:
         """Return all that may happen next."""
-        if self.phase is Phase.OVER:
+        if self.over:
             return []
         there = [worker for worker in self.workers if worker.state is not State.GONE]
-        return [*self._deliveries(), *(each for worker in there for each in _of_worker(worker))]
+        own = (each for worker in there for each in _of_worker(worker))
+        return [*self._deliveries(), *(each for each in own if each.kind not in self._left_out)]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is explored."""
+        return self.phase is Phase.OVER or (self.ending and not self.bounds.ending)
 
     def _deliveries(self) -> Iterator[Choice]:
         for (source, to), waiting in sorted(self.links.items()):
@@ -307,7 +349,7 @@ class _Explorer:
 
     def _end(self, world: Untimed, number: int, path: Path) -> None:
         left = [worker.rank for worker in world.workers if worker.state is not State.GONE]
-        if world.phase is not Phase.OVER or left:
+        if not world.over or (left and world.bounds.ending):
             raise InvariantError(f"a state without progress, after {show(path)}")
         self._ends.append(number)
 

@@ -7,8 +7,9 @@ worlds with the same shape have the same sketch.
 
 Threads: one.
 
-Rejected: a list of what matters.  What is forgotten in it merges states that have different futures,
-and nobody notices: a new attribute must be named here to be left out.
+Rejected: a list of what matters.  What is forgotten in it merges states that have different
+futures, and nobody notices.  Here a new attribute counts until somebody leaves it out, and one of
+an unknown kind is an error.
 """
 
 from __future__ import annotations
