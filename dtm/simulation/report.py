@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dtm.simulation.faults import Fault
+
 
 @dataclass
 class Report:
@@ -29,6 +31,7 @@ class Report:
         events: how many there were.
         trace: hash of all events; same seed and same code, same hash.
         failure: what ``main`` raised.
+        unstruck: faults that were to strike after the last event, and so did not.
     """
 
     workers: int
@@ -49,6 +52,7 @@ class Report:
     events: int = 0
     trace: str = ""
     failure: BaseException | None = None
+    unstruck: tuple[Fault, ...] = ()
 
     @property
     def efficiency(self) -> float:
@@ -70,4 +74,5 @@ class Report:
             f"{self.settling} until silence before, {self.shutdown} to shut down\n"
             f"  {self.steals_won} of {self.steals_asked} requests won; {self.executed} tasks; "
             f"{self.events} events, trace {self.trace}"
+            + "".join(f"\n  {fault!r} did not strike" for fault in self.unstruck)
         )

@@ -154,6 +154,11 @@ class World:
         """Whether ``main`` has returned, or cannot, for somebody has died."""
         return self._maimed or self.phase in (Phase.STOPPING, Phase.OVER)
 
+    @property
+    def unstruck(self) -> tuple[Fault, ...]:
+        """The faults whose event has not come."""
+        return self._faults.left
+
     def _go(self, event: str) -> None:
         self.phase = TRANSITIONS[self.phase][event]
 
