@@ -254,7 +254,7 @@ def is_woken(manager: CommunicationManager) -> None:
             thread.join(_SOON)
         sleeping = sum(thread.is_alive() for thread in threads)
         _check(sleeping == 0, f"after a wake {sleeping} of {waiters} threads sit in wait still")
-    _sleeps(manager, "after a wake")
+    _sleeps(manager, inbox, "after a wake")
     _part(manager, inbox)
 
 
@@ -287,7 +287,7 @@ def is_quiet_when_idle(manager: CommunicationManager) -> None:
     inbox = _Inbox(manager)
     _meet(manager, inbox)
     used = time.process_time()
-    longest = _sleeps(manager, "while nothing comes")
+    longest = _sleeps(manager, inbox, "while nothing comes")
     used = time.process_time() - used
     whole = _NAP * _NAPS
     _check(used < _PROCESSOR_SHARE * whole, f"{used:.2f} s of processor for {whole} s of waiting")
@@ -414,9 +414,12 @@ def _waited(manager: CommunicationManager, timeout: float) -> float:
     return time.monotonic() - start
 
 
-def _sleeps(manager: CommunicationManager, when: str) -> float:
-    """Require that most waits last; return the longest."""
-    naps = [_waited(manager, _NAP) for _ in range(_NAPS)]
+def _sleeps(manager: CommunicationManager, inbox: _Inbox, when: str) -> float:
+    """Require that most waits last, each after a ``receive``; return the longest."""
+    naps = []
+    for _ in range(_NAPS):
+        inbox.look()
+        naps.append(_waited(manager, _NAP))
     short = sum(nap < _NAP / 2 for nap in naps)
     _check(
         short <= _MOST_SHORT,

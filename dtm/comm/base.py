@@ -81,7 +81,8 @@ class CommunicationManager(ABC):
     def wait(self, timeout: float) -> None:
         """Sleep until ``receive`` or ``lost`` may have something, until woken, or for ``timeout``.
 
-        In seconds.  May return early without a reason now and then, not again and again.
+        In seconds.  What ends it may go on doing so until ``receive`` is called.  Then it may
+        return early without a reason now and then, not again and again.
         """
 
     @abstractmethod
