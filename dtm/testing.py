@@ -31,7 +31,7 @@ from dtm.core.balancer import Balancer
 from dtm.core.gathering import MANY
 from dtm.quantities import count, number
 from dtm.simulation import invariants
-from dtm.simulation.faults import Death, Delay, Fault, Freeze, Suspicion, check_ranks
+from dtm.simulation.faults import Crawl, Death, Delay, Fault, Freeze, Suspicion, check_ranks
 from dtm.simulation.programs import (
     Calls,
     Inner,
@@ -53,6 +53,7 @@ from dtm.worker import FOUR_ROUND_TRIPS
 
 __all__ = [
     "Calls",
+    "Crawl",
     "Death",
     "Delay",
     "Factory",
@@ -91,8 +92,10 @@ class Simulation:
         workers: how many.
         program: what ``main`` does; see :mod:`dtm.simulation.programs`.
         network: the costs of messages.
-        speeds: how fast each worker is; a number for all of them.
-        seed: of all that is left to chance.
+        speeds: how fast each worker runs the bodies of tasks; a number for all of them.  Messages
+            cost all the same; a worker slow in all it does is a fault, :class:`Crawl`.
+        seed: of all that is left to chance while it runs.  A program made with the same seed
+            has its durations from the same stream of numbers; give it another where that matters.
         patience: a worker in the middle of a task answers within this many seconds.
         faults: what goes wrong.
         check: whether to check the invariants after every event; None: up to 32 workers.

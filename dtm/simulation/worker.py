@@ -100,6 +100,8 @@ class Simulated:
         self.busy = 0.0
         self.first: float | None = None
         self.frozen = 0.0
+        self.slowness = 1.0
+        self.cpu = world.network.cpu
         self.inbox: deque[tuple[int, Mail]] = deque()
         self.outbox: dict[int, list[Segment]] = {}
         self.outbox_since = 0.0
@@ -140,7 +142,7 @@ class Simulated:
         if type(message) is Stopped:
             self.flush()
         load = self.scheduler.load(self.clock)
-        self.clock += self.world.network.cpu
+        self.clock += self.cpu
         self.world.post(self, to, Mail(load, message, self.rank))
 
     # Messages in.
@@ -150,7 +152,10 @@ class Simulated:
         if self.state is State.RESTING:
             self.wake(now)
         elif self.state is State.COMPUTING and self.service_at == NEVER:
-            self._service_at(now + self.world.delay())
+            self._service_at(now + self._delay())
+
+    def _delay(self) -> float:
+        return self.world.delay() * self.slowness
 
     def _service_at(self, when: float) -> None:
         if when < self.service_at:
@@ -167,7 +172,7 @@ class Simulated:
         elif kind == "timer":
             if now == self.timer:
                 if self.state is State.COMPUTING:
-                    self._service_at(now + self.world.delay())
+                    self._service_at(now + self._delay())
                 else:
                     self.wake(now)
         elif now == self.deadline:
@@ -195,10 +200,9 @@ class Simulated:
         self.service_at = NEVER
         if self.clock >= self.timer:
             self.timer = NEVER
-        cpu = self.world.network.cpu
         while self.inbox:
             source, mail = self.inbox.popleft()
-            self.clock += cpu
+            self.clock += self.cpu
             message = mail.open(scheduler)
             if self.world.watched:
                 self.heard[source] = mail.load.sequence
@@ -232,15 +236,16 @@ class Simulated:
         if self.first is None:
             self.first = self.clock
         self.busy += seconds
+        seconds *= self.slowness
         self._go("task takes time")
         self.end = self.clock + seconds
         self.world.alarm(self.end, self, "end")
         if self.outbox and seconds > TICK_SECONDS:
             self._service_at(self.clock + TICK_SECONDS)
         if self.inbox:
-            self._service_at(self.clock + self.world.delay())
+            self._service_at(self.clock + self._delay())
         if self.clock >= self.timer:
-            self._service_at(self.clock + self.world.delay())
+            self._service_at(self.clock + self._delay())
 
     def _computed(self, now: float) -> None:
         if self.state is not State.COMPUTING:
@@ -255,6 +260,24 @@ class Simulated:
         self.clock = max(self.clock, now)
         self._go("task is over")
         self.advance()
+
+    # Faults.
+
+    def freeze(self, now: float, until: float) -> None:
+        """Stand still; what is being done, a task or an answer, takes longer by as much."""
+        lost = until - max(now, self.frozen)
+        if lost > 0.0:
+            self.frozen = until
+            self.end += lost
+            if self.clock > now:
+                self.clock += lost
+
+    def slow(self, now: float, times: float) -> None:
+        """Be so many times slower from now on, in the task that runs and in all that follows."""
+        self.slowness *= times
+        self.cpu *= times
+        if self.state is State.COMPUTING:
+            self.end = now + (self.end - now) * times
 
     def leave(self) -> None:
         """Do nothing any more."""
