@@ -103,7 +103,11 @@ class Run:
 
     def _end(self) -> None:
         broken = self.runner.interrupted
-        stopped = self.worker.stop(0.0 if broken else STOP_SECONDS)
+        stopped = False
+        if broken:
+            self.worker.abandon()
+        else:
+            stopped = self.worker.stop(STOP_SECONDS)
         self.over = True
         summary = self.worker.scheduler.summary()
         self.worker.leave(STOP_SECONDS if stopped else BROKEN_SECONDS)

@@ -92,9 +92,9 @@ class CommunicationManager(ABC):
         """Return the workers found to be gone without having closed, each of them once."""
 
     def absent(self) -> Collection[int]:
-        """Return the workers that have not joined so far; for most managers there are none.
+        """Return the workers that have not joined so far, or are gone, in whatever way.
 
-        A run that ends does not wait for them: ``close`` ends them.
+        A run that ends does not wait for them: ``close`` ends those who have not joined.
         """
         return ()
 

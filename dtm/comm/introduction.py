@@ -61,6 +61,7 @@ class Introduction:
         target: the rank that was called, -1 if the peer called.
         began: when.
         spoken: whether the peer has said anything.
+        connected: whether the peer's machine has answered.
         handshake: where that stands.
     """
 
@@ -72,15 +73,15 @@ class Introduction:
         self.began = began
         self.spoken = False
         self.handshake = member.handshake(role)
-        self._connected = role is Role.ACCEPTOR
+        self.connected = role is Role.ACCEPTOR
         self._socket = connection
         self._contexts = member.contexts
         self._tls: TlsChannel | None = None
         self._greeted = False
         self._output = b""
         if member.contexts is not None:
-            self._tls = member.contexts.channel(connection, called=self._connected)
-        if self._connected:
+            self._tls = member.contexts.channel(connection, called=self.connected)
+        if self.connected:
             tune(connection)
 
     def __repr__(self) -> str:
@@ -98,7 +99,7 @@ class Introduction:
     @property
     def events(self) -> int:
         """What the socket has to become for ``advance`` to get further."""
-        return EVENT_READ if self._connected else EVENT_WRITE
+        return EVENT_READ if self.connected else EVENT_WRITE
 
     @property
     def peer(self) -> Hello:
@@ -124,7 +125,7 @@ class Introduction:
             StrangerError: the peer is no member of this run.
         """
         try:
-            if not self._connected:
+            if not self.connected:
                 self._connect()
             if self._tls is not None and not self._greeted:
                 self._greet(self._tls)
@@ -143,7 +144,7 @@ class Introduction:
         if status:
             raise OSError(status, os.strerror(status))
         tune(self._socket)
-        self._connected = True
+        self.connected = True
 
     def _greet(self, tls: TlsChannel) -> None:
         tls.greet()

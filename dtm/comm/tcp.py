@@ -20,7 +20,13 @@ the run (:mod:`dtm.comm.reception`, :mod:`dtm.comm.handshake`).
 How links end: a farewell, then the end of the stream, is orderly.  Any other end is a lost peer:
 a process that died (its kernel says so), a machine that is silent (keepalive), a
 kernel that no longer confirms what was sent (``Stall``), bytes that are not
-what the peer sent (:mod:`dtm.comm.channel`).
+what the peer sent (:mod:`dtm.comm.channel`).  A peer that cannot be called is lost when its
+machine has not answered for ``_UNREACHABLE`` seconds, or has refused for so long although the
+root knows of no end; one that is merely busy, so that its kernel answers and it does not, never
+is.
+
+A worker that leaves has less patience: what is meant for a machine that has not answered for
+``_HASTE`` seconds is given up.
 
 Threads: as in :mod:`dtm.comm.stream_manager`.  All that is here runs under the
 worker's lock.
@@ -65,10 +71,11 @@ UNKNOWN = "?"  # the machine of a rank that has not joined
 _SILENT = 0.3  # seconds after which who has said nothing makes room for others
 _SLOW = 2.0  # and who has said something
 _LOOK = 0.05  # seconds between looks at the clock while somebody is on the way
-_CALM = 1.0  # and while nobody is
 _AGAIN = 0.2  # seconds until an address that did not answer is asked for again
-_UNREACHABLE = 8.0  # seconds after which a peer that cannot be called is lost
-_UNCONFIRMED = 7.0  # seconds after which a kernel that confirms nothing is gone
+_UNREACHABLE = 4.5  # seconds after which a peer that cannot be called is lost
+_UNCONFIRMED = 6.0  # seconds after which a kernel that confirms nothing is gone
+_SEARCH = 0.5  # seconds between looks at what kernels confirm
+_HASTE = 1.0  # the same, and the same, for who leaves
 _DESCRIPTORS = 64  # for others than the workers
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them
 
@@ -83,7 +90,7 @@ class TcpManager(Reception):
         super().__init__(rank, hosts, member)
         self.hosts: list[str] = hosts
         self._post: dict[int, list[Sequence[Frame]]] = {}  # what waits for a link, by rank
-        self._calls: dict[int, float] = {}  # ranks that are being called, and since when
+        self._calls: dict[int, float] = {}  # ranks that are called, and since when in vain
         self._again: dict[int, float] = {}  # when to ask for a rank once more
         self._absentees: set[int] = set()  # ranks that the root said have not joined
         self._stall = Stall(_UNCONFIRMED)
@@ -223,6 +230,7 @@ class TcpManager(Reception):
     def close(self, timeout: float) -> None:
         """Leave: get out what waits for links that are being made too."""
         deadline = monotonic() + timeout
+        self._stall = Stall(_HASTE)
         while self._expected() and (left := deadline - monotonic()) > 0:
             self.wait(min(left, _LOOK))
             self.receive()
@@ -230,7 +238,14 @@ class TcpManager(Reception):
 
     def _expected(self) -> bool:
         """Whether a link is on its way for which messages wait."""
-        return any(rank not in self._absentees for rank in self._post)
+        return any(self._is_hoped_for(rank) for rank in self._post)
+
+    def _is_hoped_for(self, rank: int) -> bool:
+        if rank in self._absentees:
+            return False
+        now = monotonic()
+        answered = any(each.target == rank and each.connected for each in self._introductions)
+        return answered or now - self._calls.get(rank, now) < _HASTE
 
     def _linger(self, deadline: float) -> None:
         """Wait until the peers' kernels have it all; what they have not, a close may drop."""
@@ -278,7 +293,10 @@ class TcpManager(Reception):
         return super()._is_busy() or bool(self._again)
 
     def _failed(self, newcomer: Introduction, error: Exception) -> None:
-        self._missed(newcomer.target, error)
+        rank = newcomer.target
+        if newcomer.connected and isinstance(error, TimeoutError) and rank in self._calls:
+            self._calls[rank] = monotonic()  # it is there, and busy
+        self._missed(rank, error)
 
     def _missed(self, rank: int, error: Exception) -> None:
         """After a call that failed: ask again, for a while; perhaps the peer has just left."""
@@ -338,7 +356,7 @@ class TcpManager(Reception):
         for rank in [rank for rank, due in self._again.items() if due <= now]:
             del self._again[rank]
             self._seek(rank)
-        if now - self._searched >= _CALM:
+        if now - self._searched >= (_LOOK if self._leaving else _SEARCH):
             self._searched = now
             self._search_for_dead(now)
 
@@ -349,7 +367,7 @@ class TcpManager(Reception):
             peer = stream.peer
             self._drop(stream)
             if peer >= 0:
-                self._lose(peer, f"its machine has not answered for {_UNCONFIRMED:g} s")
+                self._lose(peer, f"its machine has not answered for {self._stall.limit:g} s")
 
     # Ends
 
@@ -416,9 +434,9 @@ class TcpRoot(TcpManager):
         self._roster = Roster(self.size, hosts, reserved)
         self._wishes: dict[FramedStream, int] = {}  # of those who have not said that they join
 
-    def absent(self) -> Sequence[int]:
-        """Return the workers that have not joined."""
-        return self._roster.absent()
+    def absent(self) -> set[int]:
+        """Return the workers that have not joined, and those that are gone."""
+        return self._gone.union(self._roster.absent())
 
     def _expected(self) -> bool:
         return False  # the root calls nobody; who is absent need not be waited for

@@ -2,6 +2,7 @@
 
     RUNNING  --told to stop--> STOPPING
     STOPPING --an heir has stopped--> STOPPING
+    STOPPING --told once more--> STOPPING
     STOPPING --all heirs have stopped--> STOPPED
 
 A worker's *heirs* are those to whom it passes Stop on: its children in the spread tree,
@@ -9,8 +10,10 @@ and for a child that never joined, the children of that.  It says Stopped when t
 last of them has, with the counters of its whole subtree.  So the end takes two messages
 a worker, and whoever has stopped sends nothing more.
 
-What can go wrong: an heir dies.  Its parent waits for it, and the root gives up after
-a while (see :meth:`dtm.worker.Worker.stop`).
+What can go wrong: an heir dies, or its parent cannot reach it, though the root can.  So when
+the root has waited for a while it tells each worker that it has not heard of once
+more, by itself; who is told so waits for nobody, and answers the root (:meth:`Ending.hurry`).
+It waits for nobody who is gone.
 
 Threads: under the worker's lock.
 
@@ -42,6 +45,7 @@ TRANSITIONS: dict[Stage, dict[str, Stage]] = {
     Stage.RUNNING: {"told to stop": Stage.STOPPING},
     Stage.STOPPING: {
         "an heir has stopped": Stage.STOPPING,
+        "told once more": Stage.STOPPING,
         "all heirs have stopped": Stage.STOPPED,
     },
     Stage.STOPPED: {},
@@ -69,7 +73,9 @@ class Ending:
 
     def told(self, source: int, message: Stop) -> Sends:
         """Stop has come from ``source``: return to whom it goes on."""
-        self._go("told to stop")
+        if self.stage is Stage.STOPPED:  # what this worker has said may be on the way still
+            return []
+        self._go("told to stop" if self.stage is Stage.RUNNING else "told once more")
         self._stopper = source
         absent = message.absent
         heirs = [] if absent is None else self._heirs(self._rank, absent)
@@ -79,13 +85,26 @@ class Ending:
 
     def stopped(self, source: int, message: Stopped) -> None:
         """An heir has stopped, and all below it."""
+        if self.stage is Stage.STOPPED:  # the root wanted no more waiting for it
+            return
         self._go("an heir has stopped")
         self.counters.update(message.counters)
-        self._awaited.discard(source)
+        self._awaited.difference_update(message.counters, (source,))
+
+    def hurry(self, absent: Collection[int]) -> Sends:
+        """(Root) tell all who have not been heard of that they should answer here."""
+        self._go("told once more")
+        heard = {self._rank, *self.counters, *absent}
+        self._awaited = set(range(self._size)) - heard
+        return [(rank, Stop(None)) for rank in sorted(self._awaited)]
+
+    def excuse(self, absent: Collection[int]) -> None:
+        """Wait no more for those who are gone."""
+        self._awaited.difference_update(absent)
 
     def finish(self, own: Counts) -> Sends | None:
-        """Return what is to be said when all heirs have stopped; None while they have not."""
-        if self._awaited:
+        """Return what is to be said when all heirs have stopped; None if there is nothing."""
+        if self._awaited or self.stage is Stage.STOPPED:
             return None
         self._go("all heirs have stopped")
         if self._stopper == self._rank:

@@ -2,7 +2,8 @@
 
 The launcher knows what no connection tells: that a process was killed by a signal, or
 ended before it joined, or that a host cannot be heard.  It tells the root by the
-line that its invitation came through.
+line that its invitation came through.  By the same line the root tells its address, and
+later whom it has lost: nobody need wait for these when the run is over.
 
 Threads: as in :class:`dtm.comm.base.CommunicationManager`.
 
@@ -100,17 +101,17 @@ class HomeLine:
     Args:
         line: the socket.
         heard: what has come from there already.
-        tell: takes ranks, and how they ended.
+        hear: takes ranks, and how they ended.
     """
 
     def __init__(
-        self, line: socket.socket, heard: bytes, tell: Callable[[list[int], str], object]
+        self, line: socket.socket, heard: bytes, hear: Callable[[list[int], str], object]
     ) -> None:
         line.setblocking(False)
         self.endings: dict[int, str] = {}
         self.ended = False
         self._line = line
-        self._tell = tell
+        self._hear = hear
         self._heard = b""
         self._take(heard)
 
@@ -133,6 +134,13 @@ class HomeLine:
         self.ended = not piece
         self._take(piece)
 
+    def tell(self, what: str | list[int]) -> None:
+        """Tell who started this process the root's address, or ranks that are lost."""
+        import json
+
+        with suppress(OSError):  # it is gone, and so will this process be
+            self._line.send(json.dumps(what).encode() + b"\n")
+
     def await_ending(self, rank: int, timeout: float) -> str | None:
         """Return how a worker ended, if that is told in time."""
         deadline = monotonic() + timeout
@@ -149,7 +157,7 @@ class HomeLine:
         for line in lines:
             ranks, reason = json.loads(line)
             self.endings |= dict.fromkeys(ranks, reason)
-            self._tell(ranks, reason)
+            self._hear(ranks, reason)
 
 
 class Root(TcpRoot):
@@ -162,8 +170,8 @@ class Root(TcpRoot):
 
         ``heard`` has come from there already.
         """
-        line.sendall(self.address.encode() + b"\n")
         home = HomeLine(line, heard, self._lose_all)
+        home.tell(self.address)
 
         def act(_: object) -> None:
             home.read()
@@ -172,6 +180,18 @@ class Root(TcpRoot):
 
         self.home_line = home
         self._watch(home, act)
+
+    def _lose(self, rank: int, reason: str) -> None:
+        if rank not in self._gone and self.home_line is not None:
+            self.home_line.tell([rank])
+        super()._lose(rank, reason)
+
+    def _linger(self, deadline: float) -> None:
+        """Tell who has not left in time, too."""
+        super()._linger(deadline)
+        late = [stream.peer for stream in self._streams if stream.peer > 0 and not stream.orderly]
+        if late and self.home_line is not None:
+            self.home_line.tell(late)
 
     def _lose_all(self, ranks: list[int], reason: str) -> None:
         for rank in ranks:
