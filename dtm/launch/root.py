@@ -5,6 +5,10 @@ ended before it joined, or that a host cannot be heard.  It tells the root by th
 line that its invitation came through.  By the same line the root tells its address, and
 later whom it has lost: nobody need wait for these when the run is over.
 
+A worker that joins by hand says why it ends when its root is gone; the others' launcher
+does that.  An interrupt ends a worker as any signal does, and so it is lost: as an
+exception of the task that happened to run it would come out of ``main``.
+
 Threads: as in :class:`dtm.comm.base.CommunicationManager`.
 
 Rejected: asking the launcher about each worker that is lost.  It may be the
@@ -13,7 +17,9 @@ launcher's host that is.
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +31,7 @@ from dtm.errors import CommunicationError
 from dtm.launch.invitation import Invitation, accept_invitation
 
 LOOPBACK = "127.0.0.1"
+ROOT_GONE = "dtm: the root of the run is gone"
 _EXPLAIN_SECONDS = 0.5  # an agent knows of a process's end soon after the kernel cut its streams
 _JOIN_SECONDS = 30.0
 _VERDICT_SECONDS = 2.0
@@ -62,11 +69,19 @@ def _follow(invitation: Invitation, home: socket.socket) -> TcpManager:
             raise
         with suppress(OSError):
             home.send(b"j")
+    _let_interrupts_end_this_process()
     return joined
 
 
+def _let_interrupts_end_this_process() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _join(invitation: Invitation) -> TcpManager:
-    return TcpManager.join(
+    kind = Volunteer if invitation.rank is None else TcpManager
+    return kind.join(
         invitation.address or "",
         Credentials.from_bytes(invitation.credentials.encode()),
         rank=invitation.rank,
@@ -93,6 +108,16 @@ def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManag
     assert isinstance(root, Root)
     root.listen_home(home, heard)
     return root
+
+
+class Volunteer(TcpManager):
+    """A worker that has joined by hand."""
+
+    def _lose(self, rank: int, reason: str) -> None:
+        if rank == 0 and rank not in self._gone and not self._leaving:
+            with suppress(OSError):
+                os.write(2, f"{ROOT_GONE} ({reason})\n".encode())
+        super()._lose(rank, reason)
 
 
 class HomeLine:
