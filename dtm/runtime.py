@@ -214,7 +214,12 @@ def start(main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     comm = join(chosen)
     current = run = Run(comm, chosen, implicit=False)
     if comm.rank == 0:
-        return run.lead(main, args, kwargs)
+        if not comm.alters_threads or comm.size == 1:
+            return run.lead(main, args, kwargs)
+        from dtm.launch.numeric import as_in_workers
+
+        with as_in_workers():
+            return run.lead(main, args, kwargs)
     return run.follow()
 
 

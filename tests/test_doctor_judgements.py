@@ -148,7 +148,7 @@ def test_what_is_not_there_or_not_limited_is_fine(changes: dict[str, object]) ->
         ({"OMP_NUM_THREADS": "4"}, (("openblas", 1),), 8, 1, Level.FINE),
         ({}, (("openblas", 8), ("openmp", 2)), 8, 8, Level.WARNING),
         ({"OMP_NUM_THREADS": "1"}, (), 8, 1, Level.FINE),
-        ({"OMP_NUM_THREADS": "2,1"}, None, 8, 8, Level.WARNING),  # lists are not read
+        ({"OMP_NUM_THREADS": "3,1"}, None, 8, 3, Level.WARNING),  # the outermost counts
     ],
 )
 def test_threads_of_libraries_are_counted(
@@ -167,9 +167,10 @@ def test_advice_on_threads_leaves_no_core_idle() -> None:
     assert "OMP_NUM_THREADS=4" in found.advice
 
 
-def test_workers_that_dtm_starts_have_one_thread_unless_told_otherwise() -> None:
-    assert threads.in_worker({"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
-    assert threads.in_worker({})["OPENBLAS_NUM_THREADS"] == "1"
+def test_a_root_that_dtm_cannot_reach_into_is_told_of() -> None:
+    found = only(threads.judge(Threads({"OMP_NUM_THREADS": "1"}, None, root_differs=True), 4, 8, 8))
+    assert found.level is Level.FINE
+    assert "8 in the root" in found.found
 
 
 @pytest.mark.parametrize(

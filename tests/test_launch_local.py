@@ -194,7 +194,7 @@ def test_numeric_libraries_get_one_thread_unless_the_user_says_otherwise(tmp_pat
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.pop(name, None)
     said = said_by_a_worker(tmp_path, expression, env={"OMP_NUM_THREADS": "3"})
-    assert said == "('3', '1')"
+    assert said == "('3', '3')"
 
 
 def test_a_command_of_a_task_inherits_no_socket_and_no_blocked_signal(tmp_path: Path) -> None:

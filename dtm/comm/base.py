@@ -56,12 +56,15 @@ class CommunicationManager(ABC):
             for preferring near workers; as long as ``size``.
         carries_output: whether what this worker writes to its standard streams comes to the
             user's terminal without the root's help.
+        alters_threads: whether numeric libraries of the root are to start as few threads as
+            those of the workers do, by the hand of who started them.
     """
 
     rank: int
     size: int
     hosts: Sequence[str]
     carries_output: bool = False
+    alters_threads: bool = False
 
     @abstractmethod
     def send(self, rank: int, frames: Sequence[Frame]) -> None:

@@ -124,6 +124,8 @@ class LocalManager(StreamManager):
 class LocalRoot(LocalManager):
     """Rank 0: holds the links to the workers, and sees to it that each of them ends."""
 
+    alters_threads = True
+
     def __init__(
         self,
         directory: str,

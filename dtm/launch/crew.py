@@ -34,9 +34,9 @@ from dtm.comm.address import allow_descriptors
 from dtm.comm.child import Child
 from dtm.errors import CommunicationError
 from dtm.launch.invitation import INVITATION
-from dtm.launch.local import NUMERIC_THREADS
 from dtm.launch.loop import Loop
 from dtm.launch.messages import Address, Ended, Lines, Lost, Message, Output
+from dtm.launch.numeric import thread_variables
 
 _DESCRIPTORS = 5  # of each worker: three pipes or sockets, two that tell of its end
 _OTHERS = 64
@@ -71,7 +71,7 @@ class Crew:
         self._loop = loop
         self._ranks = ranks
         self._command = command
-        self._environment = {**dict.fromkeys(NUMERIC_THREADS, "1"), **environment}
+        self._environment = {**environment, **thread_variables(environment)}
         self._invitation = dict(invitation)
         self._emit = emit
         self._members: list[Member] = []
