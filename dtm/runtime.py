@@ -306,10 +306,10 @@ def _tcp(chosen: Options) -> CommunicationManager:
 
 
 def _local(chosen: Options) -> CommunicationManager:
-    from dtm.launch.cores import available_cores
     from dtm.launch.local import start_workers
+    from dtm.launch.share import default_workers
 
-    workers = chosen.workers or available_cores()
+    workers = chosen.workers or default_workers(os.environ)
     if workers == 1:
         return _serial(chosen)
     reason = why_not_again()

@@ -502,7 +502,9 @@ def test_hosts_of_a_file_go_before_an_allocation_that_is_not_understood(tmp_path
 def test_an_allocation_of_this_machine_alone_is_a_local_run() -> None:
     here = {"SLURM_JOB_NODELIST": "localhost", "SLURM_TASKS_PER_NODE": "4"}
     plan = planned(Wishes(), here, 8)
-    assert (plan.way, plan.workers) == ("local", 8)
+    assert (plan.way, plan.workers) == ("local", 4)
+    assert only(grant.judge(plan.around, plan.hosts, plan.workers)).level is Level.FINE
+    plan = planned(Wishes(workers=8), here, 8)
     assert only(grant.judge(plan.around, plan.hosts, plan.workers)).level is Level.WARNING
 
 

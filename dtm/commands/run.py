@@ -43,7 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of ``run``."""
     parser.add_argument(
         "-n", "--workers", type=count, metavar="N",
-        help="how many workers; default: each core of this machine, or each slot of the hosts",
+        help="how many workers; default: each core that this process may use, or each slot "
+        "that a batch system has granted, or each slot of the hosts",
     )  # fmt: skip
     parser.add_argument("--hosts", metavar="FILE", help="run on the hosts of this file, by ssh")
     parser.add_argument(
@@ -225,14 +226,15 @@ def _describe_here(given: Namespace) -> int:
     """Say what a run without hosts would start."""
     import shlex
 
-    from dtm.launch.cores import available_cores
+    from dtm.launch.share import default_workers
 
     comm = os.environ.get("DTM_COMM") or ("mpi" if _under_mpi() else "local")
     program = shlex.join([sys.executable, *sys.orig_argv[1:]])
     if comm == "mpi":
         text = "this process is a rank of an MPI run, and starts no other"
     elif comm == "local":
-        workers = given.workers or int(os.environ.get("DTM_WORKERS") or 0) or available_cores()
+        said = given.workers or int(os.environ.get("DTM_WORKERS") or 0)
+        workers = said or default_workers(os.environ)
         text = f"this machine: ranks 0 to {workers - 1}, each: {program}"
     else:
         text = f"this process alone, with the communication manager {comm}"
