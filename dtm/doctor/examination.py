@@ -132,15 +132,17 @@ def _under_mpi(here: Machine) -> list[Finding] | None:
     finally:
         watch.cancel()
     size = manager.size
+    found = mpi.judge_joined(mpi.joined(load()), os.environ)
     if manager.rank:
         with suppress(CommunicationError):  # the root has seen the same, and says so
             answer(manager)
         return None
     if size < started:
         manager.close(0.0)
-        return ranks.judge_number(size, started)
+        return [*found, *ranks.judge_number(size, started)]
     seen = Root(manager).exchange()
     return [
+        *found,
         *ranks.judge_number(size, max(started, size)),
         *ranks.judge(seen, here),
         *links.judge(seen, "mpi"),
