@@ -439,7 +439,7 @@ class Worker:
             self._take_all()
             self.perform(self.scheduler.stop(self.comm.absent()))
         began = perf_counter()
-        hurried = False
+        hurried = not self.comm.ways_may_break
         while not self._end_reached:
             spent = perf_counter() - began
             if spent >= timeout:

@@ -284,10 +284,16 @@ def test_at_the_end_nobody_waits_for_who_is_gone() -> None:
     assert root.excuse([2]) == []
 
 
-def test_who_has_stopped_already_says_nothing_more() -> None:
-    made = scheduler(2, 3)
-    assert len(made.handle(0, BUSY, Stop(), 0.0)) == 2
-    assert made.handle(0, BUSY, Stop(None), 0.0) == []
+def test_who_has_stopped_already_says_so_to_the_root_that_did_not_hear_it() -> None:
+    made = scheduler(5, 6)
+    ((_, last),) = sent(made.handle(1, BUSY, Stop(), 0.0))
+    assert sent(made.handle(0, BUSY, Stop(None), 0.0)) == [(0, last)]
+    child = scheduler(1, 6)
+    child.handle(0, BUSY, Stop(), 0.0)
+    assert End(None) in child.handle(0, BUSY, Stop(None), 0.0)
+    assert child.handle(0, BUSY, Stop(None), 0.0) == []
+    late = Stopped({5: {}})
+    assert sent(child.handle(5, BUSY, late, 0.0)) == [(0, late)]
 
 
 def test_who_is_stopping_answers_no_thief() -> None:

@@ -248,6 +248,16 @@ def test_two_hosts_that_lose_each_other_end_the_run(hosts: Network, how: str) ->
         hosts.await_silence(timeout=SOON)
 
 
+@pytest.mark.parametrize("how", ["unreachable", "blackhole"])
+def test_hosts_that_never_reach_each_other_end_the_run(hosts: Network, how: str) -> None:
+    hosts.separate("beta", "gamma", how)
+    with started(hosts, SPREAD, 7, "for-ever", lines=SEVEN) as program:
+        assert program.wait(LIMIT) == 1
+        on = r"worker \d on (beta|gamma)"
+        assert re.search(f"WorkerLostError: {on} was lost to {on}: ", program.stderr)
+        hosts.await_silence(timeout=SOON)
+
+
 def test_a_run_ends_well_though_two_hosts_have_lost_each_other(hosts: Network) -> None:
     """What is said at the end does not come down the tree: gamma's workers are below beta's."""
     with started(hosts, "--tag-output", LAST, lines=SEVEN) as program:

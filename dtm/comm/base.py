@@ -56,6 +56,7 @@ class CommunicationManager(ABC):
             for preferring near workers; as long as ``size``.
         carries_output: whether what this worker writes to its standard streams comes to the
             user's terminal without the root's help.
+        ways_may_break: whether two workers may lose each other though the root reaches both.
         alters_threads: whether numeric libraries of the root are to start as few threads as
             those of the workers do, by the hand of who started them.
     """
@@ -64,6 +65,7 @@ class CommunicationManager(ABC):
     size: int
     hosts: Sequence[str]
     carries_output: bool = False
+    ways_may_break: bool = False
     alters_threads: bool = False
 
     @abstractmethod

@@ -81,6 +81,8 @@ Ports = tuple[int, int]
 class TcpManager(Reception):
     """One worker of a run over TCP; made by ``lead`` and ``join``."""
 
+    ways_may_break = True
+
     def __init__(self, rank: int, hosts: list[str], member: Member) -> None:
         member.rank = rank
         super().__init__(rank, hosts, member)

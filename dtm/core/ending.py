@@ -10,10 +10,10 @@ and for a child that never joined, the children of that.  It says Stopped when t
 last of them has, with the counters of its whole subtree.  So the end takes two messages
 a worker, and whoever has stopped sends nothing more.
 
-What can go wrong: an heir dies, or its parent cannot reach it, though the root can.  So when
-the root has waited for a while it tells each worker that it has not heard of once
-more, by itself; who is told so waits for nobody, and answers the root (:meth:`Ending.hurry`).
-It waits for nobody who is gone.
+What can go wrong: an heir dies, or its parent cannot reach it, though the root can.  The root
+waits for nobody who is gone.  Where ways may be cut it tells, after a while, each worker
+that it has not heard of once more, by itself; who is told so waits for nobody, and answers
+the root (:meth:`Ending.hurry`).
 
 Threads: under the worker's lock.
 
@@ -67,14 +67,15 @@ class Ending:
         self._size = size
         self._stopper = rank
         self._awaited: set[int] = set()
+        self._last = Stopped({})
 
     def _go(self, event: str) -> None:
         self.stage = TRANSITIONS[self.stage][event]
 
     def told(self, source: int, message: Stop) -> Sends:
         """Stop has come from ``source``: return to whom it goes on."""
-        if self.stage is Stage.STOPPED:  # what this worker has said may be on the way still
-            return []
+        if self.stage is Stage.STOPPED:  # but whoever was told of it may not be heard
+            return [] if source == self._stopper else [(source, self._last)]
         self._go("told to stop" if self.stage is Stage.RUNNING else "told once more")
         self._stopper = source
         absent = message.absent
@@ -83,13 +84,14 @@ class Ending:
         late = absent or () if source == self._rank else ()
         return [*((heir, message) for heir in heirs), *((rank, Stop(None)) for rank in late)]
 
-    def stopped(self, source: int, message: Stopped) -> None:
+    def stopped(self, source: int, message: Stopped) -> Sends:
         """An heir has stopped, and all below it."""
         if self.stage is Stage.STOPPED:  # the root wanted no more waiting for it
-            return
+            return [] if self._stopper == self._rank else [(self._stopper, message)]
         self._go("an heir has stopped")
         self.counters.update(message.counters)
         self._awaited.difference_update(message.counters, (source,))
+        return []
 
     def hurry(self, absent: Collection[int]) -> Sends:
         """(Root) tell all who have not been heard of that they should answer here."""
@@ -109,7 +111,8 @@ class Ending:
         self._go("all heirs have stopped")
         if self._stopper == self._rank:
             return []
-        return [(self._stopper, Stopped({**self.counters, self._rank: own}))]
+        self._last = Stopped({**self.counters, self._rank: own})
+        return [(self._stopper, self._last)]
 
     def _heirs(self, rank: int, absent: Collection[int]) -> list[int]:
         heirs = []

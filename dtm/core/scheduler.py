@@ -376,8 +376,8 @@ class Scheduler:
         return [*(Send(*each) for each in self.ending.told(source, message)), *self._finish()]
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
-        self.ending.stopped(source, message)
-        return self._finish()
+        late = self.ending.stopped(source, message)
+        return [*(Send(*each) for each in late), *self._finish()]
 
     def _finish(self) -> list[Effect]:
         last = self.ending.finish(self.counters.as_dict())
