@@ -7,11 +7,15 @@ import os
 import socket
 import sys
 
+import pytest
+
+from dtm.launch.branch import Stage as Agent
 from dtm.launch.crew import Crew
 from dtm.launch.hosts import Host
 from dtm.launch.launcher import Launcher, Run, Stage
 from dtm.launch.loop import Loop
-from dtm.launch.messages import Address, Ended, Lost, Message
+from dtm.launch.messages import Address, Ended, Job, Lost, Message
+from dtm.launch.node import Node
 from dtm.launch.plan import placed
 from dtm.launch.remote import Starting
 from dtm.launch.root import HomeLine, Root
@@ -78,3 +82,26 @@ def test_a_line_home_that_nobody_reads_is_no_error() -> None:
     line = HomeLine(theirs, b"", print)
     line.tell([1])
     line.close()
+
+
+def test_an_agent_that_has_fallen_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop()
+    heard: list[Message] = []
+    starting = Starting("python", ssh="/bin/sh -c 'exec sleep 100'")
+    job = Job(".", [], [], {}, {}, {}, starting.written())
+    node = Node(loop, [], placed([Host("n1", 1)], 1), job, heard.append)
+    (branch,) = node._branches
+    branch.start()
+    branch.stage = Agent.WORKING
+    dismissed: list[None] = []
+    monkeypatch.setattr(branch, "dismiss", lambda: dismissed.append(None))
+    assert not branch.silent
+    branch._heard -= 3.0
+    branch.pause(reading=False)
+    assert not branch.silent  # nobody listens
+    branch.pause(reading=True)
+    branch._heard -= 3.0
+    node.end()
+    assert branch.left
+    assert dismissed == []
+    loop.close()

@@ -23,4 +23,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    dtm.setOptions(printSummary=True)
     dtm.start(main)
