@@ -144,6 +144,10 @@ def test_a_wrong_secret_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
         (["tcp://127.0.0.1:1", "--secret-file", "/no/such/file", "PROGRAM"], "/no/such/file"),
         (["tcp://127.0.0.1:1", "PROGRAM"], "credentials"),
         (["tcp://127.0.0.1:1", "--secret-file", "OPEN", "PROGRAM"], "chmod 600"),
+        (
+            ["-n", "2", "--ports", "9", "SECRET", "tcp://127.0.0.1:1", "PROGRAM"],
+            "2 workers on this machine",
+        ),
         (["-n", "0", "tcp://127.0.0.1:1", "PROGRAM"], "number of workers"),
     ],
 )
@@ -153,8 +157,14 @@ def test_a_wrong_command_line_says_what_is_wrong(
     readable = tmp_path / "open"
     Credentials.fresh().to_file(str(readable))
     readable.chmod(0o644)
-    known = {"PROGRAM": str(SPREAD), "OPEN": str(readable)}
-    given = [known.get(word, word) for word in words]
+    secret = tmp_path / "secret"
+    Credentials.fresh().to_file(str(secret))
+    known = {
+        "PROGRAM": [str(SPREAD)],
+        "OPEN": [str(readable)],
+        "SECRET": ["--secret-file", str(secret)],
+    }
+    given = [word for each in words for word in known.get(each, [each])]
     done = run([sys.executable, "-m", "dtm", "join", *given], tmp_path)
     assert done.returncode != 0
     assert said in done.stderr

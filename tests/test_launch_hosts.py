@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -276,6 +277,8 @@ def test_a_missing_file_is_named_with_its_host(tmp_path: Path, what: str) -> Non
         (["--hosts", "HOSTS", "--ssh", "'", str(PLACE)], "cannot be split"),
         (["--hosts", "HOSTS", "--connect-timeout", "-1", str(PLACE)], "above 0"),
         (["--hosts", "HOSTS", "--ports", "9-1", str(PLACE)], "40000-40999"),
+        (["--hosts", "HOSTS", "--ports", "41000", str(PLACE)], "2 workers on alpha need a port"),
+        (["--comm", "tcp", "-n", "3", "--ports", "41000-41001", str(PLACE)], "3 workers on localh"),
         (["--hosts", "HOSTS", "--bind", "nowhere", str(PLACE)], "address of this machine"),
         (["--hosts", "HOSTS", "--join-slots", "x", str(PLACE)], "whole number"),
     ],
@@ -317,6 +320,35 @@ def test_a_worker_that_ends_before_it_joins_is_told_of(tmp_path: Path) -> None:
     done = Hosts(tmp_path, "localhost", "alpha").run(program, 600)
     assert done.returncode == 1
     assert "worker 1 on alpha was lost: exited with status 5" in done.stderr
+
+
+def test_a_worker_that_ends_before_it_joins_is_told_of_even_if_the_root_ends_well(
+    tmp_path: Path,
+) -> None:
+    sign = tmp_path / "sign"
+    program = program_of(tmp_path, f"open({str(sign)!r}, 'w').close()", "os._exit(5)")
+    waits = f"while not os.path.exists({str(sign)!r}):\n    time.sleep(0.01)\n"
+    program.write_text(program.read_text().replace("dtm.start", f"{waits}LATE or dtm.start"))
+    program.write_text(f"LATE = True\n{program.read_text()}")
+    done = Hosts(tmp_path, "localhost", "alpha").run(program, 0)
+    assert done.returncode == 0
+    assert done.stderr == "dtm: worker 1, on alpha, exited with status 5\n"
+
+
+def test_a_worker_that_finds_no_free_port_says_so_also_to_a_short_run(tmp_path: Path) -> None:
+    program = tmp_path / "short.py"
+    program.write_text(
+        "import time\nfrom dtm import WorkerLostError, dtm\n"
+        "try:\n    dtm.start(lambda: time.sleep(600))\nexcept WorkerLostError:\n    pass\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ["--comm", "tcp", "-n", "2", "--ports", f"{port}-{port + 1}"]
+        words = [sys.executable, "-m", "dtm", *options, str(program)]
+        done = launch.run(words, launch.environment(), LIMIT)
+    assert done.returncode == 0
+    assert f"no port of {port}-{port + 1} is free at 127.0.0.1" in done.stderr
+    assert done.stderr.endswith("dtm: worker 1, on localhost, exited with status 1\n")
 
 
 def test_who_is_late_for_a_short_run_goes_quietly(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dtm.comm.introduction import LONGEST, Introduction, Member
 from dtm.comm.notices import Refused, Welcome, read_notice
 from dtm.comm.stream import FramedStream
 from dtm.comm.stream_manager import Received
-from dtm.errors import CommunicationError, StrangerError
+from dtm.errors import CommunicationError, StrangerError, UnreachableError
 
 _AGAIN = 0.2  # seconds until the root is called once more
 
@@ -41,7 +41,7 @@ def meet(address: Address, member: Member, deadline: float) -> Introduction:
             except OSError as error:
                 failure = error
         sleep(min(_AGAIN, max(0.0, deadline - monotonic())))
-    raise CommunicationError(
+    raise UnreachableError(
         f"cannot reach the root of the run at {address}: {why(failure)}"
     ) from failure
 
@@ -79,7 +79,7 @@ def await_verdict(stream: FramedStream, address: str, deadline: float) -> tuple[
             break
         left = deadline - monotonic()
         if stream.ended or left <= 0:
-            raise CommunicationError(
+            raise UnreachableError(
                 f"cannot join the run at {address}: the root "
                 + ("closed the connection; the run has ended" if stream.ended else "says nothing")
             )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from dtm.errors import CommunicationError
 from dtm.launch.hosts import Host
 from dtm.launch.launcher import Run
-from dtm.launch.plan import placed
+from dtm.launch.plan import check_all_ports, placed
 from dtm.launch.program import command_line, program_file, start_directory, why_not_again
 from dtm.launch.remote import Starting
 from dtm.launch.settings import Settings
@@ -52,16 +52,18 @@ def run_again(
 
     Raises:
         CommunicationError: this program cannot be started again.
-        OptionError: there are not so many slots.
+        OptionError: there are not so many slots, or not so many ports.
     """
     command = command_line()
     if command is None:
         raise CommunicationError(f"no worker can be started: {why_not_again()}")
+    sites = placed(hosts, workers)
+    check_all_ports(sites, chosen.ports)
     file = program_file()
     starters = None if granted is None else _starters(granted)
     passes = starters is None or granted is None or granted.passes_input
     return Run(
-        sites=placed(hosts, workers),
+        sites=sites,
         arguments=command[1:],
         directory=start_directory() or os.sep,
         files=[*([] if file is None else [file]), *files],

@@ -23,6 +23,7 @@ from dtm.launch.invitation import Invitation
 from dtm.launch.launcher import worker_environment
 from dtm.launch.loop import Loop
 from dtm.launch.messages import Ended, Message, Output
+from dtm.launch.plan import check_ports
 from dtm.launch.program import command_line, why_not_again
 from dtm.launch.terminal import Terminal
 
@@ -40,6 +41,7 @@ class Joiner:
         bind: str | None,
         ports: tuple[int, int] | None,
     ) -> None:
+        check_ports(workers, "this machine", ports)
         command = command_line()
         if command is None:
             raise CommunicationError(f"no worker can be started: {why_not_again()}")

@@ -15,7 +15,8 @@ ended, and do the same.
 What can go wrong while it runs:
 
 * a worker's process ends badly, or a host cannot be heard: the root is told who and
-  how, and raises :class:`WorkerLostError`;
+  how, and raises :class:`WorkerLostError`; where ``main`` has ended well before it
+  could, a line says so here;
 * the root's host cannot be heard: the run is over, with status 1.
 
 Threads: the loop's; :mod:`dtm.launch.terminal` has one of its own.
@@ -63,6 +64,7 @@ _WRITE_SECONDS = 10.0
 _RESUME_SECONDS = 0.05
 _PATIENCE = 3  # signals
 _NOBODY_READS = 128 + signal.SIGPIPE  # what a shell would see of a program so ended
+_OF_THE_DISMISSED = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
 
@@ -136,6 +138,7 @@ class Launcher:
         self._running = False
         self._left = set(range(len(self._hosts)))
         self._status: int | None = None
+        self._failed: dict[int, int] = {}
         self._signals = 0
         self._reading = True
         self._mailboxes = None if run.starting.mailboxes is None else _private(run.directory)
@@ -177,6 +180,8 @@ class Launcher:
             self._loop.close()
             if self._mailboxes is not None:
                 _remove(self._mailboxes)
+        if self._status == 0:
+            self._tell_who_failed()
         return 1 if self._status is None else self._status
 
     # What comes up.
@@ -193,6 +198,7 @@ class Launcher:
         elif isinstance(message, Address):
             self._open(message)
         elif isinstance(message, Ended):
+            self._note(message)
             self._end(message)
         elif isinstance(message, Gone):
             self._mourn(message)
@@ -237,6 +243,17 @@ class Launcher:
             self._node.take(Death([ended.rank], how_it_ended(ended.status)))
         if not self._left:
             self._loop.stop()
+
+    def _note(self, ended: Ended) -> None:
+        """Remember who failed: if ``main`` ends well, nobody else tells."""
+        dismissed = self._status is not None and ended.status in _OF_THE_DISMISSED
+        if ended.rank and ended.status and not dismissed:
+            self._failed[ended.rank] = ended.status
+
+    def _tell_who_failed(self) -> None:
+        for rank, status in sorted(self._failed.items()):
+            host = self._hosts[rank]
+            sys.stderr.write(f"dtm: worker {rank}, on {host}, {how_it_ended(status)}\n")
 
     def _root_ended(self, status: int) -> None:
         if self._status is None:
