@@ -71,6 +71,8 @@ def package(tmp_path: Path) -> Path:
     shutil.copy(STARTING, tmp_path / "directory" / "__main__.py")
     with zipfile.ZipFile(tmp_path / "program.zip", "w") as archive:
         archive.write(STARTING, "__main__.py")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "dtm").write_text("from dtm.__main__ import console\nconsole()\n")
     return tmp_path
 
 
@@ -88,6 +90,8 @@ HOW = {
     "dtm and a package": ["-m", "dtm", "-m", "package"],
     "dtm and a directory": ["-m", "dtm", "directory"],
     "dtm and a zip": ["-m", "dtm", "program.zip"],
+    "the installed command": ["bin/dtm", "alone.py"],
+    "the installed command and a module": ["bin/dtm", "-m", "alone"],
 }
 
 
@@ -103,6 +107,17 @@ def test_every_form_of_a_program(package: Path, way: str, how: str) -> None:
         assert each["directory"] == ("/" if "--chdir" in HOW[how] else str(package))
         assert each["variables"] == (["DTM_WORKERS"] if way == "local" else [])
         assert each["stdin"] == ""
+
+
+# What would be started.
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--dry"])
+@pytest.mark.parametrize("options", [["-n", "2"], ["--comm", "tcp", "-n", "2"], ["-n", "1"]])
+def test_a_dry_run_tells_the_command_of_the_workers(option: str, options: list[str]) -> None:
+    done = start("-m", "dtm", *options, option, str(STARTING), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"-m dtm {' '.join(options)} {STARTING} --dry-run\n")
 
 
 # How many workers.

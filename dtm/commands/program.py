@@ -29,15 +29,25 @@ def run_program(given: Namespace) -> None:
     """Run the program in this process; it sees its own arguments."""
     import runpy
 
+    from dtm.commands.uncaught import show_briefly
+
     sys.argv = [given.program, *given.arguments]
+    show_briefly(run_program.__code__)
     if given.module:
+        _look_first_in(os.getcwd())
         runpy.run_module(given.program, run_name="__main__", alter_sys=True)
         return
     if not os.path.exists(given.program):
         sys.exit(f"dtm: there is no program {given.program!r}")
     if os.path.isfile(given.program) and given.program.endswith(".py"):
-        sys.path[0] = os.path.dirname(os.path.abspath(given.program))
+        _look_first_in(os.path.dirname(os.path.abspath(given.program)))
     runpy.run_path(given.program, run_name="__main__")
+
+
+def _look_first_in(directory: str) -> None:
+    """Look for modules where Python would: not where the command ``dtm`` lies."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = directory
 
 
 def words(given: Namespace) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dtm.commands.program import add_program, missing, run_program, words
@@ -164,7 +164,7 @@ def _launched(given: Namespace) -> int | None:
     if problem is not None:
         sys.exit(f"dtm: {problem}")
     if hosts is None:
-        return _describe_here(given) if given.dry_run else None
+        return _describe_here() if given.dry_run else None
     from dataclasses import replace
 
     from dtm.launch.launcher import described, launch
@@ -172,8 +172,7 @@ def _launched(given: Namespace) -> int | None:
     run = _run(given, hosts, granted)
     if not given.dry_run:
         return launch(run)
-    arguments = list(run.arguments)
-    arguments.remove("--dry-run")  # dtm's own is the first
+    arguments = _but_dry_run(run.arguments)
     sys.stdout.write("\n".join((*described(replace(run, arguments=arguments)), "")))
     return 0
 
@@ -221,20 +220,36 @@ def _under_mpi() -> bool:
     return launched_by_mpi(os.environ)
 
 
-def _describe_here(given: Namespace) -> int:
+def _describe_here() -> int:
     """Say what a run without hosts would start."""
     import shlex
 
     from dtm.launch.cores import available_cores
+    from dtm.options import Options
 
-    comm = os.environ.get("DTM_COMM") or ("mpi" if _under_mpi() else "local")
-    program = shlex.join([sys.executable, *sys.orig_argv[1:]])
+    chosen = Options().overridden(os.environ)
+    comm = chosen.communicationManager or ("mpi" if _under_mpi() else "local")
+    program = shlex.join(_but_dry_run([sys.executable, *sys.orig_argv[1:]]))
     if comm == "mpi":
         text = "this process is a rank of an MPI run, and starts no other"
     elif comm == "local":
-        workers = given.workers or int(os.environ.get("DTM_WORKERS") or 0) or available_cores()
-        text = f"this machine: ranks 0 to {workers - 1}, each: {program}"
+        last = (chosen.workers or available_cores()) - 1
+        ranks = f"ranks 0 to {last}, each" if last else "rank 0"
+        text = f"this machine: {ranks}: {program}"
     else:
         text = f"this process alone, with the communication manager {comm}"
     sys.stdout.write(f"{text}\n")
     return 0
+
+
+def _but_dry_run(words: Sequence[str]) -> list[str]:
+    """Return a command line without this option of dtm's, which may be shortened.
+
+    dtm's own is the first: what follows the program is the program's.
+    """
+    place = next(
+        number
+        for number, word in enumerate(words)
+        if word.startswith("--d") and "--dry-run".startswith(word)
+    )
+    return [*words[:place], *words[place + 1 :]]
