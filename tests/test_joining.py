@@ -6,17 +6,22 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from dtm.comm.credentials import Credentials
+from dtm.comm.tcp import TcpManager
+from dtm.launch.joining import check
 from tests import launch
 from tests.launch import PROGRAMS, Started
+from tests.tcp_programs import running
 
 SPREAD = PROGRAMS / "spread.py"
 LIMIT = 60.0
@@ -129,7 +134,8 @@ def test_a_wrong_secret_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
         words = [sys.executable, "-m", "dtm", "join", address, "--secret-file", str(wrong)]
         done = run([*words, str(SPREAD), "1"], tmp_path)
         assert done.returncode == 1
-        assert "CommunicationError" in done.stderr, done.stderr
+        assert done.stderr.startswith(f"dtm: cannot join the run at {address}: "), done.stderr
+        assert done.stderr.count("\n") == 1
         assert bytes(32).hex() not in done.stderr
         os.kill(program.process.pid, signal.SIGINT)
         assert program.wait(LIMIT) == -signal.SIGINT
@@ -171,13 +177,36 @@ def test_a_wrong_command_line_says_what_is_wrong(
     assert "Traceback" not in done.stderr
 
 
-def test_nobody_is_there_to_be_joined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--connect-timeout", "0.5"], ["-n", "3"]])
+def test_nobody_is_there_to_be_joined(tmp_path: Path, options: list[str]) -> None:
     secret = tmp_path / "secret"
     Credentials.fresh().to_file(str(secret))
-    words = [sys.executable, "-m", "dtm", "join", "tcp://127.0.0.1:1", "--secret-file", str(secret)]
-    done = run([*words, str(SPREAD), "1"], tmp_path)
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        words = ["join", *options, address, "--secret-file", str(secret), str(SPREAD), "1"]
+        done = run([sys.executable, "-m", "dtm", *words], tmp_path)
     assert done.returncode == 1
-    assert "127.0.0.1" in done.stderr
+    assert done.stderr == f"dtm: nobody listens at {address}: has the run ended?\n"
+
+
+def test_who_asks_for_it_waits_for_a_run_that_is_not_there_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    credentials = Credentials.fresh()
+    with socket.socket() as place, ExitStack() as stack:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+
+        def begin(_: float) -> None:
+            monkeypatch.undo()
+            place.close()
+            root = TcpManager.lead(2, credentials, ports=(port, port))
+            stack.callback(root.close, 0.1)
+            stack.enter_context(running(root))
+
+        monkeypatch.setattr("dtm.comm.joining.sleep", begin)
+        check(f"tcp://127.0.0.1:{port}", credentials, LIMIT)
 
 
 # The secret.

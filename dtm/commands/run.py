@@ -133,6 +133,16 @@ def count(text: str) -> int:
 count.__name__ = "number of workers"
 
 
+def seconds(text: str) -> float:
+    """Read a time."""
+    from dtm.launch import settings
+
+    return settings.seconds(text)
+
+
+seconds.__name__ = "number of seconds"
+
+
 def execute(given: Namespace) -> int:
     """Run the program, here or on hosts."""
     for name, variable in VARIABLES.items():

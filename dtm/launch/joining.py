@@ -17,6 +17,9 @@ import signal
 from urllib.parse import urlsplit
 
 from dtm.comm.credentials import Credentials
+from dtm.comm.handshake import ANY_RANK
+from dtm.comm.introduction import Member
+from dtm.comm.joining import REFUSED_SECONDS, look
 from dtm.errors import CommunicationError, OptionError
 from dtm.launch.crew import Crew
 from dtm.launch.invitation import Invitation
@@ -28,6 +31,26 @@ from dtm.launch.program import command_line, why_not_again
 from dtm.launch.terminal import Terminal
 
 _WRITE_SECONDS = 10.0
+
+
+CONNECT_SECONDS = 30.0
+
+
+def check(address: str, credentials: Credentials, patience: float | None) -> None:
+    """See whether a run can be joined before anything is started for it.
+
+    Args:
+        address: of the run.
+        credentials: its secret.
+        patience: seconds to wait for an answer, also where nobody listens yet; None waits
+            ``CONNECT_SECONDS`` for an answer, and not for somebody who listens.
+
+    Raises:
+        CommunicationError: it cannot be joined; the message says why.
+    """
+    member = Member(credentials, ANY_RANK, tls=credentials.tls)
+    refused = REFUSED_SECONDS if patience is None else patience
+    look(address, member, patience or CONNECT_SECONDS, refused)
 
 
 class Joiner:
