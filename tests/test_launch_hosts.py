@@ -236,6 +236,16 @@ def test_a_host_that_cannot_do_its_part_is_named_and_nothing_is_started(
     assert not (tmp_path / "trace").exists()
 
 
+def test_nothing_is_left_of_a_script_that_stands_for_ssh(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "alpha", "hanging")
+    script = tmp_path / "wrapper"
+    script.write_text(f"#!/bin/sh\n'{hosts.stand_in}' \"$@\"\nexit $?\n")
+    script.chmod(0o755)
+    done = hosts.run(PLACE, options=("--ssh", str(script), "--connect-timeout", "2"))
+    assert done.returncode == 1
+    assert "dtm: hanging: no answer within 2 s" in done.stderr
+
+
 def test_all_hosts_that_are_down_are_named(tmp_path: Path) -> None:
     done = Hosts(tmp_path, "alpha", "down1", "down2").run(PLACE)
     assert "dtm: down1: " in done.stderr

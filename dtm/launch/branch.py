@@ -20,9 +20,11 @@ end would not notice.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from subprocess import DEVNULL, PIPE, Popen
 from time import monotonic
@@ -175,11 +177,12 @@ class Branch:
         return self._process is None or self._process.poll() is not None
 
     def kill(self) -> None:
-        """End the process that started the agent."""
+        """End the process that started the agent, and what it has started: it may be a script."""
         self.stage = Stage.GONE
         if self._process is not None:
             if self._process.poll() is None:
-                self._process.kill()
+                with suppress(ProcessLookupError, PermissionError):  # it is just ending
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._child.close()
             self._drop_errors()
