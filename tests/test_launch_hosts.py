@@ -305,6 +305,25 @@ def test_a_wrong_command_line_says_what_is_wrong(
     assert not hosts.log.exists()
 
 
+def test_a_missing_module_is_named_with_its_host(tmp_path: Path) -> None:
+    done = Hosts(tmp_path, "alpha", "localhost").run("-m", "nosuch.module")
+    assert done.returncode == 1
+    for host in ("alpha", "localhost"):
+        assert f"dtm: {host}: there is no module nosuch.module\n" in done.stderr
+    assert done.stderr.endswith("dtm: nothing was started\n")
+
+
+def test_a_module_beside_the_start_or_on_the_path_is_found(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "alpha")
+    (tmp_path / "beside.py").write_text("print('beside')\n")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "along.py").write_text("print('along')\n")
+    path = os.pathsep.join((str(launch.ROOT), "lib"))
+    for name in ("beside", "along"):
+        done = hosts.run("-m", name, env={"PYTHONPATH": path}, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{name}\n", "")
+
+
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     done = Hosts(tmp_path, "alpha").run(PLACE, env={"DTM_PORTS": "no"})
     assert done.returncode == 1

@@ -191,9 +191,9 @@ def _run(given: Namespace, hosts: tuple[Host, ...], granted: Allocation | None) 
     from dtm.launch.again import run_again
     from dtm.launch.settings import settings
 
-    files = [] if given.module else [given.program]
+    files, module = ([], given.program) if given.module else ([given.program], "")
     chosen = settings(os.environ)
-    return run_again(hosts, chosen, given.workers, files, words(given), granted)
+    return run_again(hosts, chosen, given.workers, files, words(given), granted, module)
 
 
 def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None]:

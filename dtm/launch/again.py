@@ -39,6 +39,7 @@ def run_again(
     files: Sequence[str] = (),
     program: str = "",
     granted: Allocation | None = None,
+    module: str = "",
 ) -> Run:
     """Return the run that this program makes on hosts.
 
@@ -49,6 +50,7 @@ def run_again(
         files: what has to be on each host besides the file that the interpreter runs.
         program: the program and its arguments, for people.
         granted: the allocation that the hosts are from.
+        module: what has to be on each host, if the program is a module.
 
     Raises:
         CommunicationError: this program cannot be started again.
@@ -76,6 +78,7 @@ def run_again(
             starters=starters,
             mailboxes=None if passes else "",
         ),
+        module=module,
         join_slots=chosen.join_slots or 0,
         ports=chosen.ports,
         bind=chosen.bind,

@@ -77,6 +77,7 @@ class Run:
         arguments: of the interpreter, on every host.
         directory: where.
         files: what has to be there.
+        module: likewise, if the program is a module; else empty.
         starting: how agents are started.
         join_slots: how many workers may join by hand.
         ports: the first and the last port to listen at, None for any.
@@ -92,6 +93,7 @@ class Run:
     directory: str
     files: Sequence[str]
     starting: Starting
+    module: str = ""
     join_slots: int = 0
     ports: tuple[int, int] | None = None
     bind: str | None = None
@@ -161,6 +163,7 @@ class Launcher:
             directory=run.directory,
             arguments=list(run.arguments),
             files=list(run.files),
+            module=run.module,
             environment=worker_environment(os.environ),
             invitation=invitation.written(),
             site={},
