@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -277,14 +276,3 @@ def test_the_old_option_launches_on_hosts(tmp_path: Path) -> None:
         assert done.stdout.startswith("ready 2\n")
         assert done.stdout.endswith("after start\n")
         assert done.stdout.count("after start") == 1
-
-
-def test_shell_completion_is_a_script_that_the_shell_reads() -> None:
-    words = [sys.executable, "-m", "dtm", "completion", "bash"]
-    script = subprocess.run(
-        words, capture_output=True, text=True, check=True, timeout=LIMIT, env=launch.environment()
-    ).stdout
-    probe = f"{script}\nCOMP_WORDS=(dtm run --tag) COMP_CWORD=2\ncomplete -p dtm"
-    done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0, done.stderr
-    assert "--tag-output" in script

@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from dtm.commands.completing import FILES, hint
 from dtm.commands.run import count, seconds
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="how many workers there would be; default: each core of this machine, or each slot "
         "of the hosts",
     )  # fmt: skip
-    parser.add_argument("--hosts", metavar="FILE", help="look at the hosts of this file, by ssh")
+    hosts = parser.add_argument(
+        "--hosts", metavar="FILE", help="look at the hosts of this file, by ssh"
+    )
+    hint(hosts, FILES)
     parser.add_argument(
         "--comm", choices=("mpi", "local", "tcp"),
         help="the communication manager; default: the one that a run started like this would have",

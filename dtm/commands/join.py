@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from dtm.commands.completing import FILES, hint
 from dtm.commands.program import add_program, missing, run_program
 from dtm.commands.run import add_listening, count, is_worker, seconds
 
@@ -23,10 +24,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-n", "--workers", type=count, metavar="N", default=1,
         help="how many workers this machine adds; default: 1",
     )  # fmt: skip
-    parser.add_argument(
+    secret = parser.add_argument(
         "--secret-file", metavar="FILE",
         help="the run's secret, in a file that only you can read; default: standard input",
     )  # fmt: skip
+    hint(secret, FILES)
     parser.add_argument(
         "--connect-timeout", metavar="SECONDS", type=seconds,
         help="how long the run may take to answer, or to come if nobody listens there yet; "

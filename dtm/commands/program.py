@@ -10,6 +10,8 @@ import os
 import sys
 from argparse import REMAINDER, ArgumentParser, Namespace
 
+from dtm.commands.completing import FILES, hint
+
 
 def add_program(parser: ArgumentParser) -> None:
     """Add what names a program, and its arguments."""
@@ -17,12 +19,11 @@ def add_program(parser: ArgumentParser) -> None:
     program = parser.add_argument(
         "program", metavar="PROGRAM", help="a file, a directory or zip, or a module"
     )
-    program.complete = _FILES  # type: ignore[attr-defined]
-    parser.add_argument("arguments", metavar="ARGUMENT", nargs=REMAINDER, help="go to the program")
-
-
-# What shtab takes for "the name of a file", in each shell.
-_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+    arguments = parser.add_argument(
+        "arguments", metavar="ARGUMENT", nargs=REMAINDER, help="go to the program"
+    )
+    for names in (program, arguments):
+        hint(names, FILES)
 
 
 def run_program(given: Namespace) -> None:

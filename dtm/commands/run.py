@@ -13,6 +13,7 @@ from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, N
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dtm.commands.completing import FILES, MANAGERS, hint
 from dtm.commands.program import add_program, missing, run_program, words
 
 if TYPE_CHECKING:
@@ -45,12 +46,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-n", "--workers", type=count, metavar="N",
         help="how many workers; default: each core of this machine, or each slot of the hosts",
     )  # fmt: skip
-    parser.add_argument("--hosts", metavar="FILE", help="run on the hosts of this file, by ssh")
-    parser.add_argument(
+    hosts = parser.add_argument(
+        "--hosts", metavar="FILE", help="run on the hosts of this file, by ssh"
+    )
+    hint(hosts, FILES)
+    comm = parser.add_argument(
         "--comm", metavar="NAME",
         help="the communication manager: mpi, local, tcp, serial, or a.path.Class; "
         "default: by how the program is started",
     )  # fmt: skip
+    hint(comm, MANAGERS)
     parser.add_argument("--seed", type=int, help="make the random numbers of the run repeatable")
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be started, and start nothing"
@@ -83,10 +88,11 @@ def _add_network_options(parser: ArgumentParser) -> None:
         "--join-slots", metavar="N", type=_checked("slots"),
         help="how many workers may join by hand; default: 0, and 16 for --comm tcp alone",
     )  # fmt: skip
-    group.add_argument(
+    secret = group.add_argument(
         "--secret-file", metavar="FILE",
         help="where to put the secret for them; default: a new file in this directory",
     )  # fmt: skip
+    hint(secret, FILES)
     add_listening(group)
     group.add_argument(
         "--tls", action=BooleanOptionalAction, default=None,
