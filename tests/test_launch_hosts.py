@@ -113,6 +113,13 @@ def test_lines_come_home_whole_and_none_is_lost(tmp_path: Path) -> None:
         assert len(text.splitlines()) == 4 * count
 
 
+def test_what_others_write_on_a_host_does_no_harm(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "localhost", "prompt", "chatty")
+    done = hosts.run(PROGRAMS / "spread.py", 3, timeout=LIMIT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ready 3\n")
+
+
 # How it ends.
 
 
@@ -217,7 +224,8 @@ def test_nobody_reads_what_is_written(tmp_path: Path) -> None:
         ("down", "No route to host"),
         ("hanging", "no answer within 3 s"),
         ("old", "dtm 0.9 on Python 2.7"),
-        ("mute", "no agent of dtm answered"),
+        ("mute", "no agent of dtm answered: Have a nice day."),
+        ("asking", "no answer within 3 s: The sum of 2 and 3?"),
         ("alpha python=/no/such/python", "/no/such/python"),
     ],
 )

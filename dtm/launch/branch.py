@@ -41,7 +41,7 @@ PULSE_SECONDS = 1.0
 SILENT_SECONDS = 6.0
 _ENDING_SECONDS = 0.3  # between the end of the output and the end of the process
 _LOOK_SECONDS = 0.2
-_SAID = 8  # lines of standard error that are kept
+_SAID = 8  # lines that are kept of what it said besides messages
 _UNKNOWN_COMMAND = 127
 _NO_SSH = 255
 
@@ -107,8 +107,9 @@ class Branch:
             return
         self._child = Child(self._process)
         self._channel = Channel(
-            self._loop, *self._descriptors(), self._take, self._ended, self._greeted
-        )
+            self._loop, *self._descriptors(), self._take, self._ended, self._greeted,
+            self._said.append,
+        )  # fmt: skip
         self._follow_errors()
         self._loop.later(self._timeout, self._check_answer)
         # Whatever is below has its time too, and names itself when that is over.
@@ -200,6 +201,7 @@ class Branch:
             return
         self.stage = Stage.ANSWERED
         self._heard = monotonic()
+        self._said.clear()  # greetings
         self.send(self._job(self.site))
 
     def _take(self, message: Message) -> None:
@@ -251,8 +253,12 @@ class Branch:
     # What does not come.
 
     def _check_answer(self) -> None:
-        if self.stage is Stage.CALLING:
-            self._fail(f"no answer within {self._timeout:g} s")
+        if self.stage is not Stage.CALLING:
+            return
+        asks = "" if self._channel is None else self._channel.rest()
+        if asks:
+            self._said.append(asks)
+        self._fail(f"no answer within {self._timeout:g} s")
 
     def _check_ready(self) -> None:
         if self.stage is Stage.ANSWERED:

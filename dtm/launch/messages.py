@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 from dtm.errors import CommunicationError
 
 LONGEST = 64 << 20  # bytes of one message
+BEGIN = b'["'  # of each
 
 
 class Job(NamedTuple):
