@@ -215,6 +215,25 @@ def test_nobody_reads_what_is_written(tmp_path: Path) -> None:
         started.assert_nothing_is_left(20.0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_output_that_cannot_be_written_ends_the_run_with_a_line(tmp_path: Path) -> None:
+    program = tmp_path / "endless.py"
+    program.write_text("while True:\n    print('x' * 1000)\n")
+    command = Hosts(tmp_path, "alpha", "localhost").command(program)
+    done = launch.run(
+        ["sh", "-c", 'exec "$@" > /dev/full', "sh", *command], launch.environment(), LIMIT
+    )
+    assert done.returncode == 1
+    assert "dtm: stdout cannot be written, so the run ends: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_standard_output_is_nobodys_loss(tmp_path: Path) -> None:
+    command = Hosts(tmp_path, "alpha", "localhost").command(PLACE, 3)
+    done = launch.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], launch.environment(), LIMIT)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 # What can be wrong with hosts.
 
 

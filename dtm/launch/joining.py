@@ -78,7 +78,7 @@ class Joiner:
         self._address = address
         self._bind = bind or _towards(address)
         self._loop = Loop()
-        self._terminal = Terminal(self._loop, None, lambda: self._signal(signal.SIGPIPE))
+        self._terminal = Terminal(self._loop, None, self._finish)
         self._status = 0
         self._left = workers
         self._crew = Crew(
@@ -115,7 +115,10 @@ class Joiner:
                 self._loop.stop()
 
     def _signal(self, number: int) -> None:
-        self._status = 128 + number
+        self._finish(128 + number)
+
+    def _finish(self, status: int) -> None:
+        self._status = status
         self._loop.stop()
 
 

@@ -63,7 +63,6 @@ _OTHERS_SECONDS = 0.5  # for other hosts to refuse too, after the first
 _WRITE_SECONDS = 10.0
 _RESUME_SECONDS = 0.05
 _PATIENCE = 3  # signals
-_NOBODY_READS = 128 + signal.SIGPIPE  # what a shell would see of a program so ended
 _OF_THE_DISMISSED = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
@@ -132,7 +131,7 @@ class Launcher:
         self._terminal = Terminal(
             self._loop,
             (lambda rank: f"[{rank}@{self._hosts[rank]}] ") if run.tag_output else None,
-            lambda: self._finish(_NOBODY_READS),
+            self._finish,
         )
         self._secret = SecretFile(run.secret_file, self._credentials)
         self._ready: dict[str, Ready] = {}
