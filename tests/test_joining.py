@@ -269,10 +269,17 @@ def test_the_old_option_launches_on_hosts(tmp_path: Path) -> None:
     hosts.write_text("localhost slots=2\n")
     program = tmp_path / "old.py"
     program.write_text(f"{CHOOSES}print('after start')\n")
-    for before in ([], ["-m", "dtm"]):
-        words = [sys.executable, *before, str(program), "2", f"--dtmTCPhosts={hosts}"]
+    one, two = [f"--dtmTCPhosts={hosts}"], ["--dtmTCPhosts", str(hosts)]
+    for before, option in (([], one), (["-m", "dtm"], one), ([], two), (["-m", "dtm"], two)):
+        words = [sys.executable, *before, str(program), "2", *option]
         done = run(words, tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("ready 2\n")
         assert done.stdout.endswith("after start\n")
         assert done.stdout.count("after start") == 1
+
+
+def test_the_old_option_without_a_file_is_refused(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "dtm", str(SPREAD), "2", "--dtmTCPhosts"], tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "dtm: --dtmTCPhosts needs the file of hosts\n"

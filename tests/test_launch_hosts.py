@@ -87,6 +87,13 @@ def test_hosts_beyond_the_fan_out_are_started_by_other_hosts(tmp_path: Path) -> 
     assert len(hosts.log.read_text().splitlines()) == 7
 
 
+def test_a_dry_run_names_the_python_of_a_host_that_has_its_own(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "alpha python=/opt/py/bin/python", "beta")
+    said = hosts.run(PLACE, options=("--dry-run",)).stdout
+    assert said.count("each worker there: /opt/py/bin/python -m dtm --hosts ") == 1
+    assert f"each worker: {sys.executable} -m dtm --hosts " in said
+
+
 def test_the_line_for_ssh_is_careful(tmp_path: Path) -> None:
     hosts = Hosts(tmp_path, "me@alpha port=2222")
     assert hosts.run(PLACE).returncode == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dtm.commands.run import VARIABLES
 from dtm.launch.ancestry import is_inherited, leave_mark
 from tests.launch import (
     PROGRAMS,
@@ -118,6 +119,17 @@ def test_a_dry_run_tells_the_command_of_the_workers(option: str, options: list[s
     done = start("-m", "dtm", *options, option, str(STARTING), "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(f"-m dtm {' '.join(options)} {STARTING} --dry-run\n")
+
+
+def test_without_words_the_command_asks_for_the_program_alone() -> None:
+    done = start("-m", "dtm")
+    assert done.returncode == 2
+    assert done.stderr.endswith("the following arguments are required: PROGRAM\n")
+
+
+def test_the_help_of_run_names_every_variable() -> None:
+    said = start("-m", "dtm", "run", "--help").stdout
+    assert all(variable in said for variable in VARIABLES.values())
 
 
 # How many workers.

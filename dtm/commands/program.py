@@ -22,6 +22,7 @@ def add_program(parser: ArgumentParser) -> None:
     arguments = parser.add_argument(
         "arguments", metavar="ARGUMENT", nargs=REMAINDER, help="go to the program"
     )
+    arguments.required = False  # else argparse calls it so where nothing is said at all
     for names in (program, arguments):
         hint(names, FILES)
 

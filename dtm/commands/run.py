@@ -38,6 +38,11 @@ VARIABLES = {
     "fan_out": "DTM_FAN_OUT",
     "tag_output": "DTM_TAG_OUTPUT",
 }
+EPILOG = (
+    "Variables of the environment say the same, and an option has the last word: "
+    + ", ".join(VARIABLES.values())
+    + "."
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

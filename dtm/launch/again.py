@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dtm.errors import CommunicationError
+from dtm.errors import CommunicationError, OptionError
 from dtm.launch.hosts import Host
 from dtm.launch.launcher import Run
 from dtm.launch.plan import check_all_ports, placed
@@ -29,7 +29,7 @@ from dtm.launch.settings import Settings
 if TYPE_CHECKING:
     from dtm.launch.allocation import Allocation
 
-_OLD_OPTION = "--dtmTCPhosts="
+_OLD_OPTION = "--dtmTCPhosts"
 
 
 def run_again(
@@ -103,9 +103,20 @@ def _starters(granted: Allocation) -> dict[str, list[str]] | None:
 
 
 def old_hosts_file(arguments: Sequence[str]) -> str | None:
-    """Return the file of hosts that scripts for DEAP's dtm name on their command line."""
-    named = [argument for argument in arguments if argument.startswith(_OLD_OPTION)]
-    return named[-1].removeprefix(_OLD_OPTION) if named else None
+    """Return the file of hosts that scripts for DEAP's dtm name on their command line.
+
+    Raises:
+        OptionError: the option stands there without a file.
+    """
+    named = None
+    for number, argument in enumerate(arguments):
+        if argument.startswith(f"{_OLD_OPTION}="):
+            named = argument.removeprefix(f"{_OLD_OPTION}=")
+        elif argument == _OLD_OPTION:
+            if number + 1 == len(arguments):
+                raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
+            named = arguments[number + 1]
+    return named
 
 
 def beyond_here(environ: Mapping[str, str]) -> Allocation | None:

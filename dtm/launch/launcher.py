@@ -352,6 +352,9 @@ def described(run: Run) -> list[str]:
         else:
             by = "started by this process" if site.host.name in tops else "started by another agent"
             lines.append(f"    {by}: {shlex.join(run.starting.command(site.host))}")
+            if site.host.python is not None:
+                there = shlex.join([site.host.python, *run.arguments])
+                lines.append(f"    each worker there: {there}")
     if run.join_slots:
         lines.append(f"and {run.join_slots} more may join by hand")
     lines.append(f"in {run.directory}, each worker: {command}")
