@@ -150,6 +150,18 @@ BUGS = [
         "            if last.lo + 1 < last.hi and last.lo < last.call.limit:",
     ),
     Bug(
+        "run what is newest on top of a waiting task",
+        "waiting",
+        "newest.call.parent is task and newest.call.owner == rank",
+        "newest.left",
+    ),
+    Bug(
+        "look for work while others are ready",
+        "waiting",
+        "return Way.LOOK if idle else Way.PARK",
+        "return Way.LOOK",
+    ),
+    Bug(
         "send on and keep",
         "gathering",
         "                passing.segments.clear()\n",

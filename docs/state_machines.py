@@ -23,8 +23,9 @@ from docutils.parsers.rst import Directive
 
 WIDTH, HEIGHT, GAP, MARGIN = 110, 36, 130, 14
 LOOP, LINE = 46, 15
-HEAD = """<svg role="img" xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"
- font-family="sans-serif" font-size="13">
+HALO = 'text-anchor="middle" stroke="white" stroke-width="4" paint-order="stroke"'
+HEAD = """<svg role="img" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"
+ style="width: {width}px; max-width: 100%; height: auto" font-family="sans-serif" font-size="13">
 <defs><marker id="head" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">
 <path d="M0,0 L8,4 L0,8 z"/></marker></defs>"""
 
@@ -55,11 +56,11 @@ def drawing(states: list[str], arrows: list[Transition]) -> str:
     bundles: dict[tuple[str, str], list[str]] = {}
     for source, event, target in arrows:
         bundles.setdefault((source, target), []).append(event)
-    reach = max((abs(states.index(a) - states.index(b)) for a, b in bundles), default=1)
-    arc = LOOP * max(1, reach)
-    top = arc + 2 * LINE
+    reach = [states.index(target) - states.index(source) for source, target in bundles]
+    top = LOOP * max([1, *reach]) + 2 * LINE
+    bottom = LOOP * max([0, *(-each for each in reach)]) + 2 * LINE
     width = MARGIN + place[states[-1]] + WIDTH
-    parts = [HEAD.format(width=width, height=2 * top + HEIGHT)]
+    parts = [HEAD.format(width=width, height=top + HEIGHT + bottom)]
     for (source, target), events in bundles.items():
         steps = states.index(target) - states.index(source)
         parts += _arrow(place[source], place[target], steps, events, top)
@@ -87,7 +88,7 @@ def _arrow(left: int, right: int, steps: int, events: list[str], top: int) -> It
     for number, event in enumerate(events):
         y = height - number * LINE if above else height + number * LINE
         x = (start + end) / 2
-        yield f'<text x="{x}" y="{y}" text-anchor="middle">{escape(event)}</text>'
+        yield f'<text x="{x}" y="{y}" {HALO}>{escape(event)}</text>'
 
 
 def rows(arrows: list[Transition]) -> nodes.table:

@@ -62,10 +62,12 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dtm.batons import PATIENCE, Baton, Batons
+from dtm.batons import FREE, HOLDS, PATIENCE, Baton, Batons
 from dtm.context import Context
 from dtm.core.messages import Segment
 from dtm.core.scheduler import Effect, Scheduler
+from dtm.core.waiting import Way, own_work, way_to_wait
+from dtm.parking import IDLE_SECONDS, NAP_SECONDS, Parking, time_left
 from dtm.stack import call_with_room
 from dtm.task import Call, Range
 
@@ -74,11 +76,9 @@ if TYPE_CHECKING:
 
 MOST_NESTED = 100
 MOST_FRAMES = 10 * MOST_NESTED
-NAP_SECONDS = 1.0
 POLL_SECONDS = 1e-3
 FLUSH_SECONDS = 1.0
 STREAM_SECONDS = 1e-3
-IDLE_SECONDS = 0.5
 FOREVER = float("inf")
 
 
@@ -158,12 +158,13 @@ class Runner:
         self._alone = scheduler.size == 1
         self._thread = _Thread()
         self.batons = Batons(world.lock, self._spare, self._nudge)
+        self._parking = Parking(self.batons, world.lock, scheduler.counters, lambda: self.fault)
 
     # Threads and contexts.
 
     def adopt(self) -> None:
         """Make the calling thread the first holder of the token."""
-        self._thread.baton = Baton(holds=True)
+        self._thread.baton = Baton(HOLDS)
 
     def context(self) -> Context:
         """Return the task of the calling thread; a thread of the user's gets one of its own."""
@@ -176,7 +177,7 @@ class Runner:
     def _baton(self) -> Baton:
         baton = self._thread.baton
         if baton is None:
-            baton = self._thread.baton = Baton(visitor=True)
+            baton = self._thread.baton = Baton(FREE, visitor=True)
         return baton
 
     def _nudge(self) -> None:
@@ -196,7 +197,7 @@ class Runner:
         baton = self._baton()
         thread = self._thread
         while not self.ended:
-            if not baton.holds and not self.batons.enter(baton, NAP_SECONDS):
+            if baton.place is not HOLDS and not self.batons.enter(baton, NAP_SECONDS):
                 continue
             if self.batons.ready:
                 self.batons.become_spare(baton)
@@ -356,7 +357,7 @@ class Runner:
         if not self._alone:
             self.world.service()
         baton = self._thread.baton
-        if self.batons.ready and baton is not None and baton.holds:
+        if self.batons.ready and baton is not None and baton.place is HOLDS:
             self.batons.give_way(baton)
 
     # Waiting.
@@ -373,7 +374,7 @@ class Runner:
             and work.lo < work.hi
             and not _is_deep()
             and thread.baton is not None
-            and thread.baton.holds
+            and thread.baton.place is HOLDS
         ):
             self.run(work)
         return call.missing == 0 or self.wait_any((call,), deadline)
@@ -388,9 +389,8 @@ class Runner:
         outermost = context is None or context.depth == 0
         visiting = baton.visitor and outermost
         if visiting:
-            with self._lock:
-                self.batons.visitors += 1
-        if not baton.holds and (outermost or not baton.visitor):
+            self.batons.visit()
+        if baton.place is not HOLDS and (outermost or not baton.visitor):
             self.batons.enter(baton, PATIENCE)
         saved = self.streams.save() if self.streams is not None else None
         try:
@@ -400,10 +400,7 @@ class Runner:
             if saved is not None and self.streams is not None:
                 self.streams.restore(saved)
             if visiting:
-                with self._lock:
-                    self.batons.visitors -= 1
-                if baton.holds:
-                    self.batons.hand_on(baton)
+                self.batons.leave(baton)
 
     def _wait(self, calls: Sequence[Call], deadline: float | None, baton: Baton) -> bool:
         thread = self._thread
@@ -413,42 +410,26 @@ class Runner:
                 raise self.fault
             if deadline is not None and perf_counter() >= deadline:
                 return False
-            work = self._own(calls, context)
-            if work is not None and not _is_deep():
+            with self._lock:
+                newest, ready = self.scheduler.deque.newest(), self.batons.ready
+                idle = newest is None and not ready and baton.place is HOLDS
+            work = own_work(calls, context, self._rank, newest)
+            way = way_to_wait(work, deep=work is not None and _is_deep(), idle=idle)
+            if way is Way.INLINE:
+                assert work is not None
                 self._go_on()
                 until = FOREVER if deadline is None else deadline
                 self.run(work, until if len(calls) == 1 else 0.0)
-            elif work is None and baton.holds and self._nothing_ready():
-                self._starve(self._patience(deadline), calls)
+            elif way is Way.LOOK:
+                self._starve(time_left(deadline), calls)
             else:
-                self._park(calls, deadline, baton)
+                self.world.flush()
+                self._parking.park(calls, deadline, baton)
         return True
 
     def _go_on(self) -> None:
         self.scheduler.balancer.running = True
         self.world.busy()
-
-    def _nothing_ready(self) -> bool:
-        with self._lock:
-            return not self.batons.ready and self.scheduler.deque.newest() is None
-
-    @staticmethod
-    def _patience(deadline: float | None) -> float:
-        if deadline is None:
-            return IDLE_SECONDS
-        return max(0.0, min(IDLE_SECONDS, deadline - perf_counter()))
-
-    def _own(self, calls: Sequence[Call], context: Context | None) -> Range | None:
-        """Return work that the waiting task may run inline: of its own calls."""
-        for call in calls:
-            work = call.range
-            if work is not None and work.lo < work.hi and work.lo < call.limit:
-                return work
-        with self._lock:
-            newest = self.scheduler.deque.newest()
-        if newest is not None and newest.call.parent is context and newest.call.owner == self._rank:
-            return newest
-        return None
 
     def abandon(self, call: Call) -> None:
         """Drop what is left of a call."""
@@ -458,10 +439,13 @@ class Runner:
 
     def step(self, call: Call) -> None:
         """Make a little progress on behalf of a task that polls: run one strip, read messages."""
-        baton = self._thread.baton
-        work = self._own((call,), self._thread.context) if baton and baton.holds else None
-        if work is not None and not _is_deep():
-            self.run(work, perf_counter())
+        thread = self._thread
+        if thread.baton is not None and thread.baton.place is HOLDS:
+            with self._lock:
+                newest = self.scheduler.deque.newest()
+            work = own_work((call,), thread.context, self._rank, newest)
+            if work is not None and not _is_deep():
+                self.run(work, perf_counter())
         self.checkpoint()
         if not self._alone:
             self.world.flush()
@@ -484,48 +468,3 @@ class Runner:
             self.resting = False
             self.polled = perf_counter()
         world.service()
-
-    def _park(self, calls: Sequence[Call], deadline: float | None, baton: Baton) -> None:
-        """Sleep until one of the calls is complete, the token with another thread meanwhile."""
-
-        def ready() -> None:
-            self.batons.make_ready(baton)
-
-        self.world.flush()
-        with self._lock:
-            if any(call.missing == 0 for call in calls):
-                return
-            for call in calls:
-                call.listeners = [*(call.listeners or ()), ready]
-            baton.parked = True
-            baton.free = held = not baton.holds
-            self.scheduler.counters.parked += 1
-        if not held:
-            self.batons.hand_on(baton)
-        self._sleep(calls, deadline, baton, ready)
-
-    def _sleep(
-        self,
-        calls: Sequence[Call],
-        deadline: float | None,
-        baton: Baton,
-        ready: Callable[[], None],
-    ) -> None:
-        bound = PATIENCE if baton.free else self._patience(deadline) if deadline else NAP_SECONDS
-        while not baton.sleep.acquire(timeout=bound):
-            if not baton.parked and self.batons.quits(baton):
-                break
-            late = deadline is not None and perf_counter() >= deadline
-            if not late and not baton.free and self.fault is None:
-                continue
-            with self._lock:
-                if not baton.parked:
-                    continue
-                baton.parked = False
-                for call in calls:
-                    if call.listeners and ready in call.listeners:
-                        call.listeners.remove(ready)
-            if not baton.free:
-                self.batons.enter(baton, PATIENCE)
-            break
-        baton.free = False

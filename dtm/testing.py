@@ -47,7 +47,7 @@ from dtm.simulation.programs import (
     total_work,
 )
 from dtm.simulation.report import Report
-from dtm.simulation.world import World
+from dtm.simulation.world import PATIENCE, World
 from dtm.worker import FOUR_ROUND_TRIPS
 
 __all__ = [
@@ -110,7 +110,7 @@ class Simulation:
         network: Network | None = None,
         speeds: float | Sequence[float] = 1.0,
         seed: int = 0,
-        patience: float = 0.8e-3,
+        patience: float = PATIENCE,
         faults: Sequence[Fault] = (),
         check: bool | None = None,
         balancer: Callable[..., Balancer] = Balancer,
@@ -178,7 +178,7 @@ def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: 
         "network": Network(host=random.choice((2, 4, 64)), jitter=random.choice((0.0, 20e-6))),
         "gather_from": random.choice((2, MANY, MANY, MANY)),
         "speeds": [0.1 if rank == slow else 1.0 for rank in range(workers)],
-        "patience": random.choice((0.0, 0.1e-3, 0.8e-3)),
+        "patience": random.choice((0.0, 0.1e-3, PATIENCE)),
         "settle": random.random() < 0.5,
     }
     return Simulation(workers, program, seed=seed, **{**world, **options})

@@ -342,7 +342,7 @@ def test_a_worker_learns_that_the_root_is_gone() -> None:
 def test_a_peer_whose_listener_is_gone_is_lost_or_has_left_as_the_root_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dtm.comm.tcp._UNREACHABLE", 0.5)
+    monkeypatch.setattr("dtm.comm.search.UNREACHABLE", 0.5)
     with run_of(3) as (root, credentials), running(root):
         one, two = (TcpManager.join(root.address, credentials) for _ in range(2))
         assert two._listener is not None
@@ -369,7 +369,7 @@ def test_a_peer_that_left_before_it_was_called_is_not_lost() -> None:
         one.send(2, [b"too late"])
         pump(one, lambda: 2 in one._gone)
         assert one.lost() == []
-        assert not one._post
+        assert not one._searches
         one.close(1)
 
 

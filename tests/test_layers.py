@@ -16,7 +16,7 @@ LAYERS = [
     ["dtm.runtime", "dtm.testing", "dtm.conformance", "dtm.simulation*", "dtm.summary"],
     ["dtm.worker", "dtm.launch*"],
     ["dtm.runner", "dtm.context", "dtm.wire", "dtm.lazy", "dtm.comm*", "dtm.core*", "dtm.batons",
-     "dtm.functions",
+     "dtm.parking", "dtm.functions",
      "dtm.shipping", "dtm.failures", "dtm.serialization", "dtm.byvalue", "dtm.rebuilding"],
     ["dtm.future", "dtm.task", "dtm.trace", "dtm.options", "dtm.errors", "dtm.streams",
      "dtm.output", "dtm.stack", "dtm.comm.base", "dtm.version"],

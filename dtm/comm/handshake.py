@@ -203,6 +203,9 @@ class Handshake:
         size = {State.HELLO: HELLO, State.PROOF: PROOF}.get(self.state, 0)
         return size - len(self._input) if size else 0
 
+    def _go(self, event: str) -> None:
+        self.state = TRANSITIONS[self.state][event]
+
     def take_output(self) -> bytes:
         """Return what is to be sent, once."""
         output, self._output = self._output, b""
@@ -226,7 +229,7 @@ class Handshake:
             else:
                 self._proven(data)
         except StrangerError:
-            self.state = State.FAILED
+            self._go("anything else")
             raise
 
     def _greeted(self, data: bytes) -> None:
@@ -240,7 +243,7 @@ class Handshake:
         self._transcript = own + data if calling else data + own
         if not calling:
             self._output += own + self._prove(mine.role)
-        self.state = State.PROOF
+        self._go("hello")
 
     def _proven(self, data: bytes) -> None:
         assert self.peer is not None
@@ -251,7 +254,7 @@ class Handshake:
             raise StrangerError("whoever is there does not know the secret of this run")
         if mine.role is Role.CALLER:
             self._output += self._prove(mine.role)
-        self.state = State.PROVEN
+        self._go("proof")
 
     def _prove(self, role: Role) -> bytes:
         return hmac.digest(self._derive(b"proof", role), self._transcript, "sha256")

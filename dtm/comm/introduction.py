@@ -1,8 +1,10 @@
 """A connection whose two ends do not know each other yet.
 
 It leads a socket from the moment it is called or accepted to the moment when
-both ends are proven: connected, TLS if the run has it, the handshake.  No step
-waits; ``advance`` is called when the socket is ready for more.
+both ends are proven: connected, TLS if the run has it, the handshake.  These are its
+steps, and follow each other by ``TRANSITIONS``; who is called begins connected.  No
+step waits; ``advance`` is called when the socket is ready for more.  A step that
+fails raises, and whoever owns the introduction drops it.
 
 While it lasts nothing is kept but one handshake, of fixed size, and TLS's own
 state, which is bounded; and it does not last: whoever owns it drops it after
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import os
 import socket
+from enum import Enum
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,23 @@ if TYPE_CHECKING:
     from dtm.comm.tls import Contexts, TlsChannel
 
 LONGEST = 5.0
+
+
+class Step(Enum):
+    """What is under way."""
+
+    CONNECTING = "the connection"
+    ENCRYPTING = "the greeting of TLS"
+    PROVING = "the handshake"
+    PROVEN = "proven"
+
+
+TRANSITIONS: dict[Step, dict[str, Step]] = {
+    Step.CONNECTING: {"connected, TLS": Step.ENCRYPTING, "connected, no TLS": Step.PROVING},
+    Step.ENCRYPTING: {"the run's certificate": Step.PROVING},
+    Step.PROVING: {"both proofs": Step.PROVEN},
+    Step.PROVEN: {},
+}
 
 
 class Member:
@@ -61,6 +81,7 @@ class Introduction:
         target: the rank that was called, -1 if the peer called.
         began: when.
         spoken: whether the peer has said anything.
+        step: what is under way.
         handshake: where that stands.
     """
 
@@ -72,16 +93,16 @@ class Introduction:
         self.began = began
         self.spoken = False
         self.handshake = member.handshake(role)
-        self._connected = role is Role.ACCEPTOR
         self._socket = connection
         self._contexts = member.contexts
         self._tls: TlsChannel | None = None
-        self._greeted = False
         self._output = b""
+        called = role is Role.ACCEPTOR
         if member.contexts is not None:
-            self._tls = member.contexts.channel(connection, called=self._connected)
-        if self._connected:
-            tune(connection)
+            self._tls = member.contexts.channel(connection, called=called)
+        self.step = Step.CONNECTING
+        if called:
+            self._set_up()
 
     def __repr__(self) -> str:
         whom = f"rank {self.target}" if self.target >= 0 else "somebody"
@@ -98,7 +119,7 @@ class Introduction:
     @property
     def events(self) -> int:
         """What the socket has to become for ``advance`` to get further."""
-        return EVENT_READ if self._connected else EVENT_WRITE
+        return EVENT_WRITE if self.step is Step.CONNECTING else EVENT_READ
 
     @property
     def peer(self) -> Hello:
@@ -124,11 +145,13 @@ class Introduction:
             StrangerError: the peer is no member of this run.
         """
         try:
-            if not self._connected:
+            if self.step is Step.CONNECTING:
                 self._connect()
-            if self._tls is not None and not self._greeted:
-                self._greet(self._tls)
-            return self._shake_hands(self._tls or self._socket)
+            if self.step is Step.ENCRYPTING:
+                self._greet()
+            if self.step is Step.PROVING:
+                self._shake_hands(self._tls or self._socket)
+            return self.step is Step.PROVEN
         except BlockingIOError:
             self.spoken = self.spoken or (self._tls is not None and self._tls.greeting > 0)
             return False
@@ -142,23 +165,31 @@ class Introduction:
         status = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if status:
             raise OSError(status, os.strerror(status))
+        self._set_up()
+
+    def _set_up(self) -> None:
         tune(self._socket)
-        self._connected = True
+        self._go("connected, no TLS" if self._tls is None else "connected, TLS")
 
-    def _greet(self, tls: TlsChannel) -> None:
-        tls.greet()
+    def _go(self, event: str) -> None:
+        self.step = TRANSITIONS[self.step][event]
+
+    def _greet(self) -> None:
+        assert self._tls is not None
         assert self._contexts is not None
-        self._contexts.check(tls)
-        self._greeted = True
+        self._tls.greet()
+        self._contexts.check(self._tls)
+        self._go("the run's certificate")
 
-    def _shake_hands(self, carrier: socket.socket | TlsChannel) -> bool:
+    def _shake_hands(self, carrier: socket.socket | TlsChannel) -> None:
         handshake = self.handshake
         while True:
             self._output += handshake.take_output()
             while self._output:
                 self._output = self._output[carrier.send(self._output) :]
             if not handshake.wanted:
-                return True
+                self._go("both proofs")
+                return
             data = memoryview(bytearray(handshake.wanted))
             size = carrier.recv_into(data)
             if size == 0:

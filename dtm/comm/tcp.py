@@ -11,7 +11,7 @@ under way; until then it is ``absent``, and messages for it wait here, in order.
 
 A worker keeps its link to the root for the whole run.  It calls another worker when it
 first has a message for it, having asked the root for the address
-(:mod:`dtm.comm.roster`); messages wait meanwhile.  So there are as many
+(:mod:`dtm.comm.roster`); messages wait meanwhile (:mod:`dtm.comm.search`).  So there are as many
 connections as there are neighbours, and names are resolved once, by ``join``.
 
 Who connects is a stranger until both ends have proven that they know the secret of
@@ -56,18 +56,15 @@ from dtm.comm.joining import await_verdict, meet, why
 from dtm.comm.notices import Ask, Gone, Here, Join, Notice, NotYet, Refused, Welcome, read_notice
 from dtm.comm.reception import MOST_STRANGERS, Reception
 from dtm.comm.roster import Roster
+from dtm.comm.search import Search, Stage
 from dtm.comm.stream import FramedStream
 from dtm.comm.stream_manager import Received
 from dtm.errors import CommunicationError
 
 UNKNOWN = "?"  # the machine of a rank that has not joined
 
-_SILENT = 0.3  # seconds after which who has said nothing makes room for others
-_SLOW = 2.0  # and who has said something
 _LOOK = 0.05  # seconds between looks at the clock while somebody is on the way
 _CALM = 1.0  # and while nobody is
-_AGAIN = 0.2  # seconds until an address that did not answer is asked for again
-_UNREACHABLE = 8.0  # seconds after which a peer that cannot be called is lost
 _UNCONFIRMED = 7.0  # seconds after which a kernel that confirms nothing is gone
 _DESCRIPTORS = 64  # for others than the workers
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them
@@ -82,10 +79,7 @@ class TcpManager(Reception):
         member.rank = rank
         super().__init__(rank, hosts, member)
         self.hosts: list[str] = hosts
-        self._post: dict[int, list[Sequence[Frame]]] = {}  # what waits for a link, by rank
-        self._calls: dict[int, float] = {}  # ranks that are being called, and since when
-        self._again: dict[int, float] = {}  # when to ask for a rank once more
-        self._absentees: set[int] = set()  # ranks that the root said have not joined
+        self._searches: dict[int, Search] = {}  # for ranks that messages wait for
         self._stall = Stall(_UNCONFIRMED)
         self._searched = monotonic()
 
@@ -195,7 +189,7 @@ class TcpManager(Reception):
             self.wake()
 
     def __repr__(self) -> str:
-        waiting = {rank: len(messages) for rank, messages in self._post.items()}
+        waiting = {rank: len(search.messages) for rank, search in self._searches.items()}
         return (
             f"{super().__repr__()[:-1]}, waiting {waiting}, {len(self._introductions)} on the way>"
         )
@@ -211,10 +205,12 @@ class TcpManager(Reception):
             raise ValueError(f"worker {self.rank} of {self.size} cannot send to {rank}")
         if rank in self._gone:
             return
-        waiting = self._post.setdefault(rank, [])
-        waiting.append(frames)
-        if len(waiting) == 1:
+        search = self._searches.get(rank)
+        if search is None:
+            self._searches[rank] = Search(frames)
             self._seek(rank)
+        else:
+            search.messages.append(frames)
 
     def close(self, timeout: float) -> None:
         """Leave: get out what waits for links that are being made too."""
@@ -226,7 +222,7 @@ class TcpManager(Reception):
 
     def _expected(self) -> bool:
         """Whether a link is on its way for which messages wait."""
-        return any(rank not in self._absentees for rank in self._post)
+        return any(search.stage is not Stage.ABSENT for search in self._searches.values())
 
     def _linger(self, deadline: float) -> None:
         """Wait until the peers' kernels have it all; what they have not, a close may drop."""
@@ -242,11 +238,11 @@ class TcpManager(Reception):
         raise AssertionError(f"{self} calls nobody and waits for it: {rank}")
 
     def _seek(self, rank: int) -> None:
-        """Begin to look for a rank for which a message waits."""
+        """Ask for a rank for which a message waits."""
         if 0 in self._routes:
             self._tell(0, Ask(rank))
         else:
-            self._post.pop(rank, None)
+            del self._searches[rank]
 
     def _tell(self, rank: int, notice: Notice) -> None:
         stream = self._routes.get(rank)
@@ -260,9 +256,9 @@ class TcpManager(Reception):
 
     def _call(self, rank: int, address: str, now: float) -> None:
         """Call a worker, unless that is under way or no longer needed."""
-        if rank not in self._post or any(each.target == rank for each in self._introductions):
+        search = self._searches.get(rank)
+        if search is None or not search.here(now):
             return
-        self._calls.setdefault(rank, now)
         try:
             connection = dial(resolve(Address.parse(address))[0])
         except OSError as error:
@@ -271,19 +267,16 @@ class TcpManager(Reception):
         self._introduce(Introduction(connection, self._member, Role.CALLER, now, rank))
 
     def _is_busy(self) -> bool:
-        return super()._is_busy() or bool(self._again)
+        missed = any(search.stage is Stage.MISSED for search in self._searches.values())
+        return missed or super()._is_busy()
 
     def _failed(self, newcomer: Introduction, error: Exception) -> None:
         self._missed(newcomer.target, error)
 
     def _missed(self, rank: int, error: Exception) -> None:
         """After a call that failed: ask again, for a while; perhaps the peer has just left."""
-        now = monotonic()
-        if rank not in self._post:
-            return
-        if now - self._calls.get(rank, now) < _UNREACHABLE:
-            self._again[rank] = now + _AGAIN
-        else:
+        search = self._searches.get(rank)
+        if search is not None and not search.missed(monotonic()):
             self._lose(rank, f"it cannot be reached: {why(error)}")
 
     def _proven(self, newcomer: Introduction, received: Received) -> None:
@@ -296,6 +289,7 @@ class TcpManager(Reception):
         rank = newcomer.target if newcomer.target >= 0 else claimed
         if claimed != rank or not self._knows(rank):
             newcomer.close()
+            self._missed(newcomer.target, ConnectionError("another worker answers there"))
             return
         stream = newcomer.stream(ANY_RANK)
         self._adopt(stream)
@@ -315,25 +309,20 @@ class TcpManager(Reception):
         stream.peer = rank
         if rank not in self._gone:  # else it is only read, see `_catch_up`
             self._routes.setdefault(rank, stream)
-        self._forget(rank)
-        for frames in self._post.pop(rank, ()):
+        search = self._searches.pop(rank, None)
+        for frames in () if search is None else search.messages:
             self.send(rank, frames)
         if self._leaving:
             self._say_farewell(stream)
-
-    def _forget(self, rank: int) -> None:
-        self._calls.pop(rank, None)
-        self._again.pop(rank, None)
-        self._absentees.discard(rank)
 
     # Time
 
     def _look(self, now: float) -> None:
         """Do what is due."""
         super()._look(now)
-        for rank in [rank for rank, due in self._again.items() if due <= now]:
-            del self._again[rank]
-            self._seek(rank)
+        for rank, search in list(self._searches.items()):
+            if search.asks_again(now):
+                self._seek(rank)
         if now - self._searched >= _CALM:
             self._searched = now
             self._search_for_dead(now)
@@ -375,20 +364,20 @@ class TcpManager(Reception):
 
     def _end(self, rank: int) -> None:
         """Forget what was meant for a rank that is gone.  No root: nobody answers questions."""
-        self._forget(rank)
-        self._post.pop(rank, None)
+        self._searches.pop(rank, None)
         if rank == 0:
-            called = {each.target for each in self._introductions}
-            self._post = {to: waits for to, waits in self._post.items() if to in called}
+            kept = self._searches.items()
+            self._searches = {to: each for to, each in kept if each.stage is Stage.CALLED}
 
     def _heed_notice(self, stream: FramedStream, notice: Notice) -> None:  # noqa: ARG002
         """Take what the root says about a rank."""
         if isinstance(notice, Here):
             self.hosts[notice.rank] = notice.host
-            self._absentees.discard(notice.rank)
             self._call(notice.rank, notice.address, monotonic())
         elif isinstance(notice, NotYet):
-            self._absentees.add(notice.rank)
+            search = self._searches.get(notice.rank)
+            if search is not None:
+                search.not_yet()
         elif isinstance(notice, Gone):
             if notice.reason:
                 self._lose(notice.rank, notice.reason)
@@ -430,6 +419,7 @@ class TcpRoot(TcpManager):
 
     def _seek(self, rank: int) -> None:
         """Wait until a rank joins."""
+        self._searches[rank].not_yet()
 
     def _knows(self, rank: int) -> bool:  # noqa: ARG002
         return True  # whether it can have that rank is answered when it says that it joins

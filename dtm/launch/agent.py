@@ -4,11 +4,10 @@
 to standard output (:mod:`dtm.launch.messages`); with a directory and the name of its
 host, it reads and writes files there instead (:mod:`dtm.launch.mailbox`).
 
-    GREETING --Job--> PREPARING --Go--> WORKING --input ends, or silence--> ENDED
-
-It ends, and before that all that it has started, when its input ends or nothing
-has come for ``SILENT_SECONDS``: so when the launcher dies, the connection breaks, or
-the network is cut, nothing is left running here.
+It greets, gets its job once, and hands on whatever comes after that to its node.  It
+ends, and before that all that it has started, when its input ends or nothing has come for
+``SILENT_SECONDS``: so when the launcher dies, the connection breaks, or the network is
+cut, nothing is left running here.
 
 Rejected: a daemon that stays between runs.  Somebody would have to guard it.
 """

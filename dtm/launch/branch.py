@@ -1,12 +1,14 @@
 """An agent that was started from here, with all that is below it.
 
-    CALLING --hello--> ANSWERED --Ready from all its hosts--> WORKING --end--> GONE
-    any --too late, silent, Refused, the connection ends--> GONE
+How far it has come is its ``stage``, which changes by ``TRANSITIONS``:
 
-A branch that does not come to WORKING is reported as :class:`Refused` with the host
-and the reason: what ``ssh`` said last, or that nothing came within the time.  Later
-its end is reported as :class:`Gone`, with all hosts and ranks that went with it.
-Each is reported once.
+    CALLING --greets--> ANSWERED --all its hosts are ready--> WORKING --fails, or is ended--> GONE
+
+It fails, in any of them, when it is too late or silent, when it is another version of dtm,
+and when its connection ends.  A branch that does not come to WORKING is reported as
+:class:`Refused` with the host and the reason: what ``ssh`` said last, or that nothing came
+within the time.  Later its end is reported as :class:`Gone`, with all hosts and ranks that
+went with it.  Each is reported once.
 
 A silence of ``SILENT_SECONDS`` is an end too, since a machine that is cut off says
 nothing; both sides send a pulse each ``PULSE_SECONDS``.
@@ -55,6 +57,18 @@ class Stage(Enum):
     GONE = "gone"
 
 
+TRANSITIONS: dict[Stage, dict[str, Stage]] = {
+    Stage.CALLING: {"greets": Stage.ANSWERED, "fails": Stage.GONE, "is ended": Stage.GONE},
+    Stage.ANSWERED: {
+        "all hosts ready": Stage.WORKING,
+        "fails": Stage.GONE,
+        "is ended": Stage.GONE,
+    },
+    Stage.WORKING: {"fails": Stage.GONE, "is ended": Stage.GONE},
+    Stage.GONE: {},
+}
+
+
 class Branch:
     """A started agent.
 
@@ -90,6 +104,9 @@ class Branch:
         self._command = starting.command(site.host)
         self._process: Popen[bytes] | None = None
         self._channel: Channel | None = None
+
+    def _go(self, event: str) -> None:
+        self.stage = TRANSITIONS[self.stage][event]
 
     def start(self) -> None:
         """Start the agent; it answers in time, or is reported."""
@@ -179,7 +196,8 @@ class Branch:
 
     def kill(self) -> None:
         """End the process that started the agent, and what it has started: it may be a script."""
-        self.stage = Stage.GONE
+        if self.stage is not Stage.GONE:
+            self._go("is ended")
         if self._process is not None:
             if self._process.poll() is None:
                 with suppress(ProcessLookupError, PermissionError):  # it is just ending
@@ -199,7 +217,7 @@ class Branch:
         if theirs != ours:
             self._fail(f"it has {theirs}, and this machine {ours}; they must be the same")
             return
-        self.stage = Stage.ANSWERED
+        self._go("greets")
         self._heard = monotonic()
         self._said.clear()  # greetings
         self.send(self._job(self.site))
@@ -210,8 +228,8 @@ class Branch:
             return
         if isinstance(message, Ready):
             self._ready.add(message.host)
-            if len(self._ready) == len(self._sites):
-                self.stage = Stage.WORKING
+            if len(self._ready) == len(self._sites) and self.stage is Stage.ANSWERED:
+                self._go("all hosts ready")
         self._emit(message)
 
     def _ended(self, reason: str) -> None:
@@ -268,7 +286,8 @@ class Branch:
     def _fail(self, reason: str) -> None:
         if self.stage is Stage.GONE:
             return
-        before, self.stage = self.stage, Stage.GONE
+        before = self.stage
+        self._go("fails")
         if self._said and before is not Stage.WORKING:
             reason = f"{reason}: {' / '.join(self._said)}"
         elif self._said:

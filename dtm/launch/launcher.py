@@ -1,16 +1,15 @@
 """The launcher: the process in the user's terminal that starts a run on hosts.
 
 It is no worker.  It makes the credentials of the run, has an agent started on each
-host (:mod:`dtm.launch.node`), and stays for signals, output and exit status:
+host (:mod:`dtm.launch.node`), and stays for signals, output and exit status.  How far
+the run has come is its ``stage``, which changes by ``TRANSITIONS``:
 
-    CALLING --all hosts ready--> RUNNING --the root has ended--> PARTING --all have ended--> OVER
-    CALLING --a host refuses, or does not answer--> OVER
-    any --third signal--> OVER
+    CALLING --all hosts ready--> RUNNING --root ended--> PARTING --all ended--> OVER
 
-No worker is started before every host has said that it can do its part: a host that
-is down costs a sentence, not half a run.  Whatever ends it, before it is OVER all that
-it has started is ended.  If it dies without a word, its agents find their input
-ended, and do the same.
+No worker is started before every host has said that it can do its part: a host that is
+down costs a sentence, not half a run.  Whatever ends it, all that it has started is ended
+before it leaves, and what comes up meanwhile, when it is OVER, changes nothing more.  If it
+dies without a word, its agents find their input ended, and do the same.
 
 What can go wrong while it runs:
 
@@ -33,6 +32,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from dtm.comm.credentials import Credentials
 from dtm.errors import CommunicationError
@@ -65,6 +65,27 @@ _RESUME_SECONDS = 0.05
 _PATIENCE = 3  # signals
 _OF_THE_DISMISSED = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+
+
+class Stage(Enum):
+    """How far a run has come."""
+
+    CALLING = "calling"
+    RUNNING = "running"
+    PARTING = "parting"
+    OVER = "over"
+
+
+TRANSITIONS: dict[Stage, dict[str, Stage]] = {
+    Stage.CALLING: {"all hosts ready": Stage.RUNNING, "given up": Stage.OVER},
+    Stage.RUNNING: {"root ended": Stage.PARTING, "given up": Stage.OVER},
+    Stage.PARTING: {
+        "all ended": Stage.OVER,
+        "time is up": Stage.OVER,
+        "given up": Stage.OVER,
+    },
+    Stage.OVER: {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +139,16 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Launcher:
-    """Starts a run and sees it through."""
+    """Starts a run and sees it through.
+
+    Attributes:
+        stage: how far it has come.
+    """
 
     def __init__(self, run: Run) -> None:
         from dtm.launch.terminal import Terminal
 
+        self.stage = Stage.CALLING
         self._run = run
         self._hosts = names(run.sites)
         tls = run.leaves_the_machine if run.tls is None else run.tls
@@ -136,10 +162,9 @@ class Launcher:
         self._secret = SecretFile(run.secret_file, self._credentials)
         self._ready: dict[str, Ready] = {}
         self._refusals: list[str] = []
-        self._running = False
         self._left = set(range(len(self._hosts)))
         self._status: int | None = None
-        self._failed: dict[int, int] = {}
+        self._failed: dict[int, str] = {}
         self._signals = 0
         self._reading = True
         self._mailboxes = None if run.starting.mailboxes is None else _private(run.directory)
@@ -169,6 +194,11 @@ class Launcher:
             starting=replace(run.starting, mailboxes=self._mailboxes).written(),
         )
 
+    def _go(self, event: str) -> None:
+        self.stage = TRANSITIONS[self.stage][event]
+        if self.stage is Stage.OVER:
+            self._loop.stop()
+
     def serve(self) -> int:
         """Start the run, see it through, and return its exit status."""
         self._loop.signals(_SIGNALS, self._signal)
@@ -183,7 +213,7 @@ class Launcher:
             if self._mailboxes is not None:
                 _remove(self._mailboxes)
         if self._status == 0:
-            self._tell_who_failed()
+            sys.stderr.writelines(f"dtm: {text}\n" for _, text in sorted(self._failed.items()))
         return 1 if self._status is None else self._status
 
     # What comes up.
@@ -193,8 +223,7 @@ class Launcher:
             self._write(message)
         elif isinstance(message, Ready):
             self._ready[message.host] = message
-            if len(self._ready) == len(self._run.sites):
-                self._go()
+            self._begin()
         elif isinstance(message, Refused):
             self._refuse(message)
         elif isinstance(message, Address):
@@ -205,8 +234,12 @@ class Launcher:
         elif isinstance(message, Gone):
             self._mourn(message)
 
-    def _go(self) -> None:
-        self._running = True
+    def _begin(self) -> None:
+        """Have the workers started, if every host is ready and none has refused."""
+        complete = len(self._ready) == len(self._run.sites) and not self._refusals
+        if self.stage is not Stage.CALLING or not complete:
+            return
+        self._go("all hosts ready")
         self._node.take(Go(self._addresses()))
 
     def _addresses(self) -> dict[str, str]:
@@ -218,13 +251,15 @@ class Launcher:
         return {name: ready.here or mine for name, ready in self._ready.items()}
 
     def _refuse(self, refused: Refused) -> None:
-        if self._running:
+        if self.stage is not Stage.CALLING:
             return
         self._refusals.append(f"{refused.host}: {refused.reason}")
         if len(self._refusals) == 1:
             self._loop.later(_OTHERS_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
+        if self.stage is not Stage.CALLING:
+            return
         for line in self._refusals:
             sys.stderr.write(f"dtm: {line}\n")
         sys.stderr.write("dtm: nothing was started\n")
@@ -239,41 +274,46 @@ class Launcher:
 
     def _end(self, ended: Ended) -> None:
         self._left.discard(ended.rank)
-        if ended.rank == 0:
+        if self.stage is Stage.RUNNING and ended.rank == 0:
             self._root_ended(ended.status)
-        elif ended.status and 0 in self._left:
+        elif self.stage is Stage.RUNNING and ended.status:
             self._node.take(Death([ended.rank], how_it_ended(ended.status)))
-        if not self._left:
-            self._loop.stop()
+        self._see_who_is_left()
 
     def _note(self, ended: Ended) -> None:
         """Remember who failed: if ``main`` ends well, nobody else tells."""
         dismissed = self._status is not None and ended.status in _OF_THE_DISMISSED
         if ended.rank and ended.status and not dismissed:
-            self._failed[ended.rank] = ended.status
-
-    def _tell_who_failed(self) -> None:
-        for rank, status in sorted(self._failed.items()):
-            host = self._hosts[rank]
-            sys.stderr.write(f"dtm: worker {rank}, on {host}, {how_it_ended(status)}\n")
+            who = f"worker {ended.rank}, on {self._hosts[ended.rank]},"
+            self._failed[ended.rank] = f"{who} {how_it_ended(ended.status)}"
 
     def _root_ended(self, status: int) -> None:
-        if self._status is None:
-            self._status = status if status >= 0 else 128 - status
+        self._go("root ended")
+        self._status = status if status >= 0 else 128 - status
         if status < 0 and not self._signals:
             sys.stderr.write(f"dtm: the root, on {self._hosts[0]}, was {how_it_ended(status)}\n")
         self._node.take(Over())
-        self._loop.later(0.0 if status < 0 else _PARTING_SECONDS, self._loop.stop)
+        self._loop.later(0.0 if status < 0 else _PARTING_SECONDS, self._part)
+
+    def _part(self) -> None:
+        if self.stage is Stage.PARTING:
+            self._go("time is up")
+
+    def _see_who_is_left(self) -> None:
+        if self.stage is Stage.PARTING and not self._left:
+            self._go("all ended")
 
     def _mourn(self, gone: Gone) -> None:
         self._left.difference_update(gone.ranks)
-        if 0 in gone.ranks and self._status is None:
+        if self.stage is Stage.CALLING:
+            self._refuse(Refused(gone.hosts[0], gone.reason))
+        elif self.stage is Stage.RUNNING and 0 in gone.ranks:
             sys.stderr.write(f"dtm: {gone.reason}; the root was there\n")
             self._finish(1)
-        elif 0 in self._left:
+        elif self.stage is Stage.RUNNING:
+            self._failed[gone.ranks[0]] = gone.reason
             self._node.take(Death(gone.ranks, gone.reason))
-        elif not self._left:
-            self._loop.stop()
+        self._see_who_is_left()
 
     def _write(self, output: Output) -> None:
         self._terminal.write(output.rank, output.stream, output.text)
@@ -296,7 +336,7 @@ class Launcher:
             sys.stderr.write("dtm: a run on hosts cannot be suspended; it goes on\n")
             return
         self._signals += 1
-        if not self._running or self._signals >= _PATIENCE:
+        if self.stage is Stage.CALLING or self._signals >= _PATIENCE:
             self._finish(128 + number)
         else:
             self._node.take(Signal(number))
@@ -304,7 +344,9 @@ class Launcher:
     def _finish(self, status: int) -> None:
         if self._status is None:
             self._status = status
-        self._loop.stop()
+        if self.stage is not Stage.OVER:
+            self._go("given up")
+        self._loop.stop()  # even if it waits for the last to end
 
 
 def _private(directory: str) -> str:

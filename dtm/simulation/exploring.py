@@ -23,9 +23,10 @@ from dtm.comm.simulated import Network
 from dtm.core.messages import Grant, Relayed, Results, StealRequest
 from dtm.errors import InvariantError
 from dtm.simulation import invariants
+from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
-from dtm.simulation.worker import Frame, Simulated, State
+from dtm.simulation.worker import Simulated, State
 from dtm.simulation.world import World
 
 KNOWN_DEPTHS = 8
@@ -101,10 +102,7 @@ class Untimed(World):
             else:
                 worker.wake(self.now)
         else:
-            worker = self.workers[first]
-            worker.clock = max(worker.clock, self.now)
-            worker.state = State.RESTING
-            worker.advance()
+            self.workers[first].task_over(self.now)
 
 
 def fingerprint(world: Untimed) -> Any:

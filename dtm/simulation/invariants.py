@@ -21,6 +21,8 @@ neighbour, or the request, the grant or the refusal is on the way.
 *Nobody is forgotten*: a worker that has work and lifelines to answer has a timer, so it
 looks again; so has one that keeps results of others; and nobody rests with a timer overdue.
 
+*Nobody is buried by a stranger*: on a stack each task is a child of the one below it.
+
 *Modes tell the truth*: a worker that waits for work has none, and has a lifeline at
 every neighbour; one that asks has a deadline.
 
@@ -42,13 +44,15 @@ Threads: one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dtm.core.balancer import Mode
 from dtm.core.messages import Grant, Message, Refusal, Relayed, Results, Segment, StealRequest
 from dtm.errors import InvariantError
+from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
-from dtm.simulation.worker import NEVER, Frame, Simulated, State
+from dtm.simulation.worker import NEVER, Simulated, State
 
 if TYPE_CHECKING:
     from dtm.simulation.world import World
@@ -71,6 +75,7 @@ def check(world: World, touched: Simulated | None = None) -> None:
     for worker in world.workers if touched is None else (touched,):
         ledger_exact(world, worker)
         reports_newest(worker)
+        nobody_buried(worker)
         if not worker.scheduler.stopping:
             modes_tell_the_truth(worker)
             nobody_forgotten(worker)
@@ -234,6 +239,16 @@ def nobody_forgotten(worker: Simulated) -> None:
     lifelines = worker.state is State.COMPUTING and scheduler.balancer.waiting
     if lifelines and scheduler.deque.newest() is not None:
         raise InvariantError(f"{law} has set no timer")
+
+
+def nobody_buried(worker: Simulated) -> None:
+    """What lies on top of a task is its own."""
+    for stack in (worker.stack, *worker.parked, *worker.ready):
+        for below, above in pairwise(stack):
+            assert above.work is not None
+            if above.work.call.parent is not below:
+                law = f"nobody is buried by a stranger: worker {worker.rank}"
+                raise InvariantError(f"{law} runs {above.work} on top of a task that waits")
 
 
 def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) -> None:

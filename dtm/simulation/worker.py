@@ -1,14 +1,14 @@
 """A worker in virtual time: the production scheduler, driven as `Worker` and `Runner` drive it.
 
 Task bodies take virtual time instead of running, so this stands in for the real
-runner and follows the same waiting rules: a waiting task runs its own children
-inline, stays and looks for work when nothing is ready, parks when other work is;
-tasks that have become ready go before new work; results leave when a range is
-exhausted, before a worker turns idle and before a task parks.  What the real runner
-does with threads is done here with *stacks*: a stack is what one thread would hold.
+runner.  How a task waits is decided by the same code (:mod:`dtm.core.waiting`).  What that
+takes is written again: tasks that have become ready go before new work; results leave when
+a range is exhausted, before a worker turns idle and before a task parks.  What the real
+runner does with threads is done here with *stacks*: a stack is what one thread would hold.
 
-States of a worker: COMPUTING (its end is an event) -> back to ``advance``; RESTING
-(until a message or the deadline of a request); GONE (dead, or the run is over).
+States of a worker, which follow each other by ``TRANSITIONS``: COMPUTING (the end of a task
+is an event) and then back to ``advance``; RESTING (until a message or the deadline of a
+request); GONE (dead, or the run is over).
 
 A worker that computes reads its inbox only ``delay()`` after a message came, for
 that is how long the load-balancer thread waits for the interpreter.  What it does
@@ -20,17 +20,19 @@ Threads: one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
 
 from dtm.comm.simulated import Network
 from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
+from dtm.core.waiting import Way, own_work, way_to_wait
 from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
+from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
-from dtm.simulation.programs import Calls, Step
-from dtm.task import Call, Range
+from dtm.simulation.programs import Calls
+from dtm.task import Call
 from dtm.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 
 NEVER = float("inf")
@@ -77,36 +79,11 @@ class State(Enum):
     GONE = "gone"
 
 
-class Frame:
-    """A range that runs, strip by strip, or ``main``, which has none.
-
-    Attributes:
-        position, hi: what of the strip has not been begun.
-        lo: where the strip began.
-        steps: the rest of the task that runs, if it is not a leaf; ``taken`` are over.
-        waiting: the call that this task waits for; ``pending`` are those after it.
-        values: of the segment under construction, which began at ``start``.
-    """
-
-    __slots__ = (
-        "began", "failure", "hi", "length", "lo", "parks", "pending", "position", "raised",
-        "shipped", "start", "steps", "taken", "task", "values", "waiting", "work",
-    )  # fmt: skip
-
-    def __init__(self, work: Range | None, now: float) -> None:
-        self.work = work
-        self.lo = self.hi = self.position = self.start = work.lo if work else 0
-        self.length = 0
-        self.began = self.shipped = now
-        self.parks = 0
-        self.failure: BaseException | None = None
-        self.raised: BaseException | None = None
-        self.steps: Iterator[Step] | None = None
-        self.taken = 0
-        self.task: Any = None
-        self.waiting: Call | None = None
-        self.pending: deque[Call] = deque()
-        self.values: list[Any] = []
+TRANSITIONS: dict[State, dict[str, State]] = {
+    State.RESTING: {"task takes time": State.COMPUTING, "leaves": State.GONE},
+    State.COMPUTING: {"task is over": State.RESTING, "leaves": State.GONE},
+    State.GONE: {},
+}
 
 
 class Simulated:
@@ -134,6 +111,9 @@ class Simulated:
         self.deadline = NEVER
         self.polled = 0.0
         self.heard: dict[int, int] = {}
+
+    def _go(self, event: str) -> None:
+        self.state = TRANSITIONS[self.state][event]
 
     # Effects.
 
@@ -252,7 +232,7 @@ class Simulated:
         if self.first is None:
             self.first = self.clock
         self.busy += seconds
-        self.state = State.COMPUTING
+        self._go("task takes time")
         self.end = self.clock + seconds
         self.world.alarm(self.end, self, "end")
         if self.outbox and seconds > TICK_SECONDS:
@@ -268,9 +248,18 @@ class Simulated:
         if now < self.end:
             self.world.alarm(self.end, self, "end")
             return
+        self.task_over(now)
+
+    def task_over(self, now: float) -> None:
+        """The task that takes time has come to its end."""
         self.clock = max(self.clock, now)
-        self.state = State.RESTING
+        self._go("task is over")
         self.advance()
+
+    def leave(self) -> None:
+        """Do nothing any more."""
+        if self.state is not State.GONE:
+            self._go("leaves")
 
     def advance(self) -> None:
         """Go on until a task takes time or there is nothing to do."""
@@ -314,7 +303,6 @@ class Simulated:
             self.deadline = deadline
             if deadline != NEVER:
                 self.world.alarm(deadline, self, "deadline")
-        self.state = State.RESTING
         return False
 
     def _strip(self, frame: Frame) -> bool:
@@ -459,23 +447,15 @@ class Simulated:
                 self._fail(frame, frame.raised)
             return True
         newest = self.scheduler.deque.newest()
-        work = self._own(frame, call, newest)
-        if work is not None and len(self.stack) <= MOST_NESTED:
+        own = own_work((call,), frame, self.rank, newest)
+        idle = newest is None and not self.ready
+        way = way_to_wait(own, deep=len(self.stack) > MOST_NESTED, idle=idle)
+        if way is Way.INLINE:
+            assert own is not None
             self.scheduler.balancer.running = True
-            self.stack.append(Frame(work, self.clock))
+            self.stack.append(Frame(own, self.clock))
             return True
-        if work is None and newest is None and not self.ready:
-            return self._starve()
-        return self._park(call)
-
-    def _own(self, frame: Frame, call: Call, newest: Range | None) -> Range | None:
-        """Return work that the waiting task may run inline: of its own calls."""
-        work = call.range
-        if work is not None and work.lo < work.hi and work.lo < call.limit:
-            return work
-        if newest is not None and newest.call.parent is frame and newest.call.owner == self.rank:
-            return newest
-        return None
+        return self._starve() if way is Way.LOOK else self._park(call)
 
     def _park(self, call: Call) -> bool:
         """Put this stack aside until the call is complete."""

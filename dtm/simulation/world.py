@@ -4,8 +4,9 @@ Events stand in a heap by time, then by the order in which they were made, so th
 same seed gives the same run.  There are two sorts: a message arrives, and an alarm
 of a worker goes off (see :class:`dtm.simulation.worker.Simulated`).
 
-A run has three phases: SETTLING (``main`` has not begun; idle workers look for work
-until they fall silent), RUNNING, STOPPING (``main`` has returned).
+A run has phases, which follow each other by ``TRANSITIONS``: SETTLING (``main`` has not
+begun; idle workers look for work until they fall silent), RUNNING, STOPPING (``main`` has
+returned), OVER.
 
 Threads: one.
 """
@@ -26,14 +27,16 @@ from dtm.core.messages import MESSAGES
 from dtm.core.scheduler import Scheduler
 from dtm.errors import InvariantError, WorkerLostError
 from dtm.simulation.faults import Fault, Faults
+from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
 from dtm.simulation.report import Report
-from dtm.simulation.worker import Frame, Simulated, State
+from dtm.simulation.worker import Simulated, State
 from dtm.task import Call, Range
 from dtm.worker import FOUR_ROUND_TRIPS
 
 SHIPPING_SECONDS = 2e-6
+PATIENCE = 0.8e-3  # a thread that waits for the interpreter while a task runs gets it within
 _MASK = (1 << 64) - 1
 _NUMBERS = {cls: number for number, cls in enumerate(MESSAGES, 100)}
 
@@ -45,6 +48,18 @@ class Phase(Enum):
     RUNNING = "running"
     STOPPING = "stopping"
     OVER = "over"
+
+
+TRANSITIONS: dict[Phase, dict[str, Phase]] = {
+    Phase.SETTLING: {"main begins": Phase.RUNNING, "worker lost": Phase.OVER},
+    Phase.RUNNING: {
+        "main returns": Phase.STOPPING,
+        "worker lost": Phase.OVER,
+        "root ended": Phase.OVER,
+    },
+    Phase.STOPPING: {"root ended": Phase.OVER, "worker lost": Phase.OVER},
+    Phase.OVER: {},
+}
 
 
 class Loss(NamedTuple):
@@ -84,7 +99,7 @@ class World:
         *,
         network: Network,
         seed: int = 0,
-        patience: float = 0.8e-3,
+        patience: float = PATIENCE,
         faults: Sequence[Fault] = (),
         watch: Callable[[World, Simulated], None] | None = None,
         silent: Callable[[World], None] | None = None,
@@ -120,25 +135,12 @@ class World:
         self._messages: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._report = Report(size)
-        self.workers = [
-            Simulated(
-                self,
-                Scheduler(
-                    rank,
-                    size,
-                    Random(seed * size + rank),
-                    minimum,
-                    1,
-                    _appraise,
-                    _appraise,
-                    balancer,
-                ),
-                speed,
-            )
-            for rank, speed in enumerate(speeds)
-        ]
-        for worker in self.workers:
-            worker.scheduler.gathering.many = gather_from
+        self.workers = []
+        for rank, speed in enumerate(speeds):
+            chance = Random(seed * size + rank)
+            scheduler = Scheduler(rank, size, chance, minimum, 1, _appraise, _appraise, balancer)
+            scheduler.gathering.many = gather_from
+            self.workers.append(Simulated(self, scheduler, speed))
         if known is not None:
             self.workers[0].scheduler.granularity.profile(item, 0).assume(known)
 
@@ -151,6 +153,9 @@ class World:
     def ending(self) -> bool:
         """Whether ``main`` has returned, or cannot, for somebody has died."""
         return self._maimed or self.phase in (Phase.STOPPING, Phase.OVER)
+
+    def _go(self, event: str) -> None:
+        self.phase = TRANSITIONS[self.phase][event]
 
     # What workers ask of their world.
 
@@ -194,16 +199,16 @@ class World:
         """``main`` is over: end the run."""
         self._returned = worker.clock
         self._count()
-        self.phase = Phase.STOPPING
+        self._go("main returns")
         worker.flush()
         worker.perform(worker.scheduler.stop())
 
     def ended(self, worker: Simulated, reason: str | None) -> None:
         """The run is over for a worker."""
-        worker.state = State.GONE
+        worker.leave()
         if worker.rank == 0:
             self._lost = self._lost or reason
-            self.phase = Phase.OVER
+            self._go("root ended")
 
     # The run.
 
@@ -221,8 +226,9 @@ class World:
             self._events(most_events)
             if self._silent is not None and not self._faults.any:
                 self._silent(self)
-        self._begin()
-        self._events(most_events)
+        if self.phase is not Phase.OVER:
+            self._begin()
+            self._events(most_events)
         if self._lost is not None:
             raise WorkerLostError(self._lost)
         if self.phase is not Phase.OVER:
@@ -236,7 +242,7 @@ class World:
         self._report.root_messages = 0
         self._messages.clear()
         self._bytes.clear()
-        self.phase = Phase.RUNNING
+        self._go("main begins")
         root = self.workers[0]
         root.clock = self._started = max(self.now, root.clock)
         main = Frame(None, root.clock)
@@ -294,7 +300,7 @@ class World:
 
     def die(self, rank: int, noticed: float, reason: str) -> None:
         """A worker is gone; the root learns of it a little later."""
-        self.workers[rank].state = State.GONE
+        self.workers[rank].leave()
         self._maimed = True
         if rank == 0:
             self.lose(rank, reason)
@@ -308,11 +314,11 @@ class World:
 
     def lose(self, rank: int, reason: str) -> None:
         """The root learns that a worker is gone, or seems to be."""
-        if self.phase is Phase.STOPPING:
-            self.phase = Phase.OVER
-        elif self.phase is not Phase.OVER:
+        if self.phase is Phase.OVER:
+            return
+        if self.phase is not Phase.STOPPING:
             self._lost = f"worker {rank} was lost: {reason}"
-            self.phase = Phase.OVER
+        self._go("worker lost")
 
     def _stuck(self) -> None:
         lines = [

@@ -1,0 +1,87 @@
+"""How far a launch has come decides what a message means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dtm.launch.hosts import Host
+from dtm.launch.launcher import Launcher, Run, Stage
+from dtm.launch.messages import Ended, Go, Gone, Message, Over, Ready, Refused
+from dtm.launch.plan import Site
+from dtm.launch.remote import Starting
+
+HOSTS = ("one", "two")
+
+
+class Told:
+    """Stands for the workers and agents; keeps what they are told."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def take(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Launcher, Told]]:
+    sites = [Site(Host(name), rank) for rank, name in enumerate(HOSTS)]
+    launcher = Launcher(Run(sites, [], "/", [], Starting("python3"), tls=False))
+    told = Told()
+    monkeypatch.setattr(launcher, "_node", told)
+    yield launcher, told
+    launcher._loop.close()
+
+
+def take(launcher: Launcher, *messages: Message) -> None:
+    for message in messages:
+        launcher._take(message)
+
+
+READY = [Ready(name, "10.0.0.1", "10.0.0.2") for name in HOSTS]
+
+
+def test_workers_are_started_when_every_host_is_ready(launched: tuple[Launcher, Told]) -> None:
+    launcher, told = launched
+    take(launcher, READY[0])
+    assert not told.messages
+    take(launcher, READY[1])
+    assert launcher.stage is Stage.RUNNING
+    assert [type(message) for message in told.messages] == [Go]
+
+
+def test_the_run_is_over_when_the_root_and_then_all_have_ended(
+    launched: tuple[Launcher, Told],
+) -> None:
+    launcher, told = launched
+    take(launcher, *READY, Ended(0, 3))
+    assert launcher.stage is Stage.PARTING
+    assert isinstance(told.messages[-1], Over)
+    take(launcher, Ended(1, 0))
+    assert launcher.stage is Stage.OVER
+    assert launcher._status == 3
+
+
+@pytest.mark.parametrize("bad", [Refused("one", "no"), Gone(["one"], [0], "it is down")])
+def test_a_host_that_drops_out_before_all_are_ready_ends_the_launch(
+    launched: tuple[Launcher, Told], bad: Message, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher, told = launched
+    take(launcher, READY[0], bad, READY[1])
+    assert launcher.stage is Stage.CALLING
+    assert not told.messages, "a run that will be given up starts no worker"
+    launcher._give_up()
+    assert launcher.stage is Stage.OVER
+    assert "nothing was started" in capsys.readouterr().err
+
+
+def test_what_comes_when_all_is_over_changes_nothing(launched: tuple[Launcher, Told]) -> None:
+    launcher, told = launched
+    take(launcher, READY[0])
+    launcher._finish(130)
+    take(launcher, READY[1], Ended(0, -9), Gone(["two"], [1], "it is down"))
+    assert launcher.stage is Stage.OVER
+    assert launcher._status == 130
+    assert not told.messages
