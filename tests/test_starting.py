@@ -132,6 +132,12 @@ def test_the_help_of_run_names_every_variable() -> None:
     assert all(variable in said for variable in VARIABLES.values())
 
 
+def test_a_variable_that_means_nothing_is_told_of_once() -> None:
+    done = start("-m", "dtm", str(STARTING), env={"DTM_HOSTS": "hosts.txt"})
+    said = "dtm: DTM_HOSTS means nothing to dtm; dtm run --help names the variables that do\n"
+    assert (done.returncode, done.stderr) == (0, said)
+
+
 # How many workers.
 
 

@@ -163,6 +163,7 @@ def execute(given: Namespace) -> int:
     if not is_worker():
         from dtm.errors import DtmError
 
+        _tell_of_unknown_variables()
         try:
             launched = _launched(given)
         except DtmError as error:
@@ -176,6 +177,18 @@ def execute(given: Namespace) -> int:
 def is_worker() -> bool:
     """Whether this process was started as a worker; these do not start others."""
     return "DTM_WORKER" in os.environ or "DTM_INVITATION" in os.environ
+
+
+def _tell_of_unknown_variables() -> None:
+    from dtm.launch.ancestry import MARK
+
+    if _under_mpi():  # each rank would say it
+        return
+    for name in sorted(os.environ):
+        if name.startswith("DTM_") and name not in {*VARIABLES.values(), MARK}:
+            sys.stderr.write(
+                f"dtm: {name} means nothing to dtm; dtm run --help names the variables that do\n"
+            )
 
 
 def _launched(given: Namespace) -> int | None:
