@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -398,13 +399,23 @@ def test_a_worker_that_ends_before_it_joins_is_told_of_even_if_the_root_ends_wel
     assert done.stderr == "dtm: worker 1, on alpha, exited with status 5\n"
 
 
+def port_before_a_free_one() -> socket.socket:
+    """Return a socket that listens at a port below one that is free."""
+    while True:
+        taken = socket.create_server(("127.0.0.1", 0))
+        with suppress(OSError, OverflowError):
+            socket.create_server(("127.0.0.1", taken.getsockname()[1] + 1)).close()
+            return taken
+        taken.close()
+
+
 def test_a_worker_that_finds_no_free_port_says_so_also_to_a_short_run(tmp_path: Path) -> None:
     program = tmp_path / "short.py"
     program.write_text(
         "import time\nfrom dtm import WorkerLostError, dtm\n"
         "try:\n    dtm.start(lambda: time.sleep(600))\nexcept WorkerLostError:\n    pass\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with port_before_a_free_one() as taken:
         port = taken.getsockname()[1]
         options = ["--comm", "tcp", "-n", "2", "--ports", f"{port}-{port + 1}"]
         words = [sys.executable, "-m", "dtm", *options, str(program)]

@@ -27,7 +27,8 @@ _OVERVIEW = """Run Python programs that call dtm.start(main): on the cores of th
 under MPI, or on the hosts of a file by ssh.
 
 dtm PROGRAM is short for dtm run PROGRAM, so the options of "dtm run" follow
-dtm directly too: dtm -n 4 PROGRAM, dtm --hosts FILE PROGRAM ..."""
+dtm directly too: dtm -n 4 PROGRAM, dtm --hosts FILE PROGRAM ...  Its help
+(dtm run --help) also names the variables of the environment that say the same."""
 
 
 def execute(arguments: Sequence[str]) -> int:
