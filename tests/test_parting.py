@@ -88,7 +88,7 @@ def test_an_agent_that_has_fallen_silent_is_not_waited_for(monkeypatch: pytest.M
     loop = Loop()
     heard: list[Message] = []
     starting = Starting("python", ssh="/bin/sh -c 'exec sleep 100'")
-    job = Job(".", [], [], {}, {}, {}, starting.written())
+    job = Job(".", [], [], "", {}, {}, {}, starting.written())
     node = Node(loop, [], placed([Host("n1", 1)], 1), job, heard.append)
     (branch,) = node._branches
     branch.start()
