@@ -52,6 +52,7 @@ from dtm.task import Call, Range
 TICK_SECONDS = 1e-3
 NEVER = float("inf")
 MOST_CANCELLED = 256
+MOST_UNREAD = 1024
 
 
 class Send(NamedTuple):
@@ -81,9 +82,13 @@ class Print(NamedTuple):
 
 
 class End(NamedTuple):
-    """The run is over for this worker; ``reason`` says why if it was not the normal end."""
+    """The run is over for this worker; ``reason`` says why if it was not the normal end.
+
+    ``lost`` is a rank that another worker cannot reach; perhaps more is known of it soon.
+    """
 
     reason: str | None
+    lost: int | None = None
 
 
 Effect = Send | Resume | WakeAt | Print | End
@@ -146,6 +151,7 @@ class Scheduler:
         self._armed = NEVER
         self._pause = PATIENCE_SECONDS
         self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._unread: OrderedDict[tuple[int, str], None] = OrderedDict()  # what was told of whom
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             StealRequest: self._on_steal_request,
             Grant: self._on_grant,
@@ -322,6 +328,12 @@ class Scheduler:
             return []
         self.deque.push(Range(call, message.lo, message.hi, now, pinned=True))
         self.balancer.fed()
+        about = source, call.name
+        if about in self._unread:
+            return []
+        self._unread[about] = None
+        if len(self._unread) > MOST_UNREAD:
+            self._unread.popitem(last=False)
         return [Print("stderr", f"dtm: {message.reason}\n")]
 
     def _on_cancel(self, source: int, message: Cancel, now: float) -> list[Effect]:
@@ -345,7 +357,7 @@ class Scheduler:
         return [Print(message.stream, message.text)]
 
     def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
-        return [End(message.reason)]
+        return [End(message.reason, message.lost)]
 
     # The end of the run.
 
@@ -355,16 +367,25 @@ class Scheduler:
         return self.ending.stage is not Stage.RUNNING
 
     def stop(self, absent: Collection[int] = ()) -> list[Effect]:
-        """(Root) end the run, without the workers that never joined."""
+        """(Root) end the run, without the workers that never joined or are gone."""
         return self._on_stop(self.rank, Stop(tuple(absent)), 0.0)
+
+    def hurry(self, absent: Collection[int]) -> list[Effect]:
+        """(Root, at the end) tell those who have not been heard of once more, without the tree."""
+        return [*(Send(*each) for each in self.ending.hurry(absent)), *self._finish()]
+
+    def excuse(self, absent: Collection[int]) -> list[Effect]:
+        """(Root, at the end) wait no more for those who are gone."""
+        self.ending.excuse(absent)
+        return self._finish()
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
         self.deque.clear()
         return [*(Send(*each) for each in self.ending.told(source, message)), *self._finish()]
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
-        self.ending.stopped(source, message)
-        return self._finish()
+        late = self.ending.stopped(source, message)
+        return [*(Send(*each) for each in late), *self._finish()]
 
     def _finish(self) -> list[Effect]:
         last = self.ending.finish(self.counters.as_dict())

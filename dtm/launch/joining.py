@@ -2,7 +2,10 @@
 
 The process is their parent and no more: it starts them with its own command line,
 invites them (:mod:`dtm.launch.invitation`), and ends when the last has ended.  What
-their tasks print goes to the root of the run; what else they write comes out here.
+their tasks print goes to the root of the run; what else they write comes out here.  That the root
+is gone is said once, however many find it out.
+
+A signal ends it, and them; the root has lost them then.
 
 Threads: the loop's.
 
@@ -17,16 +20,41 @@ import signal
 from urllib.parse import urlsplit
 
 from dtm.comm.credentials import Credentials
+from dtm.comm.handshake import ANY_RANK
+from dtm.comm.introduction import Member
+from dtm.comm.joining import REFUSED_SECONDS, look
 from dtm.errors import CommunicationError, OptionError
 from dtm.launch.crew import Crew
 from dtm.launch.invitation import Invitation
 from dtm.launch.launcher import worker_environment
 from dtm.launch.loop import Loop
 from dtm.launch.messages import Ended, Message, Output
+from dtm.launch.plan import check_ports
 from dtm.launch.program import command_line, why_not_again
+from dtm.launch.root import ROOT_GONE
 from dtm.launch.terminal import Terminal
 
 _WRITE_SECONDS = 10.0
+
+
+CONNECT_SECONDS = 30.0
+
+
+def check(address: str, credentials: Credentials, patience: float | None) -> None:
+    """See whether a run can be joined before anything is started for it.
+
+    Args:
+        address: of the run.
+        credentials: its secret.
+        patience: seconds to wait for an answer, also where nobody listens yet; None waits
+            ``CONNECT_SECONDS`` for an answer, and not for somebody who listens.
+
+    Raises:
+        CommunicationError: it cannot be joined; the message says why.
+    """
+    member = Member(credentials, ANY_RANK, tls=credentials.tls)
+    refused = REFUSED_SECONDS if patience is None else patience
+    look(address, member, patience or CONNECT_SECONDS, refused)
 
 
 class Joiner:
@@ -40,6 +68,7 @@ class Joiner:
         bind: str | None,
         ports: tuple[int, int] | None,
     ) -> None:
+        check_ports(workers, "this machine", ports)
         command = command_line()
         if command is None:
             raise CommunicationError(f"no worker can be started: {why_not_again()}")
@@ -53,8 +82,10 @@ class Joiner:
         self._address = address
         self._bind = bind or _towards(address)
         self._loop = Loop()
-        self._terminal = Terminal(self._loop, None, lambda: self._signal(signal.SIGPIPE))
+        self._terminal = Terminal(self._loop, None, self._finish)
         self._status = 0
+        self._finished: int | None = None  # the status, if it was not the workers' to decide
+        self._mourned = False
         self._left = workers
         self._crew = Crew(
             self._loop,
@@ -77,10 +108,14 @@ class Joiner:
             self._crew.end()
             self._terminal.close(_WRITE_SECONDS)
             self._loop.close()
-        return self._status
+        return self._status if self._finished is None else self._finished
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Output):
+            if message.text.startswith(ROOT_GONE):
+                if self._mourned:
+                    return
+                self._mourned = True
             self._terminal.write(message.rank, message.stream, message.text)
         elif isinstance(message, Ended):
             status = message.status if message.status >= 0 else 128 - message.status
@@ -90,7 +125,10 @@ class Joiner:
                 self._loop.stop()
 
     def _signal(self, number: int) -> None:
-        self._status = 128 + number
+        self._finish(128 + number)
+
+    def _finish(self, status: int) -> None:
+        self._finished = status
         self._loop.stop()
 
 

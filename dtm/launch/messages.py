@@ -14,6 +14,7 @@ Up, towards the launcher:
 
 * :class:`Ready`, :class:`Refused`: whether this host can do its part.
 * :class:`Address` from the agent of the root.
+* :class:`Lost` from there too: workers that the root has no way to, so that nobody waits for them.
 * :class:`Output`: whole lines that a worker has written.
 * :class:`Ended`: a worker's process has ended, after all of its output.
 * :class:`Gone`: a host, or an agent with all that is below it, cannot be heard any more.
@@ -37,6 +38,7 @@ from typing import Any, NamedTuple
 from dtm.errors import CommunicationError
 
 LONGEST = 64 << 20  # bytes of one message
+BEGIN = b'["'  # of each
 
 
 class Job(NamedTuple):
@@ -46,6 +48,7 @@ class Job(NamedTuple):
         directory: where the workers start.
         arguments: of the interpreter: the program's command line.
         files: what has to be there.
+        module: likewise, if the program is a module; else empty.
         environment: of the workers.
         invitation: what each worker is told of its run, but for rank and address; see
             :mod:`dtm.launch.invitation`.
@@ -57,6 +60,7 @@ class Job(NamedTuple):
     directory: str
     arguments: list[str]
     files: list[str]
+    module: str
     environment: dict[str, str]
     invitation: dict[str, Any]
     site: dict[str, Any]
@@ -88,6 +92,12 @@ class Address(NamedTuple):
     """Where the root listens."""
 
     address: str
+
+
+class Lost(NamedTuple):
+    """Workers that the root cannot hear, or who did not leave when it did."""
+
+    ranks: list[int]
 
 
 class Signal(NamedTuple):
@@ -135,12 +145,15 @@ class Gone(NamedTuple):
 
 
 Message = (
-    Job | Ready | Refused | Go | Address | Signal | Death | Over | Pulse | Output | Ended | Gone
+    Job | Ready | Refused | Go | Address | Lost | Signal | Death | Over | Pulse | Output | Ended
+    | Gone
 )  # fmt: skip
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (Job, Ready, Refused, Go, Address, Signal, Death, Over, Pulse, Output, Ended, Gone)
-}
+    for kind in (
+        Job, Ready, Refused, Go, Address, Lost, Signal, Death, Over, Pulse, Output, Ended, Gone,
+    )
+}  # fmt: skip
 
 
 def encode(message: Message) -> bytes:

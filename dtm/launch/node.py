@@ -32,6 +32,7 @@ from dtm.launch.messages import (
     Refused,
     Signal,
 )
+from dtm.launch.modules import is_there
 from dtm.launch.plan import Site
 from dtm.launch.remote import Starting
 
@@ -107,7 +108,7 @@ class Node:
 
     def end(self) -> None:
         """End everything that was started; returns when that is done, or soon after."""
-        heeding = [branch for branch in self._branches if branch.heeds]
+        heeding = [branch for branch in self._branches if branch.heeds and not branch.silent]
         for branch in self._branches:
             if branch not in heeding:
                 branch.kill()
@@ -149,4 +150,6 @@ def _missing(job: Job) -> str | None:
         os.chdir(job.directory)
     except OSError as error:
         return f"the directory {job.directory} cannot be entered: {error.strerror}"
+    if job.module and not is_there(job.module, job.directory, job.environment):
+        return f"there is no module {job.module}"
     return None
