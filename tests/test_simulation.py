@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from dtm.core.ending import Stage
 from dtm.errors import InvariantError, WorkerLostError
+from dtm.simulation.worker import Simulated
 from dtm.testing import (
     Death,
     Delay,
@@ -143,20 +145,54 @@ def test_events_are_bounded_if_asked() -> None:
         Simulation(4, flat(100, constant(1e-3), 0)).run(most_events=20)
 
 
-@pytest.mark.parametrize("rank", [0, 1, 5])
-def test_a_death_at_any_event_ends_the_run_with_the_documented_error(rank: int) -> None:
-    program = random_tree(7, 60, 1e-3)
-    whole = Simulation(6, program, seed=7).run()
-    for event in range(1, whole.events + 1):
-        faults = [Death(event, rank)]
-        simulation = Simulation(6, program, seed=7, faults=faults, check=False)
-        try:
-            report = simulation.run(200_000)
-        except WorkerLostError as error:
-            assert f"worker {rank}" in str(error)
-        else:
-            late = report.makespan - whole.makespan  # results were in before the root knew of it
-            assert late < 1e-3, f"death at event {event} went unnoticed"
+WORKERS = 5
+TREE = random_tree(7, 60, 1e-3)
+WHOLE = Simulation(WORKERS, TREE, seed=7).run()
+
+
+def ends_as_documented(fault: Death | Suspicion) -> bool:
+    """Run with a fault, all laws checked; whether it ended with the documented error.
+
+    If it did not, the root learned of the loss when ``main`` had returned, or never, for the
+    worker had said before that it stopped.
+    """
+    simulation = Simulation(WORKERS, TREE, seed=7, faults=[fault])
+    try:
+        report = simulation.run(200_000)
+    except WorkerLostError as error:
+        assert f"worker {fault.rank} was lost" in str(error)
+        return True
+    stage = simulation.world.workers[fault.rank].scheduler.ending.stage
+    assert report.lost or stage is Stage.STOPPED, f"{fault} went unnoticed"
+    assert f"worker {fault.rank} was lost" in (report.lost or f"worker {fault.rank} was lost")
+    return False
+
+
+@pytest.mark.parametrize("kind", [Death, Suspicion])
+@pytest.mark.parametrize("rank", [0, 1, 4])
+def test_a_loss_at_any_event_ends_the_run_with_the_documented_error(rank: int, kind: Any) -> None:
+    events = range(1, WHOLE.events + 1)
+    ended = [event for event in events if ends_as_documented(kind(event, rank))]
+    # All but those of the end, when main has returned or does so before the root can know.
+    assert ended == list(range(1, len(ended) + 1))
+    assert len(ended) == WHOLE.events if rank == 0 else len(ended) > 0.9 * WHOLE.events
+
+
+def test_a_loss_before_main_has_returned_is_never_too_late_if_it_is_known_at_once() -> None:
+    simulation = Simulation(WORKERS, TREE, seed=7)
+    world, events = simulation.world, []
+    returns = world.main_returned
+
+    def spy(worker: Simulated) -> None:
+        events.append(world.events)
+        returns(worker)
+
+    world.main_returned = spy  # type: ignore[method-assign]
+    simulation.run()
+    last = events[0]
+    for event in range(last - 40, last):
+        assert ends_as_documented(Death(event, 1, noticed=0.0))
+    assert not ends_as_documented(Death(last + 1, 1, noticed=0.0))
 
 
 def test_a_false_suspicion_ends_the_run_too() -> None:

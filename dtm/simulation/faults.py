@@ -76,7 +76,19 @@ class Delay:
     until: float = float("inf")
 
 
-Fault = Death | Suspicion | Freeze | Delay
+@dataclass(frozen=True)
+class Echo:
+    """Results from one rank to another (None: any) come again some seconds later.
+
+    So they do where work is run twice, for a worker only seemed to be lost.
+    """
+
+    seconds: float
+    source: int | None = None
+    to: int | None = None
+
+
+Fault = Death | Suspicion | Freeze | Delay | Echo
 
 
 class Faults:
@@ -84,12 +96,14 @@ class Faults:
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self._delays = [fault for fault in faults if isinstance(fault, Delay)]
+        self.echoes = [fault for fault in faults if isinstance(fault, Echo)]
         self._strikes = sorted(
-            (fault for fault in faults if not isinstance(fault, Delay)),
+            (fault for fault in faults if not isinstance(fault, (Delay, Echo))),
             key=lambda fault: fault.event,
             reverse=True,
         )
         self.any = bool(self._strikes)
+        self.given = bool(faults)
         self.slowdown = self._slowdown if self._delays else None
 
     def due(self, event: int) -> list[Death | Suspicion | Freeze]:
@@ -98,6 +112,14 @@ class Faults:
         while self._strikes and self._strikes[-1].event <= event:
             found.append(self._strikes.pop())
         return found
+
+    def echo(self, source: int, to: int) -> list[float]:
+        """Return how much later results come again, for each time that they do."""
+        return [
+            echo.seconds
+            for echo in self.echoes
+            if echo.source in (None, source) and echo.to in (None, to)
+        ]
 
     def _slowdown(self, source: int, to: int, now: float) -> float:
         return sum(

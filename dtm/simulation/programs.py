@@ -3,8 +3,9 @@
 A task is either a number, the seconds that a *leaf* takes, or an :class:`Inner`
 task, whose ``steps`` say what it does one after the other: a number of seconds of
 work, a sequence of tasks (a ``map`` over them, for which it waits), :class:`Calls`
-(an ``apply_async`` of each, and then it waits for all), or an exception, which it
-raises.  A program is the ``main`` of a run: an inner task too.
+(an ``apply_async`` of each, and then it waits for all), :class:`Caught` (a ``map`` of
+which it catches the exception), or an exception, which it raises.  A program is the ``main`` of
+a run: an inner task too.
 
 The value of a task is the task itself, so whoever collects results can see that
 each came home once and to its place.
@@ -27,6 +28,12 @@ from typing import Any
 
 class Calls(tuple[Any, ...]):
     """Tasks that are called one by one, without waiting in between."""
+
+    __slots__ = ()
+
+
+class Caught(tuple[Any, ...]):
+    """Tasks that are mapped over by a task that goes on if one of them raises."""
 
     __slots__ = ()
 
@@ -168,8 +175,10 @@ def binomial(seed: int, roots: int, width: int, chance: float, duration: float) 
     return Script(duration, Binomial(_mix(seed), width, chance, duration).children(roots))
 
 
-def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) -> Script:
-    """Return a tree of about ``tasks`` tasks of random shape; some of them raise."""
+def random_tree(
+    seed: int, tasks: int, duration: float, failing: float = 0.0, caught: float = 0.0
+) -> Script:
+    """Return a tree of about ``tasks`` tasks of random shape; some raise, some catch that."""
     random = Random(seed)
 
     def grow(budget: int, depth: int) -> Task:
@@ -184,7 +193,9 @@ def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) ->
             width = min(budget, random.choice((1, 2, 3, 8, 40)))
             each, rest = divmod(budget if random.random() < 0.7 else width, width)
             children = [grow(each + (child < rest), depth + 1) for child in range(width)]
-            together = Calls(children) if random.random() < 0.2 else children
+            together: Step = Calls(children) if random.random() < 0.2 else children
+            if caught and random.random() < caught:
+                together = Caught(children)
             steps += [together, random.expovariate(1.0 / duration)]
             budget -= each * width + rest
         return Script(*steps)
