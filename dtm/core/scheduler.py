@@ -301,8 +301,6 @@ class Scheduler:
         return self.share(now) if balancer.waiting else []
 
     def _on_refusal(self, source: int, message: Refusal, now: float) -> list[Effect]:
-        if self.stopping:
-            return []
         sends = self.balancer.refused(source, message.serial, now)
         return [self._send(to, answer) for to, answer in sends]
 
@@ -366,7 +364,7 @@ class Scheduler:
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
         self.deque.clear()
-        self.balancer.waiting.clear()
+        self.balancer.end()
         return [*(Send(*each) for each in self.ending.told(source, message)), *self._finish()]
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:

@@ -58,7 +58,8 @@ nothing of others, asks nobody and answers no thief.
 *Quiet at the end*: when the root has ended, there may still be under way requests, refusals and
 cancellations, and what nobody needs: work and results of items that were cancelled, and of calls
 that such an item has made.  Only that may also lie on a worker.  Nothing else is under way, ready,
-parked, kept or owned, and no timer was set far ahead (:func:`check_quiet`).
+parked, kept or owned; nobody waits for an answer, and no timer was set far ahead
+(:func:`check_quiet`).
 
 Those of a single act are judged when it is done (:mod:`dtm.simulation.conduct`).  Those about how
 things stand hold until ``main`` returns or a worker dies: after an error, what nobody waits for is
@@ -423,6 +424,12 @@ def check_quiet(world: World) -> None:
         _require(needless.call(call), law, partial("{!r} is under way".format, call))
     for worker in world.workers:
         timers_near(worker)
+        deadline = worker.scheduler.balancer.deadline
+        _require(
+            deadline == NEVER,
+            law,
+            partial("worker {} waits until {}".format, worker.rank, deadline),
+        )
         for what, kept in _kept(worker, needless):
             raise law.broken(f"worker {worker.rank} has {what}: {kept}")
 
