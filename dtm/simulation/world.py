@@ -305,7 +305,7 @@ class World:
             report.events += 1
             if report.events > most:
                 raise Law.GETS_ON.broken(f"no end after {most} events")
-            self._hash = hash((self._hash, when, worker.rank, *_mark(what)))
+            self._hash = hash((self._hash, when, worker.rank, *mark(what)))
             if strikes:
                 self._strike(when)
             self._happen(when, number, worker, what)
@@ -412,7 +412,7 @@ def _appraise(_: Range) -> float:
     return SHIPPING_SECONDS / 2
 
 
-def _mark(what: Any) -> tuple[int, ...]:
+def mark(what: Any) -> tuple[int, ...]:
     """Return what tells events of one worker at one time apart."""
     if type(what) is Mail:
         return what.sender, _NUMBERS[type(what.message)], what.bytes
