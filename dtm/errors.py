@@ -47,6 +47,10 @@ class CommunicationError(DtmError):
     """A communication manager cannot start, or broke its contract."""
 
 
+class UnreachableError(CommunicationError):
+    """The root of a run does not answer: it has ended, or the way to it is closed."""
+
+
 class StrangerError(CommunicationError):
     """Whoever is at the other end of a connection did not prove to belong to this run."""
 

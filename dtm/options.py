@@ -77,13 +77,20 @@ class Options:
             setattr(self, name, value)
 
     def overridden(self, environment: Mapping[str, str]) -> Options:
-        """Return these options as the environment changes them."""
+        """Return these options as the environment changes them.
+
+        Raises:
+            OptionError: a variable has an impossible value; the message names it.
+        """
         given: dict[str, Any] = {}
         for variable, name, convert in _VARIABLES:
             text = environment.get(variable)
             if text:
                 try:
-                    given[name] = convert(text)
+                    given[name] = _checked(name, convert(text))
+                except OptionError as error:
+                    by = f"said by {variable} or the command line"
+                    raise OptionError(f"{error} ({by})") from None
                 except ValueError:
                     raise OptionError(f"{variable}={text!r} is not a whole number") from None
         return Options(**{**vars(self), **given})
@@ -174,7 +181,7 @@ def _directory(name: str, value: Any) -> str:
 def _manager(value: str) -> str:
     if value in MANAGERS:
         return MANAGERS[value]
-    return _path("communicationManager", value, "mpi, local, serial")
+    return _path("communicationManager", value, "mpi, local, tcp, serial")
 
 
 def _path(name: str, value: str, known: str) -> str:

@@ -32,9 +32,12 @@ another task on the same stack.
     a thread parks, and by the load-balancer thread; so those of T arrive, and T
     becomes ready.  A ready thread gets the token before any new work.
 
-Hence some waiting task always gets on until none is left.  Running *any* work
-on top of a waiting task would break (a): two workers that bury each other's
-waiters wait for ever.
+Hence some waiting task always gets on until none is left.
+
+Rejected: running *any* work on top of a waiting task.  Where tasks wait only for their own
+children that does not deadlock either, for what stands in the way of a task was begun
+later than it.  But a task whose results are in may lie below hours of somebody else's
+work, and the stack grows with the tasks that wait instead of with the depth of their tree.
 
 Depth: each level of inline nesting takes seven Python frames and those of the task
 itself; with ``MOST_FRAMES`` of them on its stack a waiting task parks although it has

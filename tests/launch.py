@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +134,17 @@ class Started:
 
     def wait_for(self, pattern: str, count: int = 1, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
         """Wait until the pattern is that often in the standard output; return what matched."""
+        return self._wait_for(lambda: self.stdout, pattern, count, timeout)
+
+    def wait_for_error(self, pattern: str, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
+        """Wait until the pattern is in the standard error; return what matched."""
+        return self._wait_for(lambda: self.stderr, pattern, 1, timeout)
+
+    def _wait_for(
+        self, text: Callable[[], str], pattern: str, count: int, timeout: float
+    ) -> list[str]:
         deadline = time.monotonic() + timeout
-        while len(found := re.findall(pattern, self.stdout)) < count:
+        while len(found := re.findall(pattern, text())) < count:
             over = self.process.poll() is not None or time.monotonic() > deadline
             assert not over, f"{pattern!r} is missing\n{self.stdout}\n{self.stderr}"
             time.sleep(0.01)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from dtm.core.balancer import Mode
@@ -21,6 +23,7 @@ from dtm.core.messages import (
 )
 from dtm.core.scheduler import (
     MOST_CANCELLED,
+    MOST_UNREAD,
     TICK_SECONDS,
     End,
     Print,
@@ -219,6 +222,26 @@ def test_what_could_not_be_read_runs_at_home() -> None:
     assert newest.pinned
     assert (newest.lo, newest.hi) == (3, 5)
     assert made.handle(1, BUSY, Returned(77, 3, 5, "no such module"), 0.0) == []
+
+
+def test_what_a_worker_could_not_read_is_told_once_for_each_function_and_worker() -> None:
+    made = scheduler()
+
+    def owned(name: str) -> int:
+        mine = submitted(made, 9)
+        mine.function = SimpleNamespace(__qualname__=name)
+        made.ledger.register(mine)
+        return mine.key
+
+    def told(source: int, key: int) -> bool:
+        return bool(made.handle(source, BUSY, Returned(key, 3, 5, "no such module"), 0.0))
+
+    f, again, g = owned("f"), owned("f"), owned("g")
+    assert [told(1, key) for key in (f, f, again, g)] == [True, False, False, True]
+    assert [told(2, key) for key in (again, f)] == [True, False]
+    for number in range(MOST_UNREAD):
+        told(3, owned(str(number)))
+    assert told(1, f)  # what was told long ago is forgotten
 
 
 def test_what_could_not_be_sent_stays_and_the_rest_may_leave() -> None:

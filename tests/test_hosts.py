@@ -72,10 +72,18 @@ def test_a_host_that_stands_twice_has_the_slots_of_both(tmp_path: Path) -> None:
         ("a:", "slots must be a whole number, not ''"),
         ("a:x", "slots must be a whole number, not 'x'"),
         ("a slots=0", "slots must be from 1 to 100000, not 0"),
-        ("a slots=-1", "slots must be a whole number, not '-1'"),
+        ("a slots=-1", "slots must be from 1 to 100000, not -1"),
         ("a slots=²", "slots must be a whole number"),
         ("a slots=100001", "slots must be from 1 to 100000"),
-        ("a slots=9999999999999", "slots must be a whole number"),
+        ("a slots=9999999999999", "slots must be from 1 to 100000, not 9999999999999"),
+        ("a slots=99999999999999999999", "slots must be a whole number"),
+        ("a slots=1.5", "slots must be a whole number"),
+        ("a port=-22", "port must be from 1 to 65535, not -22"),
+        ("300.1.1.1", "'300.1.1.1' is no name of a host"),
+        ("10.0.0.1.2", "'10.0.0.1.2' is no name of a host"),
+        ("a..b", "'a..b' is no name of a host"),
+        ("me@localhost port=22", "need no login, so user=, port= has no meaning"),
+        ("127.0.0.1 python=/opt/python", "python= has no meaning"),
         ("a slots=4 max_slots=2", "slots=4 is more than max_slots=2"),
         ("a:2 slots=4", "slots is given twice"),
         ("me@a user=you", "user is given twice"),
@@ -122,7 +130,7 @@ def test_this_machine_is_known_by_its_name(name: str) -> None:
     assert not Host("node1").is_local
 
 
-names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}(\.[A-Za-z0-9_-]{1,8}){0,2}", fullmatch=True)
 hosts = st.builds(
     Host,
     names | st.ip_addresses(v=6).map(str),
@@ -130,7 +138,7 @@ hosts = st.builds(
     st.none() | st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True),
     st.none() | st.integers(1, 65535),
     st.none() | st.sampled_from(["python3", "/opt/py 3/bin/python", "it's#it"]),
-)
+).filter(lambda host: not host.is_local or host == Host(host.name, host.slots))
 
 
 def line_of(host: Host) -> str:

@@ -6,17 +6,21 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
-import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from dtm.comm.credentials import Credentials
+from dtm.comm.tcp import TcpManager
+from dtm.launch.joining import check
 from tests import launch
 from tests.launch import PROGRAMS, Started
+from tests.tcp_programs import running
 
 SPREAD = PROGRAMS / "spread.py"
 LIMIT = 60.0
@@ -129,7 +133,8 @@ def test_a_wrong_secret_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
         words = [sys.executable, "-m", "dtm", "join", address, "--secret-file", str(wrong)]
         done = run([*words, str(SPREAD), "1"], tmp_path)
         assert done.returncode == 1
-        assert "CommunicationError" in done.stderr, done.stderr
+        assert done.stderr.startswith(f"dtm: cannot join the run at {address}: "), done.stderr
+        assert done.stderr.count("\n") == 1
         assert bytes(32).hex() not in done.stderr
         os.kill(program.process.pid, signal.SIGINT)
         assert program.wait(LIMIT) == -signal.SIGINT
@@ -144,6 +149,10 @@ def test_a_wrong_secret_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
         (["tcp://127.0.0.1:1", "--secret-file", "/no/such/file", "PROGRAM"], "/no/such/file"),
         (["tcp://127.0.0.1:1", "PROGRAM"], "credentials"),
         (["tcp://127.0.0.1:1", "--secret-file", "OPEN", "PROGRAM"], "chmod 600"),
+        (
+            ["-n", "2", "--ports", "9", "SECRET", "tcp://127.0.0.1:1", "PROGRAM"],
+            "2 workers on this machine",
+        ),
         (["-n", "0", "tcp://127.0.0.1:1", "PROGRAM"], "number of workers"),
     ],
 )
@@ -153,21 +162,50 @@ def test_a_wrong_command_line_says_what_is_wrong(
     readable = tmp_path / "open"
     Credentials.fresh().to_file(str(readable))
     readable.chmod(0o644)
-    known = {"PROGRAM": str(SPREAD), "OPEN": str(readable)}
-    given = [known.get(word, word) for word in words]
+    secret = tmp_path / "secret"
+    Credentials.fresh().to_file(str(secret))
+    known = {
+        "PROGRAM": [str(SPREAD)],
+        "OPEN": [str(readable)],
+        "SECRET": ["--secret-file", str(secret)],
+    }
+    given = [word for each in words for word in known.get(each, [each])]
     done = run([sys.executable, "-m", "dtm", "join", *given], tmp_path)
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_nobody_is_there_to_be_joined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--connect-timeout", "0.5"], ["-n", "3"]])
+def test_nobody_is_there_to_be_joined(tmp_path: Path, options: list[str]) -> None:
     secret = tmp_path / "secret"
     Credentials.fresh().to_file(str(secret))
-    words = [sys.executable, "-m", "dtm", "join", "tcp://127.0.0.1:1", "--secret-file", str(secret)]
-    done = run([*words, str(SPREAD), "1"], tmp_path)
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        words = ["join", *options, address, "--secret-file", str(secret), str(SPREAD), "1"]
+        done = run([sys.executable, "-m", "dtm", *words], tmp_path)
     assert done.returncode == 1
-    assert "127.0.0.1" in done.stderr
+    assert done.stderr == f"dtm: nobody listens at {address}: has the run ended?\n"
+
+
+def test_who_asks_for_it_waits_for_a_run_that_is_not_there_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    credentials = Credentials.fresh()
+    with socket.socket() as place, ExitStack() as stack:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+
+        def begin(_: float) -> None:
+            monkeypatch.undo()
+            place.close()
+            root = TcpManager.lead(2, credentials, ports=(port, port))
+            stack.callback(root.close, 0.1)
+            stack.enter_context(running(root))
+
+        monkeypatch.setattr("dtm.comm.joining.sleep", begin)
+        check(f"tcp://127.0.0.1:{port}", credentials, LIMIT)
 
 
 # The secret.
@@ -231,8 +269,9 @@ def test_the_old_option_launches_on_hosts(tmp_path: Path) -> None:
     hosts.write_text("localhost slots=2\n")
     program = tmp_path / "old.py"
     program.write_text(f"{CHOOSES}print('after start')\n")
-    for before in ([], ["-m", "dtm"]):
-        words = [sys.executable, *before, str(program), "2", f"--dtmTCPhosts={hosts}"]
+    one, two = [f"--dtmTCPhosts={hosts}"], ["--dtmTCPhosts", str(hosts)]
+    for before, option in (([], one), (["-m", "dtm"], one), ([], two), (["-m", "dtm"], two)):
+        words = [sys.executable, *before, str(program), "2", *option]
         done = run(words, tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("ready 2\n")
@@ -240,12 +279,7 @@ def test_the_old_option_launches_on_hosts(tmp_path: Path) -> None:
         assert done.stdout.count("after start") == 1
 
 
-def test_shell_completion_is_a_script_that_the_shell_reads() -> None:
-    words = [sys.executable, "-m", "dtm", "completion", "bash"]
-    script = subprocess.run(
-        words, capture_output=True, text=True, check=True, timeout=LIMIT, env=launch.environment()
-    ).stdout
-    probe = f"{script}\nCOMP_WORDS=(dtm run --tag) COMP_CWORD=2\ncomplete -p dtm"
-    done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0, done.stderr
-    assert "--tag-output" in script
+def test_the_old_option_without_a_file_is_refused(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "dtm", str(SPREAD), "2", "--dtmTCPhosts"], tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "dtm: --dtmTCPhosts needs the file of hosts\n"

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,13 @@ def test_hosts_beyond_the_fan_out_are_started_by_other_hosts(tmp_path: Path) -> 
     assert len(hosts.log.read_text().splitlines()) == 7
 
 
+def test_a_dry_run_names_the_python_of_a_host_that_has_its_own(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "alpha python=/opt/py/bin/python", "beta")
+    said = hosts.run(PLACE, options=("--dry-run",)).stdout
+    assert said.count("each worker there: /opt/py/bin/python -m dtm --hosts ") == 1
+    assert f"each worker: {sys.executable} -m dtm --hosts " in said
+
+
 def test_the_line_for_ssh_is_careful(tmp_path: Path) -> None:
     hosts = Hosts(tmp_path, "me@alpha port=2222")
     assert hosts.run(PLACE).returncode == 0
@@ -110,6 +119,13 @@ def test_lines_come_home_whole_and_none_is_lost(tmp_path: Path) -> None:
     for text, count in ((done.stdout, 2001), (done.stderr, 1000)):
         assert all(map(whole.fullmatch, text.splitlines()))
         assert len(text.splitlines()) == 4 * count
+
+
+def test_what_others_write_on_a_host_does_no_harm(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "localhost", "prompt", "chatty")
+    done = hosts.run(PROGRAMS / "spread.py", 3, timeout=LIMIT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ready 3\n")
 
 
 # How it ends.
@@ -207,6 +223,25 @@ def test_nobody_reads_what_is_written(tmp_path: Path) -> None:
         started.assert_nothing_is_left(20.0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_output_that_cannot_be_written_ends_the_run_with_a_line(tmp_path: Path) -> None:
+    program = tmp_path / "endless.py"
+    program.write_text("while True:\n    print('x' * 1000)\n")
+    command = Hosts(tmp_path, "alpha", "localhost").command(program)
+    done = launch.run(
+        ["sh", "-c", 'exec "$@" > /dev/full', "sh", *command], launch.environment(), LIMIT
+    )
+    assert done.returncode == 1
+    assert "dtm: stdout cannot be written, so the run ends: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_standard_output_is_nobodys_loss(tmp_path: Path) -> None:
+    command = Hosts(tmp_path, "alpha", "localhost").command(PLACE, 3)
+    done = launch.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], launch.environment(), LIMIT)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 # What can be wrong with hosts.
 
 
@@ -216,7 +251,8 @@ def test_nobody_reads_what_is_written(tmp_path: Path) -> None:
         ("down", "No route to host"),
         ("hanging", "no answer within 3 s"),
         ("old", "dtm 0.9 on Python 2.7"),
-        ("mute", "no agent of dtm answered"),
+        ("mute", "no agent of dtm answered: Have a nice day."),
+        ("asking", "no answer within 3 s: The sum of 2 and 3?"),
         ("alpha python=/no/such/python", "/no/such/python"),
     ],
 )
@@ -233,6 +269,16 @@ def test_a_host_that_cannot_do_its_part_is_named_and_nothing_is_started(
     assert re.search(rf"^dtm: {name}: .*{re.escape(words)}", done.stderr, re.MULTILINE), done.stderr
     assert "nothing was started" in done.stderr
     assert not (tmp_path / "trace").exists()
+
+
+def test_nothing_is_left_of_a_script_that_stands_for_ssh(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "alpha", "hanging")
+    script = tmp_path / "wrapper"
+    script.write_text(f"#!/bin/sh\n'{hosts.stand_in}' \"$@\"\nexit $?\n")
+    script.chmod(0o755)
+    done = hosts.run(PLACE, options=("--ssh", str(script), "--connect-timeout", "2"))
+    assert done.returncode == 1
+    assert "dtm: hanging: no answer within 2 s" in done.stderr
 
 
 def test_all_hosts_that_are_down_are_named(tmp_path: Path) -> None:
@@ -276,6 +322,8 @@ def test_a_missing_file_is_named_with_its_host(tmp_path: Path, what: str) -> Non
         (["--hosts", "HOSTS", "--ssh", "'", str(PLACE)], "cannot be split"),
         (["--hosts", "HOSTS", "--connect-timeout", "-1", str(PLACE)], "above 0"),
         (["--hosts", "HOSTS", "--ports", "9-1", str(PLACE)], "40000-40999"),
+        (["--hosts", "HOSTS", "--ports", "41000", str(PLACE)], "2 workers on alpha need a port"),
+        (["--comm", "tcp", "-n", "3", "--ports", "41000-41001", str(PLACE)], "3 workers on localh"),
         (["--hosts", "HOSTS", "--bind", "nowhere", str(PLACE)], "address of this machine"),
         (["--hosts", "HOSTS", "--join-slots", "x", str(PLACE)], "whole number"),
     ],
@@ -290,6 +338,25 @@ def test_a_wrong_command_line_says_what_is_wrong(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not hosts.log.exists()
+
+
+def test_a_missing_module_is_named_with_its_host(tmp_path: Path) -> None:
+    done = Hosts(tmp_path, "alpha", "localhost").run("-m", "nosuch.module")
+    assert done.returncode == 1
+    for host in ("alpha", "localhost"):
+        assert f"dtm: {host}: there is no module nosuch.module\n" in done.stderr
+    assert done.stderr.endswith("dtm: nothing was started\n")
+
+
+def test_a_module_beside_the_start_or_on_the_path_is_found(tmp_path: Path) -> None:
+    hosts = Hosts(tmp_path, "alpha")
+    (tmp_path / "beside.py").write_text("print('beside')\n")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "along.py").write_text("print('along')\n")
+    path = os.pathsep.join((str(launch.ROOT), "lib"))
+    for name in ("beside", "along"):
+        done = hosts.run("-m", name, env={"PYTHONPATH": path}, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{name}\n", "")
 
 
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
@@ -317,6 +384,45 @@ def test_a_worker_that_ends_before_it_joins_is_told_of(tmp_path: Path) -> None:
     done = Hosts(tmp_path, "localhost", "alpha").run(program, 600)
     assert done.returncode == 1
     assert "worker 1 on alpha was lost: exited with status 5" in done.stderr
+
+
+def test_a_worker_that_ends_before_it_joins_is_told_of_even_if_the_root_ends_well(
+    tmp_path: Path,
+) -> None:
+    sign = tmp_path / "sign"
+    program = program_of(tmp_path, f"open({str(sign)!r}, 'w').close()", "os._exit(5)")
+    waits = f"while not os.path.exists({str(sign)!r}):\n    time.sleep(0.01)\n"
+    program.write_text(program.read_text().replace("dtm.start", f"{waits}LATE or dtm.start"))
+    program.write_text(f"LATE = True\n{program.read_text()}")
+    done = Hosts(tmp_path, "localhost", "alpha").run(program, 0)
+    assert done.returncode == 0
+    assert done.stderr == "dtm: worker 1, on alpha, exited with status 5\n"
+
+
+def port_before_a_free_one() -> socket.socket:
+    """Return a socket that listens at a port below one that is free."""
+    while True:
+        taken = socket.create_server(("127.0.0.1", 0))
+        with suppress(OSError, OverflowError):
+            socket.create_server(("127.0.0.1", taken.getsockname()[1] + 1)).close()
+            return taken
+        taken.close()
+
+
+def test_a_worker_that_finds_no_free_port_says_so_also_to_a_short_run(tmp_path: Path) -> None:
+    program = tmp_path / "short.py"
+    program.write_text(
+        "import time\nfrom dtm import WorkerLostError, dtm\n"
+        "try:\n    dtm.start(lambda: time.sleep(600))\nexcept WorkerLostError:\n    pass\n"
+    )
+    with port_before_a_free_one() as taken:
+        port = taken.getsockname()[1]
+        options = ["--comm", "tcp", "-n", "2", "--ports", f"{port}-{port + 1}"]
+        words = [sys.executable, "-m", "dtm", *options, str(program)]
+        done = launch.run(words, launch.environment(), LIMIT)
+    assert done.returncode == 0
+    assert f"no port of {port}-{port + 1} is free at 127.0.0.1" in done.stderr
+    assert done.stderr.endswith("dtm: worker 1, on localhost, exited with status 1\n")
 
 
 def test_who_is_late_for_a_short_run_goes_quietly(tmp_path: Path) -> None:

@@ -177,6 +177,30 @@ def test_a_channel_passes_over_greetings_and_ends_with_its_file() -> None:
     loop.close()
 
 
+def test_a_channel_finds_messages_among_what_others_write() -> None:
+    loop = Loop()
+    reading, theirs = os.pipe()
+    readable, writing = os.pipe()
+    got: list[object] = []
+    noise: list[str] = []
+    channel = Channel(
+        loop, reading, writing, got.append, got.append, got.append, on_noise=noise.append
+    )
+    os.write(
+        theirs, b"Welcome!\n\nlogin> " + hello() + b"To all: " + encode(Pulse()) + b"end\nask? "
+    )
+    assert loop.run_until(lambda: len(noise) == 4, 10.0)
+    os.write(theirs, b'["no message\n')
+    assert loop.run_until(lambda: len(got) == 3, 10.0)
+    assert noise == ["Welcome!", "login>", "To all:", "end", "ask?"]
+    assert got[1] == Pulse()
+    assert got[2] == "no message: b'[\"no message'"
+    os.close(theirs)
+    os.close(readable)
+    channel.close()
+    loop.close()
+
+
 def test_a_channel_ends_at_what_is_no_message() -> None:
     loop = Loop()
     channel, got, theirs, readable = channel_pair(loop)

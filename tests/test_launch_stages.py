@@ -85,3 +85,23 @@ def test_what_comes_when_all_is_over_changes_nothing(launched: tuple[Launcher, T
     assert launcher.stage is Stage.OVER
     assert launcher._status == 130
     assert not told.messages
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([Ended(1, 5), Ended(0, 0)], {1: "worker 1, on two, exited with status 5"}),
+        ([Ended(0, 0), Ended(1, 5)], {1: "worker 1, on two, exited with status 5"}),
+        ([Ended(0, 0), Ended(1, -11)], {1: "worker 1, on two, killed by SIGSEGV"}),
+        ([Gone(["two"], [1], "two is cut off"), Ended(0, 0)], {1: "two is cut off"}),
+        ([Ended(1, 0), Ended(0, 0)], {}),
+        ([Ended(0, 0), Ended(1, -15)], {}),  # it was told to end
+        ([Ended(0, 7)], {}),
+    ],
+)
+def test_who_fails_is_remembered_for_a_run_whose_root_ends_well(
+    launched: tuple[Launcher, Told], messages: list[Message], said: dict[int, str]
+) -> None:
+    launcher, _ = launched
+    take(launcher, *READY, *messages)
+    assert launcher._failed == said

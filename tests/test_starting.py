@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dtm.commands.run import VARIABLES
 from dtm.launch.ancestry import is_inherited, leave_mark
 from tests.launch import (
     PROGRAMS,
@@ -71,6 +72,8 @@ def package(tmp_path: Path) -> Path:
     shutil.copy(STARTING, tmp_path / "directory" / "__main__.py")
     with zipfile.ZipFile(tmp_path / "program.zip", "w") as archive:
         archive.write(STARTING, "__main__.py")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "dtm").write_text("from dtm.__main__ import console\nconsole()\n")
     return tmp_path
 
 
@@ -88,6 +91,8 @@ HOW = {
     "dtm and a package": ["-m", "dtm", "-m", "package"],
     "dtm and a directory": ["-m", "dtm", "directory"],
     "dtm and a zip": ["-m", "dtm", "program.zip"],
+    "the installed command": ["bin/dtm", "alone.py"],
+    "the installed command and a module": ["bin/dtm", "-m", "alone"],
 }
 
 
@@ -103,6 +108,34 @@ def test_every_form_of_a_program(package: Path, way: str, how: str) -> None:
         assert each["directory"] == ("/" if "--chdir" in HOW[how] else str(package))
         assert each["variables"] == (["DTM_WORKERS"] if way == "local" else [])
         assert each["stdin"] == ""
+
+
+# What would be started.
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--dry"])
+@pytest.mark.parametrize("options", [["-n", "2"], ["--comm", "tcp", "-n", "2"], ["-n", "1"]])
+def test_a_dry_run_tells_the_command_of_the_workers(option: str, options: list[str]) -> None:
+    done = start("-m", "dtm", *options, option, str(STARTING), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"-m dtm {' '.join(options)} {STARTING} --dry-run\n")
+
+
+def test_without_words_the_command_asks_for_the_program_alone() -> None:
+    done = start("-m", "dtm")
+    assert done.returncode == 2
+    assert done.stderr.endswith("the following arguments are required: PROGRAM\n")
+
+
+def test_the_help_of_run_names_every_variable() -> None:
+    said = start("-m", "dtm", "run", "--help").stdout
+    assert all(variable in said for variable in VARIABLES.values())
+
+
+def test_a_variable_that_means_nothing_is_told_of_once() -> None:
+    done = start("-m", "dtm", str(STARTING), env={"DTM_HOSTS": "hosts.txt"})
+    said = "dtm: DTM_HOSTS means nothing to dtm; dtm run --help names the variables that do\n"
+    assert (done.returncode, done.stderr) == (0, said)
 
 
 # How many workers.

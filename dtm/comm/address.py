@@ -92,9 +92,8 @@ def listen(host: str, ports: tuple[int, int] | None) -> socket.socket:
         except OSError as error:
             listener.close()
             if error.errno != errno.EADDRINUSE:
-                raise CommunicationError(
-                    f"cannot listen at {host}, port {port}: {error.strerror}"
-                ) from error
+                place = f"{host}, port {port}" if port else host
+                raise CommunicationError(f"cannot listen at {place}: {error.strerror}") from error
     raise CommunicationError(f"no port of {low}-{high} is free at {host}; give a wider range")
 
 

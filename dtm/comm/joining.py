@@ -18,8 +18,9 @@ from dtm.comm.introduction import LONGEST, Introduction, Member
 from dtm.comm.notices import Refused, Welcome, read_notice
 from dtm.comm.stream import FramedStream
 from dtm.comm.stream_manager import Received
-from dtm.errors import CommunicationError, StrangerError
+from dtm.errors import CommunicationError, StrangerError, UnreachableError
 
+REFUSED_SECONDS = 2.0  # for a root that is not listening yet, or no longer
 _AGAIN = 0.2  # seconds until the root is called once more
 
 
@@ -28,22 +29,56 @@ def why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def meet(address: Address, member: Member, deadline: float) -> Introduction:
-    """Call the root until it answers, and prove to each other who we are."""
+def meet(
+    address: Address, member: Member, deadline: float, refused: float = REFUSED_SECONDS
+) -> Introduction:
+    """Call the root until it answers, and prove to each other who we are.
+
+    Args:
+        address: the root's.
+        member: this worker.
+        deadline: when it is given up.
+        refused: seconds after which it is given up if nobody listens there.
+
+    Raises:
+        UnreachableError: the root does not answer.
+        CommunicationError: it is not the root of this worker's run, or of another version.
+    """
+    began = monotonic()
     targets = resolve(address)
     failure: Exception = TimeoutError("it does not answer")
     while monotonic() < deadline:
         for target in targets:
             try:
-                return _call_root(target, member, deadline)
+                return _checked(_call_root(target, member, deadline), address)
             except StrangerError as error:
                 raise CommunicationError(f"cannot join the run at {address}: {error}") from error
             except OSError as error:
                 failure = error
+        if isinstance(failure, ConnectionRefusedError) and monotonic() - began >= refused:
+            break
         sleep(min(_AGAIN, max(0.0, deadline - monotonic())))
-    raise CommunicationError(
+    if isinstance(failure, ConnectionRefusedError):
+        raise UnreachableError(f"nobody listens at {address}: has the run ended?") from failure
+    raise UnreachableError(
         f"cannot reach the root of the run at {address}: {why(failure)}"
     ) from failure
+
+
+def look(address: str, member: Member, timeout: float, refused: float) -> None:
+    """See whether the run at an address can be joined, without doing it; raises as ``meet``."""
+    meet(Address.parse(address), member, monotonic() + timeout, refused).close()
+
+
+def _checked(met: Introduction, address: Address) -> Introduction:
+    """Return whom we have met, if it is the root, and of this version."""
+    problem = met.handshake.disagreement()
+    if met.peer.rank == 0 and not problem:
+        return met
+    met.close()
+    if met.peer.rank:
+        raise CommunicationError(f"at {address} is rank {met.peer.rank}, not the root")
+    raise CommunicationError(f"this worker cannot join the run at {address}: {problem}")
 
 
 def _call_root(target: Resolved, member: Member, deadline: float) -> Introduction:
@@ -79,7 +114,7 @@ def await_verdict(stream: FramedStream, address: str, deadline: float) -> tuple[
             break
         left = deadline - monotonic()
         if stream.ended or left <= 0:
-            raise CommunicationError(
+            raise UnreachableError(
                 f"cannot join the run at {address}: the root "
                 + ("closed the connection; the run has ended" if stream.ended else "says nothing")
             )

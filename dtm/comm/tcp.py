@@ -164,10 +164,6 @@ class TcpManager(Reception):
         met = meet(Address.parse(address), member, deadline)
         listener = None
         try:
-            if met.peer.rank != 0:
-                raise CommunicationError(f"at {address} is rank {met.peer.rank}, not the root")
-            if problem := met.handshake.disagreement():
-                raise CommunicationError(f"this worker cannot join the run at {address}: {problem}")
             listener = listen(bind or met.own_host(), ports)
             bound, port = listener.getsockname()[:2]
             own = Address(met.own_host() if bound in _EVERYWHERE else bound, port)

@@ -1,8 +1,8 @@
 """The words of the command ``dtm``: a module for each, imported when its word is said.
 
-A module has ``SUMMARY`` (a line), ``add_arguments(parser)`` and ``execute(given)``, which
-returns the exit status.  What costs time to import is imported in ``execute``: every
-worker of a local run goes through ``run``.
+A module has ``SUMMARY`` (a line), perhaps ``EPILOG`` (the end of its help),
+``add_arguments(parser)``, and ``execute(given)``, which returns the exit status.  What costs
+time to import is imported in ``execute``: every worker of a local run goes through ``run``.
 
 Rejected: a library for commands (click, typer).  ``argparse`` is there already, a run's
 start has no milliseconds to give away, and what it lacks, completion, is an extra
@@ -27,7 +27,8 @@ _OVERVIEW = """Run Python programs that call dtm.start(main): on the cores of th
 under MPI, or on the hosts of a file by ssh.
 
 dtm PROGRAM is short for dtm run PROGRAM, so the options of "dtm run" follow
-dtm directly too: dtm -n 4 PROGRAM, dtm --hosts FILE PROGRAM ..."""
+dtm directly too: dtm -n 4 PROGRAM, dtm --hosts FILE PROGRAM ...  Its help
+(dtm run --help) also names the variables of the environment that say the same."""
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -57,7 +58,10 @@ def complete_parser() -> ArgumentParser:
     words = whole.add_subparsers(title="words", metavar="WORD", dest="word")
     for word in COMMANDS:
         module = _module(word)
-        one = words.add_parser(word, help=module.SUMMARY, description=_sentence(module))
+        epilog = getattr(module, "EPILOG", None)
+        one = words.add_parser(
+            word, help=module.SUMMARY, description=_sentence(module), epilog=epilog
+        )
         module.add_arguments(one)
     return whole
 
@@ -67,7 +71,8 @@ def _module(word: str) -> Any:
 
 
 def _parser(word: str, module: Any) -> ArgumentParser:
-    parser = ArgumentParser(prog=f"dtm {word}", description=_sentence(module))
+    epilog = getattr(module, "EPILOG", None)
+    parser = ArgumentParser(prog=f"dtm {word}", description=_sentence(module), epilog=epilog)
     module.add_arguments(parser)
     return parser
 

@@ -19,7 +19,9 @@ def execute(given: Namespace) -> int:
         import shtab
     except ImportError:
         sys.exit("dtm: completion needs shtab: pip install 'dtm[completion]'")
-    from dtm.commands import complete_parser
+    from dtm.commands import COMMANDS, complete_parser
+    from dtm.commands.completing import after, before
 
-    sys.stdout.write(shtab.complete(complete_parser(), given.shell))
+    script = shtab.complete(complete_parser(), given.shell, preamble=before(given.shell, COMMANDS))
+    sys.stdout.write(f"{script}\n{after(given.shell, COMMANDS)}")
     return 0

@@ -6,7 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from dtm.commands.run import count
+from dtm.commands.completing import FILES, hint
+from dtm.commands.run import count, seconds
 
 if TYPE_CHECKING:
     from dtm.doctor.plan import Wishes
@@ -21,14 +22,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="how many workers there would be; default: each core of this machine, or each slot "
         "of the hosts",
     )  # fmt: skip
-    parser.add_argument("--hosts", metavar="FILE", help="look at the hosts of this file, by ssh")
+    hosts = parser.add_argument(
+        "--hosts", metavar="FILE", help="look at the hosts of this file, by ssh"
+    )
+    hint(hosts, FILES)
     parser.add_argument(
         "--comm", choices=("mpi", "local", "tcp"),
         help="the communication manager; default: the one that a run started like this would have",
     )  # fmt: skip
     parser.add_argument("--ssh", metavar="COMMAND", help="what replaces ssh; takes its arguments")
     parser.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=_seconds,
+        "--connect-timeout", metavar="SECONDS", type=seconds,
         help="how long a host may take to answer; default: 15",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the findings for programs")
@@ -85,12 +89,3 @@ def _wishes(given: Namespace) -> Wishes:
         given.ssh or usual.ssh,
         given.connect_timeout or usual.connect_timeout,
     )
-
-
-def _seconds(text: str) -> float:
-    from dtm.launch.settings import seconds
-
-    return seconds(text)
-
-
-_seconds.__name__ = "number of seconds"

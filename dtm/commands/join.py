@@ -7,12 +7,14 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from dtm.commands.completing import FILES, hint
 from dtm.commands.program import add_program, missing, run_program
-from dtm.commands.run import add_listening, count, is_worker
+from dtm.commands.run import add_listening, count, is_worker, seconds
 
 if TYPE_CHECKING:
     from dtm.comm.credentials import Credentials
 
+_INTERRUPTED = 130
 SUMMARY = "join a run as further workers; it says on stderr how, if it lets others join"
 
 
@@ -22,9 +24,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-n", "--workers", type=count, metavar="N", default=1,
         help="how many workers this machine adds; default: 1",
     )  # fmt: skip
-    parser.add_argument(
+    secret = parser.add_argument(
         "--secret-file", metavar="FILE",
         help="the run's secret, in a file that only you can read; default: standard input",
+    )  # fmt: skip
+    hint(secret, FILES)
+    parser.add_argument(
+        "--connect-timeout", metavar="SECONDS", type=seconds,
+        help="how long the run may take to answer, or to come if nobody listens there yet; "
+        "default: 30, and 2 if nobody listens",
     )  # fmt: skip
     add_listening(parser)
     parser.add_argument("address", metavar="ADDRESS", help="the run's, as tcp://10.0.0.1:40001")
@@ -37,7 +45,7 @@ def execute(given: Namespace) -> int:
         run_program(given)
         return 0
     from dtm.errors import DtmError
-    from dtm.launch.joining import Joiner, parsed
+    from dtm.launch.joining import Joiner, check, parsed
     from dtm.launch.settings import ports
 
     problem = missing(given)
@@ -47,7 +55,11 @@ def execute(given: Namespace) -> int:
         parsed(given.address)
         credentials = _credentials(given.secret_file)
         listening = None if given.ports is None else ports(given.ports)
-        return Joiner(given.address, credentials, given.workers, given.bind, listening).serve()
+        joiner = Joiner(given.address, credentials, given.workers, given.bind, listening)
+        check(given.address, credentials, given.connect_timeout)
+        return joiner.serve()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except DtmError as error:
         sys.exit(f"dtm: {error}")
 

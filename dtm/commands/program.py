@@ -10,6 +10,8 @@ import os
 import sys
 from argparse import REMAINDER, ArgumentParser, Namespace
 
+from dtm.commands.completing import FILES, hint
+
 
 def add_program(parser: ArgumentParser) -> None:
     """Add what names a program, and its arguments."""
@@ -17,27 +19,37 @@ def add_program(parser: ArgumentParser) -> None:
     program = parser.add_argument(
         "program", metavar="PROGRAM", help="a file, a directory or zip, or a module"
     )
-    program.complete = _FILES  # type: ignore[attr-defined]
-    parser.add_argument("arguments", metavar="ARGUMENT", nargs=REMAINDER, help="go to the program")
-
-
-# What shtab takes for "the name of a file", in each shell.
-_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+    arguments = parser.add_argument(
+        "arguments", metavar="ARGUMENT", nargs=REMAINDER, help="go to the program"
+    )
+    arguments.required = False  # else argparse calls it so where nothing is said at all
+    for names in (program, arguments):
+        hint(names, FILES)
 
 
 def run_program(given: Namespace) -> None:
     """Run the program in this process; it sees its own arguments."""
     import runpy
 
+    from dtm.commands.uncaught import show_briefly
+
     sys.argv = [given.program, *given.arguments]
+    show_briefly(run_program.__code__)
     if given.module:
+        _look_first_in(os.getcwd())
         runpy.run_module(given.program, run_name="__main__", alter_sys=True)
         return
     if not os.path.exists(given.program):
         sys.exit(f"dtm: there is no program {given.program!r}")
     if os.path.isfile(given.program) and given.program.endswith(".py"):
-        sys.path[0] = os.path.dirname(os.path.abspath(given.program))
+        _look_first_in(os.path.dirname(os.path.abspath(given.program)))
     runpy.run_path(given.program, run_name="__main__")
+
+
+def _look_first_in(directory: str) -> None:
+    """Look for modules where Python would: not where the command ``dtm`` lies."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = directory
 
 
 def words(given: Namespace) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dtm.commands.completing import FILES, MANAGERS, hint
 from dtm.commands.program import add_program, missing, run_program, words
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ VARIABLES = {
     "fan_out": "DTM_FAN_OUT",
     "tag_output": "DTM_TAG_OUTPUT",
 }
+EPILOG = (
+    "Variables of the environment say the same, and an option has the last word: "
+    + ", ".join(VARIABLES.values())
+    + "."
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -45,12 +51,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-n", "--workers", type=count, metavar="N",
         help="how many workers; default: each core of this machine, or each slot of the hosts",
     )  # fmt: skip
-    parser.add_argument("--hosts", metavar="FILE", help="run on the hosts of this file, by ssh")
-    parser.add_argument(
+    hosts = parser.add_argument(
+        "--hosts", metavar="FILE", help="run on the hosts of this file, by ssh"
+    )
+    hint(hosts, FILES)
+    comm = parser.add_argument(
         "--comm", metavar="NAME",
         help="the communication manager: mpi, local, tcp, serial, or a.path.Class; "
         "default: by how the program is started",
     )  # fmt: skip
+    hint(comm, MANAGERS)
     parser.add_argument("--seed", type=int, help="make the random numbers of the run repeatable")
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be started, and start nothing"
@@ -83,10 +93,11 @@ def _add_network_options(parser: ArgumentParser) -> None:
         "--join-slots", metavar="N", type=_checked("slots"),
         help="how many workers may join by hand; default: 0, and 16 for --comm tcp alone",
     )  # fmt: skip
-    group.add_argument(
+    secret = group.add_argument(
         "--secret-file", metavar="FILE",
         help="where to put the secret for them; default: a new file in this directory",
     )  # fmt: skip
+    hint(secret, FILES)
     add_listening(group)
     group.add_argument(
         "--tls", action=BooleanOptionalAction, default=None,
@@ -133,6 +144,16 @@ def count(text: str) -> int:
 count.__name__ = "number of workers"
 
 
+def seconds(text: str) -> float:
+    """Read a time."""
+    from dtm.launch import settings
+
+    return settings.seconds(text)
+
+
+seconds.__name__ = "number of seconds"
+
+
 def execute(given: Namespace) -> int:
     """Run the program, here or on hosts."""
     for name, variable in VARIABLES.items():
@@ -142,6 +163,7 @@ def execute(given: Namespace) -> int:
     if not is_worker():
         from dtm.errors import DtmError
 
+        _tell_of_unknown_variables()
         try:
             launched = _launched(given)
         except DtmError as error:
@@ -157,6 +179,18 @@ def is_worker() -> bool:
     return "DTM_WORKER" in os.environ or "DTM_INVITATION" in os.environ
 
 
+def _tell_of_unknown_variables() -> None:
+    from dtm.launch.ancestry import MARK
+
+    if _under_mpi():  # each rank would say it
+        return
+    for name in sorted(os.environ):
+        if name.startswith("DTM_") and name not in {*VARIABLES.values(), MARK}:
+            sys.stderr.write(
+                f"dtm: {name} means nothing to dtm; dtm run --help names the variables that do\n"
+            )
+
+
 def _launched(given: Namespace) -> int | None:
     """Launch the program on hosts and return its status, None if it is to run here."""
     hosts, granted = _hosts(given)
@@ -164,7 +198,7 @@ def _launched(given: Namespace) -> int | None:
     if problem is not None:
         sys.exit(f"dtm: {problem}")
     if hosts is None:
-        return _describe_here(given) if given.dry_run else None
+        return _describe_here() if given.dry_run else None
     from dataclasses import replace
 
     from dtm.launch.launcher import described, launch
@@ -172,8 +206,7 @@ def _launched(given: Namespace) -> int | None:
     run = _run(given, hosts, granted)
     if not given.dry_run:
         return launch(run)
-    arguments = list(run.arguments)
-    arguments.remove("--dry-run")  # dtm's own is the first
+    arguments = _but_dry_run(run.arguments)
     sys.stdout.write("\n".join((*described(replace(run, arguments=arguments)), "")))
     return 0
 
@@ -182,9 +215,9 @@ def _run(given: Namespace, hosts: tuple[Host, ...], granted: Allocation | None) 
     from dtm.launch.again import run_again
     from dtm.launch.settings import settings
 
-    files = [] if given.module else [given.program]
+    files, module = ([], given.program) if given.module else ([given.program], "")
     chosen = settings(os.environ)
-    return run_again(hosts, chosen, given.workers, files, words(given), granted)
+    return run_again(hosts, chosen, given.workers, files, words(given), granted, module)
 
 
 def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None]:
@@ -221,20 +254,36 @@ def _under_mpi() -> bool:
     return launched_by_mpi(os.environ)
 
 
-def _describe_here(given: Namespace) -> int:
+def _describe_here() -> int:
     """Say what a run without hosts would start."""
     import shlex
 
     from dtm.launch.cores import available_cores
+    from dtm.options import Options
 
-    comm = os.environ.get("DTM_COMM") or ("mpi" if _under_mpi() else "local")
-    program = shlex.join([sys.executable, *sys.orig_argv[1:]])
+    chosen = Options().overridden(os.environ)
+    comm = chosen.communicationManager or ("mpi" if _under_mpi() else "local")
+    program = shlex.join(_but_dry_run([sys.executable, *sys.orig_argv[1:]]))
     if comm == "mpi":
         text = "this process is a rank of an MPI run, and starts no other"
     elif comm == "local":
-        workers = given.workers or int(os.environ.get("DTM_WORKERS") or 0) or available_cores()
-        text = f"this machine: ranks 0 to {workers - 1}, each: {program}"
+        last = (chosen.workers or available_cores()) - 1
+        ranks = f"ranks 0 to {last}, each" if last else "rank 0"
+        text = f"this machine: {ranks}: {program}"
     else:
         text = f"this process alone, with the communication manager {comm}"
     sys.stdout.write(f"{text}\n")
     return 0
+
+
+def _but_dry_run(words: Sequence[str]) -> list[str]:
+    """Return a command line without this option of dtm's, which may be shortened.
+
+    dtm's own is the first: what follows the program is the program's.
+    """
+    place = next(
+        number
+        for number, word in enumerate(words)
+        if word.startswith("--d") and "--dry-run".startswith(word)
+    )
+    return [*words[:place], *words[place + 1 :]]

@@ -52,6 +52,7 @@ from dtm.task import Call, Range
 TICK_SECONDS = 1e-3
 NEVER = float("inf")
 MOST_CANCELLED = 256
+MOST_UNREAD = 1024
 
 
 class Send(NamedTuple):
@@ -146,6 +147,7 @@ class Scheduler:
         self._armed = NEVER
         self._pause = PATIENCE_SECONDS
         self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._unread: OrderedDict[tuple[int, str], None] = OrderedDict()  # what was told of whom
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             StealRequest: self._on_steal_request,
             Grant: self._on_grant,
@@ -326,6 +328,12 @@ class Scheduler:
             return []
         self.deque.push(Range(call, message.lo, message.hi, now, pinned=True))
         self.balancer.fed()
+        about = source, call.name
+        if about in self._unread:
+            return []
+        self._unread[about] = None
+        if len(self._unread) > MOST_UNREAD:
+            self._unread.popitem(last=False)
         return [Print("stderr", f"dtm: {message.reason}\n")]
 
     def _on_cancel(self, source: int, message: Cancel, now: float) -> list[Effect]:

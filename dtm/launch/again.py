@@ -18,10 +18,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dtm.errors import CommunicationError
+from dtm.errors import CommunicationError, OptionError
 from dtm.launch.hosts import Host
 from dtm.launch.launcher import Run
-from dtm.launch.plan import placed
+from dtm.launch.plan import check_all_ports, placed
 from dtm.launch.program import command_line, program_file, start_directory, why_not_again
 from dtm.launch.remote import Starting
 from dtm.launch.settings import Settings
@@ -29,7 +29,7 @@ from dtm.launch.settings import Settings
 if TYPE_CHECKING:
     from dtm.launch.allocation import Allocation
 
-_OLD_OPTION = "--dtmTCPhosts="
+_OLD_OPTION = "--dtmTCPhosts"
 
 
 def run_again(
@@ -39,6 +39,7 @@ def run_again(
     files: Sequence[str] = (),
     program: str = "",
     granted: Allocation | None = None,
+    module: str = "",
 ) -> Run:
     """Return the run that this program makes on hosts.
 
@@ -49,19 +50,22 @@ def run_again(
         files: what has to be on each host besides the file that the interpreter runs.
         program: the program and its arguments, for people.
         granted: the allocation that the hosts are from.
+        module: what has to be on each host, if the program is a module.
 
     Raises:
         CommunicationError: this program cannot be started again.
-        OptionError: there are not so many slots.
+        OptionError: there are not so many slots, or not so many ports.
     """
     command = command_line()
     if command is None:
         raise CommunicationError(f"no worker can be started: {why_not_again()}")
+    sites = placed(hosts, workers)
+    check_all_ports(sites, chosen.ports)
     file = program_file()
     starters = None if granted is None else _starters(granted)
     passes = starters is None or granted is None or granted.passes_input
     return Run(
-        sites=placed(hosts, workers),
+        sites=sites,
         arguments=command[1:],
         directory=start_directory() or os.sep,
         files=[*([] if file is None else [file]), *files],
@@ -74,6 +78,7 @@ def run_again(
             starters=starters,
             mailboxes=None if passes else "",
         ),
+        module=module,
         join_slots=chosen.join_slots or 0,
         ports=chosen.ports,
         bind=chosen.bind,
@@ -98,9 +103,20 @@ def _starters(granted: Allocation) -> dict[str, list[str]] | None:
 
 
 def old_hosts_file(arguments: Sequence[str]) -> str | None:
-    """Return the file of hosts that scripts for DEAP's dtm name on their command line."""
-    named = [argument for argument in arguments if argument.startswith(_OLD_OPTION)]
-    return named[-1].removeprefix(_OLD_OPTION) if named else None
+    """Return the file of hosts that scripts for DEAP's dtm name on their command line.
+
+    Raises:
+        OptionError: the option stands there without a file.
+    """
+    named = None
+    for number, argument in enumerate(arguments):
+        if argument.startswith(f"{_OLD_OPTION}="):
+            named = argument.removeprefix(f"{_OLD_OPTION}=")
+        elif argument == _OLD_OPTION:
+            if number + 1 == len(arguments):
+                raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
+            named = arguments[number + 1]
+    return named
 
 
 def beyond_here(environ: Mapping[str, str]) -> Allocation | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
-_MARK = "DTM_MPI_JOINED"
+MARK = "DTM_MPI_JOINED"
 # Only what tells processes apart: MPI libraries add settings of theirs for their children.
 _NAMES = (
     "PMIX_NAMESPACE", "PMIX_RANK", "PMIX_ID",
@@ -47,12 +47,12 @@ def launched_by_mpi(environ: Mapping[str, str]) -> bool:
 
 def leave_mark(environ: MutableMapping[str, str]) -> None:
     """Note that this process has joined the MPI run that the variables speak of."""
-    environ[_MARK] = _identity(environ)
+    environ[MARK] = _identity(environ)
 
 
 def is_inherited(environ: Mapping[str, str]) -> bool:
     """Whether an ancestor of this process has joined the MPI run of these variables."""
-    return environ.get(_MARK) == _identity(environ)
+    return environ.get(MARK) == _identity(environ)
 
 
 def _identity(environ: Mapping[str, str]) -> str:

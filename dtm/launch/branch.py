@@ -22,9 +22,11 @@ end would not notice.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from subprocess import DEVNULL, PIPE, Popen
 from time import monotonic
@@ -41,7 +43,7 @@ PULSE_SECONDS = 1.0
 SILENT_SECONDS = 6.0
 _ENDING_SECONDS = 0.3  # between the end of the output and the end of the process
 _LOOK_SECONDS = 0.2
-_SAID = 8  # lines of standard error that are kept
+_SAID = 8  # lines that are kept of what it said besides messages
 _UNKNOWN_COMMAND = 127
 _NO_SSH = 255
 
@@ -122,8 +124,9 @@ class Branch:
             return
         self._child = Child(self._process)
         self._channel = Channel(
-            self._loop, *self._descriptors(), self._take, self._ended, self._greeted
-        )
+            self._loop, *self._descriptors(), self._take, self._ended, self._greeted,
+            self._said.append,
+        )  # fmt: skip
         self._follow_errors()
         self._loop.later(self._timeout, self._check_answer)
         # Whatever is below has its time too, and names itself when that is over.
@@ -192,12 +195,13 @@ class Branch:
         return self._process is None or self._process.poll() is not None
 
     def kill(self) -> None:
-        """End the process that started the agent."""
+        """End the process that started the agent, and what it has started: it may be a script."""
         if self.stage is not Stage.GONE:
             self._go("is ended")
         if self._process is not None:
             if self._process.poll() is None:
-                self._process.kill()
+                with suppress(ProcessLookupError, PermissionError):  # it is just ending
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._child.close()
             self._drop_errors()
@@ -215,6 +219,7 @@ class Branch:
             return
         self._go("greets")
         self._heard = monotonic()
+        self._said.clear()  # greetings
         self.send(self._job(self.site))
 
     def _take(self, message: Message) -> None:
@@ -266,8 +271,12 @@ class Branch:
     # What does not come.
 
     def _check_answer(self) -> None:
-        if self.stage is Stage.CALLING:
-            self._fail(f"no answer within {self._timeout:g} s")
+        if self.stage is not Stage.CALLING:
+            return
+        asks = "" if self._channel is None else self._channel.rest()
+        if asks:
+            self._said.append(asks)
+        self._fail(f"no answer within {self._timeout:g} s")
 
     def _check_ready(self) -> None:
         if self.stage is Stage.ANSWERED:

@@ -4,8 +4,11 @@ What the other side does not take at once is queued.  ``on_message`` gets each
 message, ``on_end`` the reason when nothing more can come: the end of the file, or
 bytes that are no message.  Both are called in the loop.
 
-Before its first message an agent writes one line that says who it is, its *hello*;
-whatever a shell has printed before that (a greeting, a quota) is passed over.
+Before its first message an agent writes one line that says who it is, its *hello*.
+Others write to its standard output too: shells greet, or ask, with no end of the line,
+and a message to all users may come at any time.  So what stands before a message, or on a
+line of its own, is *noise*: reported, and passed over.  An agent's input is the launcher's
+alone, and has none.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Callable
 
 from dtm.errors import CommunicationError
 from dtm.launch.loop import Loop
-from dtm.launch.messages import LONGEST, Lines, Message, decode, encode
+from dtm.launch.messages import BEGIN, LONGEST, Lines, Message, decode, encode
 from dtm.version import VERSION
 
 _READ = 1 << 18
@@ -32,6 +35,7 @@ class Channel:
         reading, writing: the descriptors, which are the channel's from now on.
         on_message, on_end: what to do with a message, and at the end.
         on_hello: takes the line that an agent says first; None if none is expected.
+        on_noise: takes what others have written; None if that is an error.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Channel:
         on_message: Callable[[Message], object],
         on_end: Callable[[str], object],
         on_hello: Callable[[str], object] | None = None,
+        on_noise: Callable[[str], object] | None = None,
     ) -> None:
         self._loop = loop
         self._reading = reading
@@ -49,6 +54,7 @@ class Channel:
         self._on_message = on_message
         self._on_end = on_end
         self._on_hello = on_hello
+        self._on_noise = on_noise
         self._lines = Lines(LONGEST, strict=True)
         self._queue: deque[memoryview] = deque()
         self._closing = False
@@ -77,6 +83,10 @@ class Channel:
         """Cease to read, or go on."""
         if self._reading >= 0:
             self._loop.read(self._reading, self._receive if reading else None)
+
+    def rest(self) -> str:
+        """Take out what has come of a line that has not ended."""
+        return self._lines.rest().decode("utf-8", "replace").strip()
 
     def close_output(self) -> None:
         """Tell the other side that nothing more will come, once all is written."""
@@ -135,11 +145,23 @@ class Channel:
     def _take(self, line: bytes) -> None:
         if self._reading < 0:  # closed by what came before
             return
+        if self._on_noise is not None:
+            line = self._without_noise(line)
         if self._on_hello is None:
-            self._on_message(decode(line))
+            if line or self._on_noise is None:
+                self._on_message(decode(line))
         elif line.startswith(_HELLO):
             on_hello, self._on_hello = self._on_hello, None
             on_hello(line[len(_HELLO) :].decode("ascii", "replace").strip())
+
+    def _without_noise(self, line: bytes) -> bytes:
+        """Report what stands before a message on its line, and return the rest."""
+        begin = line.find(BEGIN if self._on_hello is None else _HELLO)
+        noise, rest = (line, b"") if begin < 0 else (line[:begin], line[begin:])
+        text = noise.decode("utf-8", "replace").strip()
+        if text and self._on_noise is not None:
+            self._on_noise(text)
+        return rest
 
     def _finish(self, reason: str) -> None:
         self.close()

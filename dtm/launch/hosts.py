@@ -27,6 +27,8 @@ from dataclasses import dataclass, replace
 from dtm.errors import OptionError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+_DIGITS = re.compile(r"[0-9.]+")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{0,32}")
 _ADDRESS = re.compile(
@@ -57,7 +59,7 @@ class Host:
     python: str | None = None
 
     def __post_init__(self) -> None:
-        if not (_NAME.fullmatch(self.name) or _is_address(self.name)):
+        if not (_is_name(self.name) or _is_address(self.name)):
             raise OptionError(f"{self.name!r} is no name of a host")
         if not 1 <= self.slots <= _MOST_SLOTS:
             raise OptionError(f"slots must be from 1 to {_MOST_SLOTS}, not {self.slots}")
@@ -163,19 +165,41 @@ def _made(six: str | None, name: str | None, given: dict[str, str]) -> Host:
     if most is not None and _number("max_slots", most) < slots:
         raise OptionError(f"slots={slots} is more than max_slots={most}")
     port = given.get("port")
-    return Host(
+    host = Host(
         six if six is not None else name or "",
         slots,
         given.get("user"),
         None if port is None else _number("port", port),
         given.get("python"),
     )
+    idle = [f"{setting}=" for setting in ("user", "port", "python") if setting in given]
+    if host.is_local and idle:
+        raise OptionError(
+            f"{host.name} is this machine, whose workers need no login, so {', '.join(idle)} has "
+            "no meaning; for one by ssh write this machine's other name"
+        )
+    return host
 
 
 def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+    if _WHOLE.fullmatch(text) is None:
         raise OptionError(f"{name} must be a whole number, not {text!r}")
     return int(text)
+
+
+def _is_name(text: str) -> bool:
+    """Whether this can be a host's name, or is an IPv4 address."""
+    from ipaddress import AddressValueError, IPv4Address
+
+    if _NAME.fullmatch(text) is None or ".." in text:
+        return False
+    if "." not in text or not _DIGITS.fullmatch(text):
+        return True
+    try:
+        IPv4Address(text)
+    except AddressValueError:
+        return False
+    return True
 
 
 def _is_address(text: str) -> bool:

@@ -17,16 +17,40 @@ import signal
 from urllib.parse import urlsplit
 
 from dtm.comm.credentials import Credentials
+from dtm.comm.handshake import ANY_RANK
+from dtm.comm.introduction import Member
+from dtm.comm.joining import REFUSED_SECONDS, look
 from dtm.errors import CommunicationError, OptionError
 from dtm.launch.crew import Crew
 from dtm.launch.invitation import Invitation
 from dtm.launch.launcher import worker_environment
 from dtm.launch.loop import Loop
 from dtm.launch.messages import Ended, Message, Output
+from dtm.launch.plan import check_ports
 from dtm.launch.program import command_line, why_not_again
 from dtm.launch.terminal import Terminal
 
 _WRITE_SECONDS = 10.0
+
+
+CONNECT_SECONDS = 30.0
+
+
+def check(address: str, credentials: Credentials, patience: float | None) -> None:
+    """See whether a run can be joined before anything is started for it.
+
+    Args:
+        address: of the run.
+        credentials: its secret.
+        patience: seconds to wait for an answer, also where nobody listens yet; None waits
+            ``CONNECT_SECONDS`` for an answer, and not for somebody who listens.
+
+    Raises:
+        CommunicationError: it cannot be joined; the message says why.
+    """
+    member = Member(credentials, ANY_RANK, tls=credentials.tls)
+    refused = REFUSED_SECONDS if patience is None else patience
+    look(address, member, patience or CONNECT_SECONDS, refused)
 
 
 class Joiner:
@@ -40,6 +64,7 @@ class Joiner:
         bind: str | None,
         ports: tuple[int, int] | None,
     ) -> None:
+        check_ports(workers, "this machine", ports)
         command = command_line()
         if command is None:
             raise CommunicationError(f"no worker can be started: {why_not_again()}")
@@ -53,7 +78,7 @@ class Joiner:
         self._address = address
         self._bind = bind or _towards(address)
         self._loop = Loop()
-        self._terminal = Terminal(self._loop, None, lambda: self._signal(signal.SIGPIPE))
+        self._terminal = Terminal(self._loop, None, self._finish)
         self._status = 0
         self._left = workers
         self._crew = Crew(
@@ -90,7 +115,10 @@ class Joiner:
                 self._loop.stop()
 
     def _signal(self, number: int) -> None:
-        self._status = 128 + number
+        self._finish(128 + number)
+
+    def _finish(self, status: int) -> None:
+        self._status = status
         self._loop.stop()
 
 

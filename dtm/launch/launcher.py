@@ -14,7 +14,8 @@ dies without a word, its agents find their input ended, and do the same.
 What can go wrong while it runs:
 
 * a worker's process ends badly, or a host cannot be heard: the root is told who and
-  how, and raises :class:`WorkerLostError`;
+  how, and raises :class:`WorkerLostError`; where ``main`` has ended well before it
+  could, a line says so here;
 * the root's host cannot be heard: the run is over, with status 1.
 
 Threads: the loop's; :mod:`dtm.launch.terminal` has one of its own.
@@ -62,7 +63,7 @@ _OTHERS_SECONDS = 0.5  # for other hosts to refuse too, after the first
 _WRITE_SECONDS = 10.0
 _RESUME_SECONDS = 0.05
 _PATIENCE = 3  # signals
-_NOBODY_READS = 128 + signal.SIGPIPE  # what a shell would see of a program so ended
+_OF_THE_DISMISSED = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 
 
@@ -96,6 +97,7 @@ class Run:
         arguments: of the interpreter, on every host.
         directory: where.
         files: what has to be there.
+        module: likewise, if the program is a module; else empty.
         starting: how agents are started.
         join_slots: how many workers may join by hand.
         ports: the first and the last port to listen at, None for any.
@@ -111,6 +113,7 @@ class Run:
     directory: str
     files: Sequence[str]
     starting: Starting
+    module: str = ""
     join_slots: int = 0
     ports: tuple[int, int] | None = None
     bind: str | None = None
@@ -154,13 +157,14 @@ class Launcher:
         self._terminal = Terminal(
             self._loop,
             (lambda rank: f"[{rank}@{self._hosts[rank]}] ") if run.tag_output else None,
-            lambda: self._finish(_NOBODY_READS),
+            self._finish,
         )
         self._secret = SecretFile(run.secret_file, self._credentials)
         self._ready: dict[str, Ready] = {}
         self._refusals: list[str] = []
         self._left = set(range(len(self._hosts)))
         self._status: int | None = None
+        self._failed: dict[int, str] = {}
         self._signals = 0
         self._reading = True
         self._mailboxes = None if run.starting.mailboxes is None else _private(run.directory)
@@ -183,6 +187,7 @@ class Launcher:
             directory=run.directory,
             arguments=list(run.arguments),
             files=list(run.files),
+            module=run.module,
             environment=worker_environment(os.environ),
             invitation=invitation.written(),
             site={},
@@ -207,6 +212,8 @@ class Launcher:
             self._loop.close()
             if self._mailboxes is not None:
                 _remove(self._mailboxes)
+        if self._status == 0:
+            sys.stderr.writelines(f"dtm: {text}\n" for _, text in sorted(self._failed.items()))
         return 1 if self._status is None else self._status
 
     # What comes up.
@@ -222,6 +229,7 @@ class Launcher:
         elif isinstance(message, Address):
             self._open(message)
         elif isinstance(message, Ended):
+            self._note(message)
             self._end(message)
         elif isinstance(message, Gone):
             self._mourn(message)
@@ -272,6 +280,13 @@ class Launcher:
             self._node.take(Death([ended.rank], how_it_ended(ended.status)))
         self._see_who_is_left()
 
+    def _note(self, ended: Ended) -> None:
+        """Remember who failed: if ``main`` ends well, nobody else tells."""
+        dismissed = self._status is not None and ended.status in _OF_THE_DISMISSED
+        if ended.rank and ended.status and not dismissed:
+            who = f"worker {ended.rank}, on {self._hosts[ended.rank]},"
+            self._failed[ended.rank] = f"{who} {how_it_ended(ended.status)}"
+
     def _root_ended(self, status: int) -> None:
         self._go("root ended")
         self._status = status if status >= 0 else 128 - status
@@ -296,6 +311,7 @@ class Launcher:
             sys.stderr.write(f"dtm: {gone.reason}; the root was there\n")
             self._finish(1)
         elif self.stage is Stage.RUNNING:
+            self._failed[gone.ranks[0]] = gone.reason
             self._node.take(Death(gone.ranks, gone.reason))
         self._see_who_is_left()
 
@@ -378,6 +394,9 @@ def described(run: Run) -> list[str]:
         else:
             by = "started by this process" if site.host.name in tops else "started by another agent"
             lines.append(f"    {by}: {shlex.join(run.starting.command(site.host))}")
+            if site.host.python is not None:
+                there = shlex.join([site.host.python, *run.arguments])
+                lines.append(f"    each worker there: {there}")
     if run.join_slots:
         lines.append(f"and {run.join_slots} more may join by hand")
     lines.append(f"in {run.directory}, each worker: {command}")

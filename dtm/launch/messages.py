@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 from dtm.errors import CommunicationError
 
 LONGEST = 64 << 20  # bytes of one message
+BEGIN = b'["'  # of each
 
 
 class Job(NamedTuple):
@@ -46,6 +47,7 @@ class Job(NamedTuple):
         directory: where the workers start.
         arguments: of the interpreter: the program's command line.
         files: what has to be there.
+        module: likewise, if the program is a module; else empty.
         environment: of the workers.
         invitation: what each worker is told of its run, but for rank and address; see
             :mod:`dtm.launch.invitation`.
@@ -57,6 +59,7 @@ class Job(NamedTuple):
     directory: str
     arguments: list[str]
     files: list[str]
+    module: str
     environment: dict[str, str]
     invitation: dict[str, Any]
     site: dict[str, Any]

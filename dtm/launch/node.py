@@ -32,6 +32,7 @@ from dtm.launch.messages import (
     Refused,
     Signal,
 )
+from dtm.launch.modules import is_there
 from dtm.launch.plan import Site
 from dtm.launch.remote import Starting
 
@@ -149,4 +150,6 @@ def _missing(job: Job) -> str | None:
         os.chdir(job.directory)
     except OSError as error:
         return f"the directory {job.directory} cannot be entered: {error.strerror}"
+    if job.module and not is_there(job.module, job.directory, job.environment):
+        return f"there is no module {job.module}"
     return None

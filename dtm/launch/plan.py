@@ -80,6 +80,35 @@ def placed(hosts: Sequence[Host], workers: int | None = None) -> list[Site]:
     return sites
 
 
+def check_ports(workers: int, name: str, ports: tuple[int, int] | None) -> None:
+    """Look whether a range has a port for each worker of a host.
+
+    Raises:
+        OptionError: it has not.
+    """
+    if ports is None:
+        return
+    low, high = ports
+    there = high - low + 1
+    if workers > there:
+        raise OptionError(
+            f"the {workers} workers on {name} need a port each, and {low}-{high} has {there}; "
+            "give a wider range of ports (--ports, DTM_PORTS)"
+        )
+
+
+def check_all_ports(sites: Sequence[Site], ports: tuple[int, int] | None) -> None:
+    """Look whether a range has a port for each worker of each host.
+
+    Raises:
+        OptionError: it has not; the message names the host.
+    """
+    local = [site.host.slots for site in sites if site.host.is_local]
+    check_ports(sum(local), "localhost", ports)
+    for site in sites:
+        check_ports(site.host.slots, site.host.name, ports)
+
+
 def branches(sites: Sequence[Site], fan_out: int = FAN_OUT) -> list[Site]:
     """Put sites below each other so that none starts more than ``fan_out``."""
     if len(sites) <= fan_out:

@@ -20,7 +20,7 @@ from time import monotonic
 
 from dtm.comm.credentials import Credentials
 from dtm.comm.tcp import UNKNOWN, TcpManager, TcpRoot
-from dtm.errors import CommunicationError
+from dtm.errors import UnreachableError
 from dtm.launch.invitation import Invitation, accept_invitation
 
 LOOPBACK = "127.0.0.1"
@@ -56,7 +56,7 @@ def _follow(invitation: Invitation, home: socket.socket) -> TcpManager:
     with home:
         try:
             joined = _join(invitation)
-        except CommunicationError:
+        except UnreachableError:
             select.select([home], (), (), _VERDICT_SECONDS)
             raise
         with suppress(OSError):

@@ -14,14 +14,16 @@ with the program at the other end of a pipe.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO
+from contextlib import suppress
 
 from dtm.launch.loop import Loop
 
+_NOBODY_READS = 128 + signal.SIGPIPE  # what a shell would see of a program so ended
 _MOST = 8 << 20  # bytes that wait to be written before workers are read no more
 
 
@@ -31,11 +33,12 @@ class Terminal:
     Args:
         loop: calls back.
         tag: what stands before each line of a rank, None for nothing.
-        on_broken: called, in the loop, when nobody reads what is written.
+        on_broken: called, in the loop, when nothing more can be written, with the exit status
+            that this calls for; what is wrong, if it is not that nobody reads, has been said.
     """
 
     def __init__(
-        self, loop: Loop, tag: Callable[[int], str] | None, on_broken: Callable[[], object]
+        self, loop: Loop, tag: Callable[[int], str] | None, on_broken: Callable[[int], object]
     ) -> None:
         self._tag = tag
         self._loop = loop
@@ -77,12 +80,11 @@ class Terminal:
 
     def _break(self) -> None:
         self._loop.read(self._hears, None)
-        self._on_broken()
+        self._on_broken(os.read(self._hears, 1)[0])
 
     def _serve(self) -> None:
-        outputs: dict[str, BinaryIO] = {
-            "stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer
-        }  # fmt: skip
+        streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+        outputs = {name: stream.buffer for name, stream in streams.items() if stream is not None}
         while True:
             with self._something:
                 while not self._queue and not self._closing:
@@ -91,9 +93,20 @@ class Terminal:
                     return
                 name, data = self._queue.popleft()
                 self._bytes -= len(data)
+            if name not in outputs:  # closed from the start
+                continue
             try:
                 outputs[name].write(data)
                 outputs[name].flush()
-            except OSError:  # nobody reads
-                os.write(self._tells, b"b")
+            except OSError as error:
+                os.write(self._tells, bytes([_status(name, error)]))
                 return
+
+
+def _status(name: str, error: OSError) -> int:
+    """Say what is wrong with a stream, and return the exit status that it calls for."""
+    if isinstance(error, BrokenPipeError):
+        return _NOBODY_READS
+    with suppress(OSError):  # the same stream, say
+        sys.stderr.write(f"dtm: {name} cannot be written, so the run ends: {error.strerror}\n")
+    return 1
