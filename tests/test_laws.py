@@ -313,3 +313,23 @@ def test_random_worlds_cancel_work_that_others_have() -> None:
     assert told > 100
     assert silent
     assert again
+
+
+def test_results_in_the_wrong_order_are_found() -> None:
+    world = stopped_at(300)
+    call = Call(len, [1.0, 2.0], 2, 0, None, "map")
+    call.account(0, [*reversed(call.items)])
+    with law(Law.DELIVERED_ONCE):
+        world.collected(call)
+
+
+def test_every_law_is_broken_by_a_planted_bug_or_by_a_test() -> None:
+    here = Path(__file__)
+    bugs = (here.parent.parent / "docs" / "planted_bugs.rst").read_text(encoding="utf-8")
+    tests = here.read_text(encoding="utf-8")
+    never = [
+        each.name
+        for each in Law
+        if f"- {each.value}\n" not in bugs and f"law(Law.{each.name})" not in tests
+    ]
+    assert not never
