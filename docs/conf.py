@@ -26,6 +26,7 @@ extensions = [
 ]
 exclude_patterns = [
     "_build",
+    "explored.rst",
     "figures_table.rst",
     "planted_bugs.rst",
     "simulated_table.rst",

@@ -29,8 +29,17 @@ from dtm.comm.simulated import Network
 from dtm.conformance import Factory, Scenario, check_communication_manager
 from dtm.core.balancer import Balancer
 from dtm.core.gathering import MANY
+from dtm.quantities import count, number
 from dtm.simulation import invariants
-from dtm.simulation.faults import Death, Delay, Echo, Fault, Freeze, Suspicion
+from dtm.simulation.faults import (
+    Death,
+    Delay,
+    Echo,
+    Fault,
+    Freeze,
+    Suspicion,
+    check_ranks,
+)
 from dtm.simulation.programs import (
     Calls,
     Caught,
@@ -123,11 +132,19 @@ class Simulation:
         known: float | None = None,
         gather_from: int = MANY,
     ) -> None:
-        if isinstance(speeds, (int, float)):
-            speeds = [float(speeds)] * workers
-        if len(speeds) != workers or workers < 1:
-            raise ValueError(f"{workers} workers cannot have {len(speeds)} speeds")
+        count("workers", workers, least=1)
+        if not isinstance(program, Inner):
+            raise TypeError(f"program must be a Script or another Inner task, not {program!r}")
+        speeds = _speeds(speeds, workers)
+        count("seed", seed)
+        number("patience", patience)
+        number("minimum", minimum)
+        count("gather_from", gather_from, least=1)
+        if known is not None:
+            number("known", known, positive=True)
+        check_ranks(faults, workers)
         watched = workers <= SMALL if check is None else check
+        self._ran = False
         self._world = World(
             program,
             speeds,
@@ -156,11 +173,25 @@ class Simulation:
             WorkerLostError: a worker was lost, or seemed to be, before ``main`` returned, or
                 the root before the end.
             InvariantError: dtm broke one of its own laws, or got stuck.
+            RuntimeError: it has run already.
         """
+        count("most_events", most_events, least=1)
+        if self._ran:
+            raise RuntimeError("this simulation has run already: make another for another run")
+        self._ran = True
         report = self._world.run(most_events)
+        report.unstruck = self._world.unstruck
         if self._world.watched and report.lost is None:
             invariants.check_quiet(self._world)
         return report
+
+
+def _speeds(speeds: float | Sequence[float], workers: int) -> list[float]:
+    if isinstance(speeds, (int, float)):
+        return [number("speeds", speeds, positive=True)] * workers
+    if len(speeds) != workers:
+        raise ValueError(f"speeds must be one for each of {workers} workers, not {len(speeds)}")
+    return [number(f"speeds[{rank}]", speed, positive=True) for rank, speed in enumerate(speeds)]
 
 
 def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: Any) -> Simulation:
@@ -176,6 +207,7 @@ def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: 
         tasks: about how many.
         options: of :class:`Simulation`, instead of random ones.
     """
+    count("workers", workers, least=1)
     random = Random(seed)  # noqa: S311 - chooses a world
     seconds, failing = random.choice((1e-5, 1e-4, 1e-3)), random.choice((0.0, 0.0, 0.02, 0.1))
     program = random_tree(seed, tasks, seconds, failing, caught=random.choice((0.0, 0.9, 1.0)))
@@ -203,15 +235,20 @@ def check_invariants(world: World) -> None:
 
 
 def greedy_makespan(durations: Sequence[float], speeds: Sequence[float]) -> float:
-    """Return the time that a central queue without any cost takes: the standard to beat."""
+    """Return the time that a central queue without any cost takes: the standard to beat.
+
+    Of the workers that are free first, the fastest takes the next task.
+    """
     from heapq import heapify, heapreplace
 
-    heap = [(0.0, speed) for speed in speeds]
+    if not speeds:
+        raise ValueError("speeds must be one for each worker, and there is none")
+    heap = [(0.0, -speed) for speed in _speeds(speeds, len(speeds))]
     heapify(heap)
     last = 0.0
     for seconds in durations:
-        free, speed = heap[0]
-        done = free + seconds / speed
-        heapreplace(heap, (done, speed))
+        free, slowness = heap[0]
+        done = free - seconds / slowness
+        heapreplace(heap, (done, slowness))
         last = max(last, done)
     return last

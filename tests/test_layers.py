@@ -19,7 +19,7 @@ LAYERS = [
      "dtm.parking", "dtm.functions",
      "dtm.shipping", "dtm.failures", "dtm.serialization", "dtm.byvalue", "dtm.rebuilding"],
     ["dtm.future", "dtm.task", "dtm.trace", "dtm.options", "dtm.errors", "dtm.streams",
-     "dtm.output", "dtm.stack", "dtm.comm.base", "dtm.version"],
+     "dtm.output", "dtm.stack", "dtm.comm.base", "dtm.version", "dtm.quantities"],
 ]  # fmt: skip
 IMPURE = {
     "threading", "socket", "time", "logging", "mpi4py", "selectors", "select", "os",

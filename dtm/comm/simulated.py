@@ -24,6 +24,7 @@ from random import Random
 from threading import Condition
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
+from dtm.quantities import count, number
 
 PRUNED_LINKS = 256
 
@@ -51,6 +52,12 @@ class Network:
     seconds_a_byte: float = 1e-10
     cpu: float = 5e-6
     jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("host", "rack"):
+            count(name, getattr(self, name), least=1)
+        for name in ("near", "middle", "far", "seconds_a_byte", "cpu", "jitter"):
+            number(name, getattr(self, name))
 
     def latency(self, source: int, to: int) -> float:
         """Return the seconds that an empty message takes one way."""

@@ -1,67 +1,213 @@
 """Every order of events: exhaustive exploration of small worlds.
 
-Time is taken out: a *choice* is which worker acts next, or which link delivers its oldest
-message; a task ends when it is chosen to, a request is given up when it is chosen to.  Two ways to
-the same state are explored once.  A state without a choice in which ``main`` has not
-returned is a deadlock; every law of :mod:`dtm.simulation.invariants` holds in all.
+Time is taken out: every clock stands still at 0, and all that time decides is a *choice*:
+
+* ``deliver``: which link delivers its oldest message, which is read at once;
+* ``end``: which task ends, soon; ``end late``: after so long that its worker looks at its inbox,
+  goes on with what has become ready, and sends results that have gathered;
+* ``give up``: which worker waits no longer for answers to its requests;
+* ``timer``: whose timer goes off; ``look``: which load-balancer thread looks about while a
+  task runs, and sends results that have waited.
+
+What a generator decides in a run, and how old a load report is when a victim is chosen, is
+decided by :class:`Dice`, and every fall of them is explored too.  So whatever is set may go off at
+any time, before or after all others: more orders than any real clock shows.  Estimates of durations
+do not change, so all is worth sending.  Where the states are too many, a world is *bounded*
+(:class:`Bounds`): some sorts of choices are left out.
+
+Two ways to the same state are explored once.  What makes two states the same is their
+fingerprint (:mod:`dtm.simulation.sketch`): every attribute of balancers, schedulers, workers, their
+stacks and calls, and every message under way with its load report, save those listed there as
+constant, as history (counters) or as times.  Serial numbers of requests are renamed in their
+order, and what the next search for work clears is left out while none is on.
+
+*No state without progress*: from each state the end of the run can be reached, when all
+workers have stopped.  Every law of :mod:`dtm.simulation.invariants` holds in all.
 
 A state is reached by running the choices that lead to it again, for a world cannot be
-copied cheaply (generators, closures).  What makes two states the same is their fingerprint: modes,
-deques, stacks, lifelines, ledgers, messages under way; not times, and not serial numbers, which
-stand for the order in which things were said.
+copied cheaply (generators, closures).
 
 Threads: one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from random import Random
+from typing import Any, NamedTuple
 
 from dtm.comm.simulated import Network
-from dtm.core.messages import Grant, Relayed, Results, StealRequest
+from dtm.core.balancer import Balancer, Mode
+from dtm.core.granularity import Granularity, Profile
 from dtm.errors import InvariantError
 from dtm.simulation import invariants
 from dtm.simulation.frame import Frame
+from dtm.simulation.laws import Law
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
-from dtm.simulation.worker import Simulated, State
-from dtm.simulation.world import World
+from dtm.simulation.sketch import Sketch
+from dtm.simulation.worker import NEVER, Simulated, State
+from dtm.simulation.world import Phase, World
 
-KNOWN_DEPTHS = 8
+LONG_AGO = -1.0
 
-Choice = tuple[str, int, int]
+
+class Choice(NamedTuple):
+    """What happens next, and how the dice fall meanwhile; those not named fall on 0."""
+
+    kind: str
+    first: int
+    second: int = 0
+    falls: tuple[int, ...] = ()
+
+
+Path = tuple[Choice, ...]
 
 
 @dataclass
 class Explored:
-    """How large a world was: states, and how many of them are ends."""
+    """How large a world was.
+
+    Attributes:
+        states: how many there are.
+        ends: how many of them are ends of the run.
+        parked: in how many of them a task is parked.
+    """
 
     states: int = 0
     ends: int = 0
+    parked: int = 0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is not explored of a world.
+
+    Attributes:
+        left_out: the kinds of choices that are never taken.
+        dice: whether the dice fall every way; else always on 0.
+        ending: whether the run is followed until all have stopped; else until ``main`` returns.
+    """
+
+    left_out: frozenset[str] = frozenset()
+    dice: bool = True
+    ending: bool = True
+
+
+EVERYTHING = Bounds()
+
+
+class Dice(Random):
+    """Chance as a choice: falls as it is told to, and remembers what else was possible.
+
+    Attributes:
+        falls: how they have fallen since ``load``, each as (fall, sides).
+        fixed: whether they always fall on 0.
+    """
+
+    fixed = False
+
+    def load(self, planned: tuple[int, ...]) -> None:
+        """Have the next falls be those ``planned``, and 0 from there on."""
+        self._planned = planned
+        self.falls: list[tuple[int, int]] = []
+
+    def fall(self, sides: int) -> int:
+        """Return a number below ``sides``."""
+        if self.fixed:
+            return 0
+        place = len(self.falls)
+        chosen = self._planned[place] if place < len(self._planned) else 0
+        self.falls.append((chosen, sides))
+        return chosen
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        """Fall on one of a range."""
+        among = range(start) if stop is None else range(start, stop, step)
+        return among[self.fall(len(among))]
+
+    def choice(self, seq: Any) -> Any:
+        """Fall on one of a sequence."""
+        return seq[self.fall(len(seq))]
+
+
+class Doubtful(Balancer):
+    """A balancer for which each report may have grown old when it looks at it."""
+
+    dice: Dice
+
+    def _choose(self, now: float) -> int | None:
+        for other in self.neighbours:
+            known = self.reports.get(other)
+            if known and self._seconds(other, now) and self.dice.fall(2):
+                self.reports[other] = (known[0]._replace(seconds=0.0), now)
+        return super()._choose(now)
+
+
+class Known(Profile):
+    """An estimate that does not change."""
+
+    __slots__ = ()
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.assume(seconds)
+
+    def learn(self, items: int, seconds: float) -> None:
+        """Nothing takes time here, so there is nothing to learn."""
 
 
 class Untimed(World):
     """A world in which the explorer decides what happens next.
 
-    ``known`` is the estimate for a task, so that all is worth sending.
+    Args:
+        program: what ``main`` does.
+        size: how many workers.
+        known: the estimate for a task.
+        settled: whether ``main`` begins only when the other workers are silent.
+        bounds: what is not explored.
     """
 
-    def __init__(self, program: Inner, size: int, known: float, *, settled: bool = True) -> None:
+    def __init__(
+        self,
+        program: Inner,
+        size: int,
+        known: float,
+        *,
+        settled: bool = True,
+        bounds: Bounds = EVERYTHING,
+    ) -> None:
+        self.dice = dice = Dice()
+        dice.fixed = not bounds.dice
+        self.bounds = bounds
+        self._left_out = bounds.left_out
+        dice.load(())
+
+        def doubtful(rank: int, size: int, _: Random, granularity: Granularity) -> Doubtful:
+            balancer = Doubtful(rank, size, dice, granularity)
+            balancer.dice = dice
+            return balancer
+
         super().__init__(
-            program, [1.0] * size, network=Network(cpu=0.0), known=known, minimum=0.0,
+            program, [1.0] * size, network=Network(cpu=0.0), minimum=0.0, balancer=doubtful,
             watch=lambda *_: None,
         )  # fmt: skip
         self.links: dict[tuple[int, int], list[tuple[int, Mail]]] = {}
+        profile = Known(known)
         for worker in self.workers:
-            for depth in range(KNOWN_DEPTHS):
-                worker.scheduler.granularity.profile(self.function, depth).assume(known)
+            granularity: Any = worker.scheduler.granularity
+            granularity.profile = lambda *_: profile
         self._settled = settled
         self._number = 0
 
     def alarm(self, when: float, worker: Simulated, kind: str) -> None:
         """Alarms go off when they are chosen to."""
+
+    def delay(self) -> float:
+        """Return nothing: no time passes."""
+        return 0.0
 
     def post(self, sender: Simulated, to: int, mail: Mail) -> None:
         """Put a message at the end of its link."""
@@ -73,91 +219,176 @@ class Untimed(World):
         """Let ``main`` begin, when the other workers are silent if the world is ``settled``."""
         for worker in self.workers[1:]:
             worker.advance()
-        while self._settled and (choices := self.choices()):
+        while self._settled and (choices := [*self._deliveries()]):
             self.take(choices[0])
+        self.dice.load(())
         self._begin()
 
     def choices(self) -> list[Choice]:
         """Return all that may happen next."""
-        found: list[Choice] = [
-            ("deliver", *link) for link, waiting in sorted(self.links.items()) if waiting
-        ]
-        computing = [worker for worker in self.workers if worker.state is State.COMPUTING]
-        return found + [("end", worker.rank, 0) for worker in computing]
+        if self.over:
+            return []
+        there = [worker for worker in self.workers if worker.state is not State.GONE]
+        own = (each for worker in there for each in _of_worker(worker))
+        return [*self._deliveries(), *(each for each in own if each.kind not in self._left_out)]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is explored."""
+        return self.phase is Phase.OVER or (self.ending and not self.bounds.ending)
+
+    def _deliveries(self) -> Iterator[Choice]:
+        for (source, to), waiting in sorted(self.links.items()):
+            if waiting and self.workers[to].state is not State.GONE:
+                yield Choice("deliver", source, to)
 
     def take(self, choice: Choice) -> None:
         """Let one thing happen."""
-        kind, first, second = choice
-        self.now += 1e-3
-        if kind == "deliver":
-            number, mail = self.links[first, second].pop(0)
-            del self.in_flight[number]
-            worker = self.workers[second]
-            if worker.state is State.GONE:
-                return
-            worker.inbox.append((first, mail))
-            if worker.state is State.COMPUTING:
-                worker.clock = max(worker.clock, self.now)
-                worker.service()
-            else:
-                worker.wake(self.now)
+        self.dice.load(choice.falls)
+        if choice.kind == "deliver":
+            self._deliver(choice.first, choice.second)
+            return
+        worker = self.workers[choice.first]
+        if choice.kind == "end":
+            worker.polled = 0.0
+            worker.task_over(0.0)
+        elif choice.kind == "end late":
+            self._end_late(worker, worker.stack[-1])
+        elif choice.kind == "give up":
+            worker.scheduler.balancer.deadline = worker.deadline = 0.0
+            worker.alarm(0.0, "deadline")
+        elif choice.kind == "timer":
+            worker.scheduler._timer = worker.timer = 0.0  # noqa: SLF001 - time has come for it
+            self._serve(worker)
         else:
-            self.workers[first].task_over(self.now)
+            worker.outbox_since = LONG_AGO
+            worker.service()
+
+    def _deliver(self, source: int, to: int) -> None:
+        number, mail = self.links[source, to].pop(0)
+        del self.in_flight[number]
+        self.workers[to].inbox.append((source, mail))
+        self._serve(self.workers[to])
+
+    @staticmethod
+    def _serve(worker: Simulated) -> None:
+        if worker.state is State.COMPUTING:
+            worker.service()
+        else:
+            worker.wake(0.0)
+
+    @staticmethod
+    def _end_late(worker: Simulated, frame: Frame) -> None:
+        worker.polled = frame.shipped = worker.outbox_since = 2 * LONG_AGO
+        worker.task_over(0.0)
+        frame.shipped = 0.0
+
+
+def _of_worker(worker: Simulated) -> Iterator[Choice]:
+    rank, balancer = worker.rank, worker.scheduler.balancer
+    if worker.state is State.COMPUTING:
+        yield Choice("end", rank)
+        work = worker.stack[-1].work
+        if worker.ready or worker.outbox or (work is not None and work.call.owner != rank):
+            yield Choice("end late", rank)
+        if worker.service_at < NEVER:
+            yield Choice("look", rank)
+    if balancer.mode is Mode.ASKING and balancer.deadline > 0.0:
+        yield Choice("give up", rank)
+    if worker.timer < NEVER:
+        yield Choice("timer", rank)
 
 
 def fingerprint(world: Untimed) -> Any:
     """Return what tells states apart."""
-    links = tuple(
-        (link, tuple(_mail(mail) for _, mail in waiting))
-        for link, waiting in sorted(world.links.items())
-        if waiting
-    )
-    return world.phase, links, tuple(_worker(worker) for worker in world.workers)
+    links = {link: [mail for _, mail in waiting] for link, waiting in world.links.items()}
+    return world.phase, Sketch(world.workers, links).draw()
 
 
-def _mail(mail: Mail) -> Any:
-    message = mail.message
-    if isinstance(message, Grant):
-        parts = tuple((p.call.owner, p.call.key, p.lo, p.hi) for p in message.parts)
-        return "grant", parts
-    if isinstance(message, (Results, Relayed)):
-        return "results", tuple((s.key, s.lo, len(s.values)) for s in message.segments)
-    if isinstance(message, StealRequest):
-        return "request", message.stays, message.weight
-    return type(message).__name__
+class _Explorer:
+    """The states found so far, and how one got there."""
+
+    def __init__(self, make: Callable[[], Untimed], most_states: int) -> None:
+        self.make = make
+        self.most_states = most_states
+        self.explored = Explored()
+        self.pending: list[tuple[int, Path]] = [(-1, ())]
+        self._numbers: dict[int, int] = {}
+        self._ways: list[Path] = []
+        self._from: defaultdict[int, list[int]] = defaultdict(list)
+        self._ends: list[int] = []
+
+    def reached(self, world: Untimed, before: int, path: Path) -> int | None:
+        """Note a state and how it came about; return its number if it is new."""
+        mark = hash(fingerprint(world))
+        number = self._numbers.setdefault(mark, len(self._numbers))
+        self._from[number].append(before)
+        if number < len(self._ways):
+            return None
+        self._ways.append(path)
+        if number >= self.most_states:
+            raise Law.GETS_ON.broken(f"no end after {self.most_states} states")
+        self.explored.parked += any(worker.parked for worker in world.workers)
+        return number
+
+    def follow(self, before: int, path: Path) -> None:
+        """Run a path, and on from there by the first of the choices until nothing is new."""
+        world = self.make()
+        world.begin()
+        for choice in path[:-1]:
+            world.take(choice)
+        if path:
+            self._take(world, before, path)
+        while (number := self.reached(world, before, path)) is not None:
+            choices = world.choices()
+            if not choices:
+                self._end(world, number, path)
+                return
+            self.pending += [(number, (*path, choice)) for choice in choices[1:]]
+            before, path = number, (*path, choices[0])
+            self._take(world, before, path)
+
+    def _end(self, world: Untimed, number: int, path: Path) -> None:
+        left = [worker.rank for worker in world.workers if worker.state is not State.GONE]
+        if not world.over or (left and world.bounds.ending):
+            raise Law.GETS_ON.broken(f"a state without progress, after {show(path)}")
+        self._ends.append(number)
+
+    def _take(self, world: Untimed, before: int, path: Path) -> None:
+        """Take the last step of a path; other falls of its dice are other paths."""
+        last = path[-1]
+        try:
+            world.take(last)
+            invariants.check(world)
+        except InvariantError as error:
+            raise InvariantError(f"{error}, after {show(path)}") from error
+        falls = world.dice.falls
+        fallen = tuple(fall for fall, _ in falls)
+        for place in range(len(last.falls), len(falls)):
+            for other in range(1, falls[place][1]):
+                choice = last._replace(falls=(*fallen[:place], other))
+                self.pending.append((before, (*path[:-1], choice)))
+
+    def finish(self) -> Explored:
+        """Require that an end can be reached from every state."""
+        reaching, waiting = set(self._ends), list(self._ends)
+        while waiting:
+            for before in self._from[waiting.pop()]:
+                if before not in reaching:
+                    reaching.add(before)
+                    waiting.append(before)
+        stuck = [way for number, way in enumerate(self._ways) if number not in reaching]
+        if stuck:
+            raise Law.GETS_ON.broken(f"no end can be reached after {show(min(stuck, key=len))}")
+        self.explored.states, self.explored.ends = len(self._ways), len(self._ends)
+        return self.explored
 
 
-def _worker(worker: Simulated) -> Any:
-    scheduler = worker.scheduler
-    balancer = scheduler.balancer
-    return (
-        worker.state,
-        balancer.mode,
-        balancer.running,
-        tuple(sorted(balancer.asked)),
-        tuple(sorted(balancer.tied)),
-        tuple((thief, weight) for thief, (_, weight) in balancer.waiting.items()),
-        tuple((w.call.owner, w.call.key, w.lo, w.hi) for w in scheduler.deque),
-        tuple(sorted((call.key, call.missing) for call in scheduler.ledger)),
-        _stack(worker.stack),
-        tuple(map(_stack, worker.ready)),
-        tuple(map(_stack, worker.parked)),
-        tuple((owner, len(segments)) for owner, segments in worker.outbox.items()),
-    )
-
-
-def _stack(stack: list[Frame]) -> Any:
-    return tuple(
-        (
-            frame.lo,
-            frame.hi,
-            frame.position,
-            len(frame.values),
-            frame.taken,
-            len(frame.pending),
-            frame.waiting is not None and frame.waiting.missing,
-        )
-        for frame in stack
+def show(path: Path) -> str:
+    """Return choices as people read them."""
+    return ", ".join(
+        f"{kind} {first}" + (f" to {second}" if kind == "deliver" else "")
+        for kind, first, second, _ in path
     )
 
 
@@ -165,49 +396,10 @@ def explore(make: Callable[[], Untimed], most_states: int = 1 << 20) -> Explored
     """Take every choice in every state.
 
     Raises:
-        InvariantError: a law is broken, or nothing can happen though ``main`` has not returned;
-            the message ends with the choices that lead there.
+        InvariantError: a law is broken, or the end of the run cannot be reached; the message
+            ends with the choices that lead there.
     """
-    explored = Explored()
-    seen: set[int] = set()
-    paths: list[tuple[Choice, ...]] = [()]
-    while paths:
-        path = paths.pop()
-        world = _replay(make, path)
-        while True:
-            mark = hash(fingerprint(world))
-            if mark in seen:
-                break
-            seen.add(mark)
-            if len(seen) > most_states:
-                raise InvariantError(f"more than {most_states} states")
-            if world.ending:
-                explored.ends += 1
-                break
-            choices = world.choices()
-            if not choices:
-                raise InvariantError(f"a state without progress, after {path}")
-            paths += [(*path, choice) for choice in choices[1:]]
-            path = (*path, choices[0])
-            _take(world, path)
-    explored.states = len(seen)
-    return explored
-
-
-def _replay(make: Callable[[], Untimed], path: tuple[Choice, ...]) -> Untimed:
-    """Reach a state again; only the last step is new."""
-    world = make()
-    world.begin()
-    for choice in path[:-1]:
-        world.take(choice)
-    if path:
-        _take(world, path)
-    return world
-
-
-def _take(world: Untimed, path: tuple[Choice, ...]) -> None:
-    try:
-        world.take(path[-1])
-        invariants.check(world)
-    except InvariantError as error:
-        raise InvariantError(f"{error}, after {path}") from error
+    explorer = _Explorer(make, most_states)
+    while explorer.pending:
+        explorer.follow(*explorer.pending.pop())
+    return explorer.finish()

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dtm.quantities import count, number
+
 
 class World(Protocol):
     """What can happen to a world."""
@@ -35,6 +37,10 @@ class Death:
     rank: int
     noticed: float = 1e-3
 
+    def __post_init__(self) -> None:
+        _check_place(self)
+        number("noticed", self.noticed)
+
     def strike(self, world: World, now: float) -> None:
         """Let it happen."""
         world.die(self.rank, now + self.noticed, "its process ended")
@@ -46,6 +52,9 @@ class Suspicion:
 
     event: int
     rank: int
+
+    def __post_init__(self) -> None:
+        _check_place(self)
 
     def strike(self, world: World, now: float) -> None:
         """Let it happen."""
@@ -59,6 +68,10 @@ class Freeze:
     event: int
     rank: int
     seconds: float
+
+    def __post_init__(self) -> None:
+        _check_place(self)
+        number("seconds", self.seconds)
 
     def strike(self, world: World, now: float) -> None:
         """Let it happen."""
@@ -75,6 +88,15 @@ class Delay:
     since: float = 0.0
     until: float = float("inf")
 
+    def __post_init__(self) -> None:
+        number("seconds", self.seconds)
+        number("since", self.since)
+        number("until", self.until, least=self.since, endless=True)
+        for name in ("source", "to"):
+            rank = getattr(self, name)
+            if rank is not None:
+                count(name, rank)
+
 
 @dataclass(frozen=True)
 class Echo:
@@ -87,8 +109,40 @@ class Echo:
     source: int | None = None
     to: int | None = None
 
+    def __post_init__(self) -> None:
+        number("seconds", self.seconds)
+        for name in ("source", "to"):
+            rank = getattr(self, name)
+            if rank is not None:
+                count(name, rank)
 
-Fault = Death | Suspicion | Freeze | Delay | Echo
+
+Strike = Death | Suspicion | Freeze
+Fault = Strike | Delay | Echo
+
+
+def _check_place(fault: Strike) -> None:
+    count("event", fault.event, least=1)
+    count("rank", fault.rank)
+
+
+def check_ranks(faults: Sequence[Fault], workers: int) -> None:
+    """Require that faults befall workers that there are.
+
+    Raises:
+        TypeError: something is no fault.
+        ValueError: a rank is too large; the message says whose.
+    """
+    for fault in faults:
+        if not isinstance(fault, Fault):
+            raise TypeError(
+                f"faults must be Death, Suspicion, Freeze, Delay or Echo, not {fault!r}"
+            )
+        ranks = (fault.source, fault.to) if isinstance(fault, (Delay, Echo)) else (fault.rank,)
+        if any(rank is not None and rank >= workers for rank in ranks):
+            raise ValueError(
+                f"{fault!r} names a rank that is not there: ranks go from 0 to {workers - 1}"
+            )
 
 
 class Faults:
@@ -106,7 +160,7 @@ class Faults:
         self.given = bool(faults)
         self.slowdown = self._slowdown if self._delays else None
 
-    def due(self, event: int) -> list[Death | Suspicion | Freeze]:
+    def due(self, event: int) -> list[Strike]:
         """Return the faults that strike before an event, each once."""
         found = []
         while self._strikes and self._strikes[-1].event <= event:
@@ -120,6 +174,11 @@ class Faults:
             for echo in self.echoes
             if echo.source in (None, source) and echo.to in (None, to)
         ]
+
+    @property
+    def left(self) -> tuple[Strike, ...]:
+        """Those that have not struck, in the order of their events."""
+        return tuple(reversed(self._strikes))
 
     def _slowdown(self, source: int, to: int, now: float) -> float:
         return sum(

@@ -19,11 +19,16 @@ simulator a tenth of the time, and most tasks are leaves.
 
 from __future__ import annotations
 
+import reprlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from numbers import Real
 from random import Random
 from typing import Any
+
+from dtm.quantities import count as whole
+from dtm.quantities import number
 
 
 class Calls(tuple[Any, ...]):
@@ -39,6 +44,7 @@ class Caught(tuple[Any, ...]):
 
 
 Step = float | Sequence[Any] | BaseException
+_NEVER = float("inf")
 
 
 class Inner:
@@ -60,7 +66,9 @@ class Script(Inner):
     __slots__ = ("_steps",)
 
     def __init__(self, *steps: Step) -> None:
-        self._steps = steps
+        self._steps = tuple(
+            read_step(step, place, type(self).__name__) for place, step in enumerate(steps)
+        )
 
     def steps(self) -> Iterator[Step]:
         """Yield the given steps."""
@@ -70,29 +78,68 @@ class Script(Inner):
         return f"Script{self._steps!r}"
 
 
+def read_step(step: Any, place: int, task: object) -> Step:
+    """Return a step of a task as a simulated worker takes it: all seconds are floats.
+
+    Raises:
+        TypeError: it is no step, or a task in it is none; the message names it.
+        ValueError: it takes an impossible time.
+    """
+    if isinstance(step, BaseException) or (type(step) is float and _is_task(step)):
+        return step
+    if isinstance(step, Sequence) and all(map(_is_task, step)):
+        return step
+    name = f"step {place} of {task if isinstance(task, str) else reprlib.repr(task)}"
+    if isinstance(step, Real):
+        return number(name, step)
+    if isinstance(step, (str, bytes)) or not isinstance(step, Sequence):
+        allowed = "seconds, a sequence of tasks, or an exception"
+        raise TypeError(f"{name} must be {allowed}, not {step!r}")
+    read = [_read_task(each, f"task {index} of {name}") for index, each in enumerate(step)]
+    return type(step)(read) if isinstance(step, (Calls, Caught)) else read
+
+
+def _is_task(task: Any) -> bool:
+    return 0.0 <= task < _NEVER if type(task) is float else isinstance(task, Inner)
+
+
+def _read_task(task: Any, name: str) -> Task:
+    if isinstance(task, Inner):
+        return task
+    if not isinstance(task, Real):
+        raise TypeError(f"{name} must be seconds or a Script or another Inner task, not {task!r}")
+    return number(name, task)
+
+
 def flat(count: int, duration: Callable[[Random], float], seed: int) -> Script:
     """Return one map at the root over ``count`` leaves whose durations follow a distribution."""
     random = Random(seed)
-    return Script([float(duration(random)) for _ in range(count)])
+    whole("count", count)
+    return Script([duration(random) for _ in range(count)])
 
 
 def exponential(mean: float) -> Callable[[Random], float]:
     """Return the exponential distribution."""
+    number("mean", mean, positive=True)
     return lambda random: random.expovariate(1.0 / mean)
 
 
 def constant(seconds: float) -> Callable[[Random], float]:
     """Return the distribution of what always takes as long."""
+    number("seconds", seconds)
     return lambda _: seconds
 
 
 def recorded(durations: Sequence[float]) -> Script:
     """Return one map over leaves with the given durations."""
-    return Script([float(duration) for duration in durations])
+    return Script(list(durations))
 
 
 def nested(widths: Sequence[int], duration: float) -> Inner:
     """Return a tree with ``widths[d]`` children at depth ``d``; every task takes ``duration``."""
+    number("duration", duration)
+    for width in widths:
+        whole("widths", width)
     if not widths:
         return Script(duration)
     children = [nested(widths[1:], duration) if widths[1:] else duration for _ in range(widths[0])]
@@ -140,9 +187,12 @@ class Geometric(Inner):
 
 def geometric(seed: int, height: int, branch: float, duration: float) -> Script:
     """Return UTS's geometric tree: ``branch`` children on the average down to ``height``."""
+    whole("height", height)
+    number("branch", branch)
+    number("duration", duration)
     fail = branch / (1.0 + branch)
     bounds = list(accumulate((1.0 - fail) * fail**k for k in range(200)))
-    return Script([Geometric(_mix(seed), height, duration, bounds)])
+    return Script([Geometric(_mix(seed), height, float(duration), bounds)])
 
 
 class Binomial(Inner):
@@ -171,7 +221,16 @@ class Binomial(Inner):
 
 
 def binomial(seed: int, roots: int, width: int, chance: float, duration: float) -> Script:
-    """Return UTS's binomial tree: ``roots`` children of the root, then all or nothing."""
+    """Return UTS's binomial tree: ``roots`` children of the root, then all or nothing.
+
+    ``width * chance`` must be below 1, or the tree may have no end.
+    """
+    whole("roots", roots)
+    whole("width", width)
+    number("chance", chance, most=1.0)
+    duration = number("duration", duration)
+    if width * chance >= 1.0:
+        raise ValueError(f"width * chance must be below 1, or there is no end: {width * chance:g}")
     return Script(duration, Binomial(_mix(seed), width, chance, duration).children(roots))
 
 
@@ -179,6 +238,10 @@ def random_tree(
     seed: int, tasks: int, duration: float, failing: float = 0.0, caught: float = 0.0
 ) -> Script:
     """Return a tree of about ``tasks`` tasks of random shape; some raise, some catch that."""
+    whole("tasks", tasks, least=1)
+    number("duration", duration, positive=True)
+    number("failing", failing, most=1.0)
+    number("caught", caught, most=1.0)
     random = Random(seed)
 
     def grow(budget: int, depth: int) -> Task:
@@ -215,10 +278,9 @@ def measure(task: Task) -> tuple[int, float]:
     while stack:
         task = stack.pop()
         count += 1
-        if isinstance(task, float):
-            seconds += task
+        if not isinstance(task, Inner):
+            seconds += number("task", task)
             continue
-        assert isinstance(task, Inner)
         for step in task.steps():
             if isinstance(step, (int, float)):
                 seconds += step

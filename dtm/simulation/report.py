@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dtm.simulation.faults import Fault
+
 
 @dataclass
 class Report:
@@ -34,6 +36,7 @@ class Report:
         failure: what ``main`` raised.
         lost: what happened to a worker, if the root learned of its loss when ``main`` had
             returned; it has taken nothing with it.
+        unstruck: faults that were to strike after the last event, and so did not.
     """
 
     workers: int
@@ -56,6 +59,7 @@ class Report:
     trace: str = ""
     failure: BaseException | None = None
     lost: str | None = None
+    unstruck: tuple[Fault, ...] = ()
 
     @property
     def efficiency(self) -> float:
@@ -78,4 +82,5 @@ class Report:
             f"{self.late} late\n"
             f"  {self.steals_won} of {self.steals_asked} requests won; {self.executed} tasks; "
             f"{self.events} events, trace {self.trace}"
+            + "".join(f"\n  {fault!r} did not strike" for fault in self.unstruck)
         )

@@ -32,7 +32,7 @@ from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
 from dtm.simulation.conduct import Conduct, addressed
 from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
-from dtm.simulation.programs import Calls, Caught
+from dtm.simulation.programs import Calls, Caught, read_step
 from dtm.task import Call
 from dtm.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 
@@ -380,6 +380,8 @@ class Simulated:
         assert frame.steps is not None
         step = next(frame.steps, None)
         frame.taken += 1
+        if step is not None:
+            step = read_step(step, frame.taken - 1, frame.task or "main")
         if step is None:
             frame.steps = None
             if frame.work is not None:

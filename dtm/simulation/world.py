@@ -166,6 +166,11 @@ class World:
         """Whether ``main`` has returned, or cannot, for somebody has died."""
         return self._maimed or self.phase in (Phase.STOPPING, Phase.OVER)
 
+    @property
+    def unstruck(self) -> tuple[Fault, ...]:
+        """The faults whose event has not come."""
+        return self._faults.left
+
     def _go(self, event: str) -> None:
         self.phase = TRANSITIONS[self.phase][event]
 
@@ -186,12 +191,12 @@ class World:
             self._root_messages += 1
         if self.phase is Phase.STOPPING:
             self._count_late(sender)
-        self._deliver(sender, to, mail)
+        self._carry(sender, to, mail)
         if self._faults.echoes and isinstance(mail.message, Results):
             for pause in self._faults.echo(sender.rank, to):
-                self._deliver(sender, to, mail.again(), pause)
+                self._carry(sender, to, mail.again(), pause)
 
-    def _deliver(self, sender: Simulated, to: int, mail: Mail, pause: float = 0.0) -> None:
+    def _carry(self, sender: Simulated, to: int, mail: Mail, pause: float = 0.0) -> None:
         self._made += 1
         when = self._links.arrival(sender.rank, to, sender.clock, mail.bytes) + pause
         if self._watch is not None:

@@ -1,0 +1,84 @@
+"""The small worlds that are explored in every order of events, and how many states each has."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dtm.simulation.exploring import EVERYTHING, Bounds, Untimed
+from dtm.simulation.programs import Calls, Inner, Script
+
+LEAF = 1.0
+# What is left out of the larger worlds, so that they stay small enough.
+IN_TIME = Bounds(frozenset({"give up"}), dice=False, ending=False)
+NO_TIMERS = Bounds(frozenset({"timer"}), dice=False)
+
+
+class Small(NamedTuple):
+    """A world; ``states``, ``ends`` and ``parked`` are what is counted."""
+
+    workers: int
+    program: Inner
+    states: int
+    ends: int
+    parked: int
+    bounds: Bounds = EVERYTHING
+    settled: bool = True
+
+    def make(self) -> Untimed:
+        return Untimed(self.program, self.workers, LEAF, settled=self.settled, bounds=self.bounds)
+
+
+WORLDS = {
+    "two leaves": Small(3, Script([LEAF, LEAF]), 1773, 1, 0),
+    "a chain of waits": Small(3, Script([Script([Script([LEAF])])]), 23, 1, 0),
+    "two calls": Small(3, Script(Calls([LEAF, LEAF])), 491, 1, 0),
+    "a task that waits abroad": Small(2, Script([LEAF, Script([LEAF, LEAF])]), 126, 1, 14),
+    "two calls that wait": Small(
+        2, Script(Calls([Script([LEAF, LEAF]), Script([LEAF])])), 191, 1, 0
+    ),
+    "two workers, seven tasks": Small(
+        2, Script([Script([LEAF, LEAF]), Script([LEAF, Script([LEAF])])]), 201, 1, 14
+    ),
+    "two workers, two families": Small(
+        2, Script([Script([LEAF, LEAF]), Script([LEAF, LEAF, LEAF])]), 393, 1, 152
+    ),
+    "a failure": Small(2, Script([LEAF, Script(LEAF, ValueError("planned")), LEAF]), 135, 1, 0),
+    "three leaves": Small(3, Script([LEAF] * 3), 3567, 969, 0, IN_TIME),
+    "five tasks": Small(3, Script([Script([LEAF, LEAF]), LEAF]), 2637, 926, 0, IN_TIME),
+    "seven tasks": Small(
+        3, Script([Script([LEAF, LEAF]), Script([LEAF, LEAF])]), 1287, 1, 137, NO_TIMERS
+    ),
+    "a wait below a wait": Small(
+        3, Script([Script([Script([LEAF, LEAF])]), LEAF]), 949, 1, 0, NO_TIMERS
+    ),
+    "not settled": Small(2, Script([LEAF, Script([LEAF, LEAF])]), 67, 1, 14, settled=False),
+}
+
+
+def table() -> str:
+    """Return what the documentation says of them."""
+    lines = [
+        ".. list-table::",
+        "   :header-rows: 1",
+        "",
+        "   * - world",
+        "     - workers",
+        "     - bounds",
+        "     - states",
+        "     - with a parked task",
+    ]
+    for name, each in WORLDS.items():
+        cells = (name, each.workers, _said(each.bounds), f"{each.states:,}", f"{each.parked:,}")
+        lines += [
+            f"   {'-' if place else '* -'} {cell}".replace("   - ", "     - ")
+            for place, cell in enumerate(cells)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _said(bounds: Bounds) -> str:
+    never = {"give up": "no request is given up", "timer": "no timer goes off"}
+    said = [never[kind] for kind in sorted(bounds.left_out)]
+    said += [] if bounds.dice else ["chance and the age of reports are fixed"]
+    said += [] if bounds.ending else ["until ``main`` returns"]
+    return ", ".join(said) or "none"
