@@ -3,6 +3,13 @@
 Run it as ``python -m benchmarks.plant_bugs [--rst FILE]``; it prints a table and ends with
 status 1 if a bug survives.  Each bug is a replacement of text in one module of the core.
 
+A world that takes ``HANGS_SECONDS`` of processor time hangs, if the same world without the bug
+ends ``FACTOR`` times as soon; what is merely slow is not found.
+
+Not in the list are changes that break nothing and only cost time (no random victims, all
+lifelines of weight 1, theft from the newest end, results of long calls gathered for ever longer):
+those are what the figures of :mod:`benchmarks.simulated` are for.
+
 Rejected: a mutation library.  Its thousand small mutants mostly change what does not matter,
 and it knows nothing of what goes wrong in protocols; these have been chosen.
 """
@@ -23,16 +30,35 @@ from benchmarks.report import list_table
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 1000
 SECONDS = 120.0
+HANGS_SECONDS = 10.0
+FACTOR = 50.0
 
 _SEARCH = """
-import sys
+import signal
 from dtm.testing import random_simulation
+
+class Hangs(Exception):
+    pass
+
+def hangs(number, frame):
+    raise Hangs
+
+signal.signal(signal.SIGVTALRM, hangs)
 for seed in range({seeds}):
+    signal.setitimer(signal.ITIMER_VIRTUAL, {seconds})
     try:
         random_simulation(seed).run(400_000)
     except Exception as error:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
         print(seed + 1, type(error).__name__, str(error).partition(chr(10))[0][:120], sep="|")
         break
+"""
+_TIME = """
+from time import process_time
+from dtm.testing import random_simulation
+began = process_time()
+random_simulation({seed}).run(400_000)
+print(process_time() - began)
 """
 
 
@@ -162,6 +188,117 @@ BUGS = [
         "return Way.LOOK",
     ),
     Bug(
+        "ask oneself",
+        "balancer",
+        "if other != self.rank and other not in",
+        "if other not in",
+    ),
+    Bug(
+        "ask on when all are idle",
+        "balancer",
+        "IDLE_ANSWERS = 2\n",
+        "IDLE_ANSWERS = 10**9\n",
+    ),
+    Bug(
+        "say the contrary of idle",
+        "scheduler",
+        "idle = self.balancer.mode is not Mode.WORKING",
+        "idle = self.balancer.mode is Mode.WORKING",
+    ),
+    Bug(
+        "keep a deadline when fed",
+        "balancer",
+        """            self._go("fed")
+            self.deadline = float("inf")
+""",
+        """            self._go("fed")
+""",
+    ),
+    Bug(
+        "look again ever later",
+        "scheduler",
+        "min(2 * self._pause, TICK_SECONDS)",
+        "2 * self._pause",
+    ),
+    Bug(
+        "tell nobody of a failure",
+        "scheduler",
+        "return [*self._cancel(call), Resume(call)]",
+        "return [Resume(call)]",
+    ),
+    Bug(
+        "pass no cancellation on",
+        "scheduler",
+        "return self._forward(message)",
+        "return []",
+    ),
+    Bug(
+        "ignore a cancellation",
+        "scheduler",
+        "                call.limit = min(call.limit, message.limit)\n",
+        "                pass\n",
+    ),
+    Bug(
+        "forget a cancellation when a part comes later",
+        "scheduler",
+        "                call.limit = min(call.limit, known)\n",
+        "",
+    ),
+    Bug(
+        "take the larger failing index",
+        "../task",
+        "if self.failure is not None and self.failure[0] <= index:",
+        "if self.failure is not None and self.failure[0] >= index:",
+    ),
+    Bug(
+        "count what lies above the limit",
+        "../task",
+        "stop = min(lo + count, self.limit)",
+        "stop = lo + count",
+    ),
+    Bug(
+        "accept results twice",
+        "../task",
+        "            if before + len(self.segments[before]) > lo:\n",
+        "            if False:\n",
+    ),
+    Bug(
+        "keep what is ready at the end",
+        "scheduler",
+        "        self.deque.clear()\n",
+        "",
+    ),
+    Bug(
+        "answer thieves at the end",
+        "scheduler",
+        "        if self.stopping:\n            return []\n        answers",
+        "        answers",
+    ),
+    Bug(
+        "ask for work at the end",
+        "scheduler",
+        "        if self.stopping:\n            return []\n        return [self._send(to, message) for",
+        "        return [self._send(to, message) for",
+    ),
+    Bug(
+        "begin with what comes after the end",
+        "scheduler",
+        "        if self.stopping:  # main has returned: nobody needs it\n            return []\n",
+        "",
+    ),
+    Bug(
+        "wait for answers at the end",
+        "scheduler",
+        "        self.balancer.end()\n",
+        "",
+    ),
+    Bug(
+        "stop before the heirs have",
+        "ending",
+        "        if self._awaited:\n            return None\n",
+        "",
+    ),
+    Bug(
         "send on and keep",
         "gathering",
         "                passing.segments.clear()\n",
@@ -212,19 +349,40 @@ def search(bug: Bug, seeds: int = SEEDS) -> tuple[int | None, str]:
     """Return how many seeds it took to find a bug, None if it survived, and how it showed."""
     with tempfile.TemporaryDirectory(prefix="dtm-bug-") as folder:
         plant(bug, Path(folder))
-        command = [sys.executable, "-c", _SEARCH.format(seeds=seeds)]
-        try:
-            run = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return 1, "Timeout: it hangs"
-        if run.returncode:
-            raise RuntimeError(f"{bug.name}: the search itself failed\n{run.stderr}")
-        if not run.stdout:
-            return None, "survived: nothing"
-        count, kind, text = run.stdout.strip().split("|", 2)
-        return int(count), f"{kind}: {text}"
+        found = _python(_SEARCH.format(seeds=seeds, seconds=HANGS_SECONDS), Path(folder))
+    if found is None:
+        return None, f"Slow: {seeds} seeds take more than {SECONDS:g} s, and nothing is broken"
+    if not found:
+        return None, "survived: nothing"
+    count, kind, text = found.split("|", 2)
+    return _hangs(int(count)) if kind == "Hangs" else (int(count), f"{kind}: {text}")
+
+
+def _hangs(count: int) -> tuple[int | None, str]:
+    """Judge a world that did not end in time by how long it takes without the bug."""
+    found = _python(_TIME.format(seed=count - 1), ROOT)
+    seconds = SECONDS if found is None else float(found)
+    if seconds * FACTOR > HANGS_SECONDS:
+        return None, f"Slow: {HANGS_SECONDS:g} s, without the bug {seconds:.2f} s"
+    return count, f"Hangs: no end after {HANGS_SECONDS:g} s, without the bug {seconds:.2f} s"
+
+
+def _python(code: str, folder: Path) -> str | None:
+    """Run code with the dtm of a folder; return what it prints, None if it takes too long.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    command = [sys.executable, "-c", code]
+    try:
+        run = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    if run.returncode:
+        raise RuntimeError(f"the search itself failed\n{run.stderr}")
+    return run.stdout.strip()
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

@@ -31,9 +31,19 @@ from dtm.core.balancer import Balancer
 from dtm.core.gathering import MANY
 from dtm.quantities import count, number
 from dtm.simulation import invariants
-from dtm.simulation.faults import Crawl, Death, Delay, Fault, Freeze, Suspicion, check_ranks
+from dtm.simulation.faults import (
+    Crawl,
+    Death,
+    Delay,
+    Echo,
+    Fault,
+    Freeze,
+    Suspicion,
+    check_ranks,
+)
 from dtm.simulation.programs import (
     Calls,
+    Caught,
     Inner,
     Script,
     binomial,
@@ -53,9 +63,11 @@ from dtm.worker import FOUR_ROUND_TRIPS
 
 __all__ = [
     "Calls",
+    "Caught",
     "Crawl",
     "Death",
     "Delay",
+    "Echo",
     "Factory",
     "Fault",
     "Freeze",
@@ -83,6 +95,7 @@ __all__ = [
 ]
 
 SMALL = 32
+LONG_SECONDS = 0.2
 
 
 class Simulation:
@@ -161,7 +174,8 @@ class Simulation:
         """Simulate to the end and return the figures.
 
         Raises:
-            WorkerLostError: a worker died, or seemed to, before ``main`` returned.
+            WorkerLostError: a worker was lost, or seemed to be, before ``main`` returned, or
+                the root before the end.
             InvariantError: dtm broke one of its own laws, or got stuck.
             RuntimeError: it has run already.
         """
@@ -171,7 +185,7 @@ class Simulation:
         self._ran = True
         report = self._world.run(most_events)
         report.unstruck = self._world.unstruck
-        if self._world.watched and report.failure is None:
+        if self._world.watched and report.lost is None:
             invariants.check_quiet(self._world)
         return report
 
@@ -187,7 +201,9 @@ def _speeds(speeds: float | Sequence[float], workers: int) -> list[float]:
 def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: Any) -> Simulation:
     """Return a run of a random tree of tasks in a random world, for the search of bugs.
 
-    Some have a slow worker, some have messages that are late, some have tasks that fail.
+    Some have a slow worker, some have messages that are late or results that come twice, some
+    have tasks that fail, which others catch or not, and in some ``main`` goes on for long when all
+    others are idle.
 
     Args:
         seed: of everything.
@@ -197,9 +213,10 @@ def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: 
     """
     count("workers", workers, least=1)
     random = Random(seed)  # noqa: S311 - chooses a world
-    program = random_tree(
-        seed, tasks, random.choice((1e-5, 1e-4, 1e-3)), random.choice((0.0, 0.0, 0.002, 0.02))
-    )
+    seconds, failing = random.choice((1e-5, 1e-4, 1e-3)), random.choice((0.0, 0.0, 0.02, 0.1))
+    program = random_tree(seed, tasks, seconds, failing, caught=random.choice((0.0, 0.9, 1.0)))
+    if random.random() < 0.5:
+        program = Script(*program.steps(), LONG_SECONDS)
     slow = random.randrange(workers) if random.random() < 0.2 else None
     world = {
         "network": Network(host=random.choice((2, 4, 64)), jitter=random.choice((0.0, 20e-6))),
@@ -207,6 +224,7 @@ def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: 
         "speeds": [0.1 if rank == slow else 1.0 for rank in range(workers)],
         "patience": random.choice((0.0, 0.1e-3, PATIENCE)),
         "settle": random.random() < 0.5,
+        "faults": [Echo(random.choice((1e-5, 1e-3)))] if random.random() < 0.1 else [],
     }
     return Simulation(workers, program, seed=seed, **{**world, **options})
 

@@ -125,6 +125,13 @@ class Balancer:
             if len(self.reports) > 2 * len(self.neighbours) + 16:
                 del self.reports[next(iter(self.reports))]
 
+    def end(self) -> None:
+        """The run ends: nobody is waited for and nobody is answered any more."""
+        self.waiting.clear()
+        self.tied.clear()
+        self.asked.clear()
+        self.deadline = float("inf")
+
     # As a thief.
 
     def hungry(self, now: float) -> Sends:

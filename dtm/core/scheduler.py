@@ -216,7 +216,9 @@ class Scheduler:
     # Balancing.
 
     def hungry(self, now: float) -> list[Effect]:
-        """There is nothing to run here."""
+        """There is nothing to run here; at the end of the run that is as it should be."""
+        if self.stopping:
+            return []
         return [self._send(to, message) for to, message in self.balancer.hungry(now)]
 
     def share(self, now: float) -> list[Effect]:
@@ -283,6 +285,8 @@ class Scheduler:
         return effects + self.share(now)
 
     def _on_grant(self, source: int, message: Grant, now: float) -> list[Effect]:
+        if self.stopping:  # main has returned: nobody needs it
+            return []
         balancer = self.balancer
         balancer.waiting.pop(source, None)
         balancer.granted(source, message.serial)
@@ -381,6 +385,7 @@ class Scheduler:
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
         self.deque.clear()
+        self.balancer.end()
         return [*(Send(*each) for each in self.ending.told(source, message)), *self._finish()]
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:

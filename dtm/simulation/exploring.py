@@ -44,6 +44,7 @@ from dtm.core.granularity import Granularity, Profile
 from dtm.errors import InvariantError
 from dtm.simulation import invariants
 from dtm.simulation.frame import Frame
+from dtm.simulation.laws import Law
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
 from dtm.simulation.sketch import Sketch
@@ -326,7 +327,7 @@ class _Explorer:
             return None
         self._ways.append(path)
         if number >= self.most_states:
-            raise InvariantError(f"more than {self.most_states} states")
+            raise Law.GETS_ON.broken(f"no end after {self.most_states} states")
         self.explored.parked += any(worker.parked for worker in world.workers)
         return number
 
@@ -350,7 +351,7 @@ class _Explorer:
     def _end(self, world: Untimed, number: int, path: Path) -> None:
         left = [worker.rank for worker in world.workers if worker.state is not State.GONE]
         if not world.over or (left and world.bounds.ending):
-            raise InvariantError(f"a state without progress, after {show(path)}")
+            raise Law.GETS_ON.broken(f"a state without progress, after {show(path)}")
         self._ends.append(number)
 
     def _take(self, world: Untimed, before: int, path: Path) -> None:
@@ -378,7 +379,7 @@ class _Explorer:
                     waiting.append(before)
         stuck = [way for number, way in enumerate(self._ways) if number not in reaching]
         if stuck:
-            raise InvariantError(f"no end can be reached after {show(min(stuck, key=len))}")
+            raise Law.GETS_ON.broken(f"no end can be reached after {show(min(stuck, key=len))}")
         self.explored.states, self.explored.ends = len(self._ways), len(self._ends)
         return self.explored
 

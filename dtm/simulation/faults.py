@@ -123,8 +123,27 @@ class Delay:
                 count(name, rank)
 
 
+@dataclass(frozen=True)
+class Echo:
+    """Results from one rank to another (None: any) come again some seconds later.
+
+    So they do where work is run twice, for a worker only seemed to be lost.
+    """
+
+    seconds: float
+    source: int | None = None
+    to: int | None = None
+
+    def __post_init__(self) -> None:
+        number("seconds", self.seconds)
+        for name in ("source", "to"):
+            rank = getattr(self, name)
+            if rank is not None:
+                count(name, rank)
+
+
 Strike = Death | Suspicion | Freeze | Crawl
-Fault = Strike | Delay
+Fault = Strike | Delay | Echo
 
 
 def _check_place(fault: Strike) -> None:
@@ -142,9 +161,9 @@ def check_ranks(faults: Sequence[Fault], workers: int) -> None:
     for fault in faults:
         if not isinstance(fault, Fault):
             raise TypeError(
-                f"faults must be Death, Suspicion, Freeze, Crawl or Delay, not {fault!r}"
+                f"faults must be Death, Suspicion, Freeze, Crawl, Delay or Echo, not {fault!r}"
             )
-        ranks = (fault.source, fault.to) if isinstance(fault, Delay) else (fault.rank,)
+        ranks = (fault.source, fault.to) if isinstance(fault, (Delay, Echo)) else (fault.rank,)
         if any(rank is not None and rank >= workers for rank in ranks):
             raise ValueError(
                 f"{fault!r} names a rank that is not there: ranks go from 0 to {workers - 1}"
@@ -156,12 +175,14 @@ class Faults:
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self._delays = [fault for fault in faults if isinstance(fault, Delay)]
+        self.echoes = [fault for fault in faults if isinstance(fault, Echo)]
         self._strikes = sorted(
-            (fault for fault in faults if not isinstance(fault, Delay)),
+            (fault for fault in faults if not isinstance(fault, (Delay, Echo))),
             key=lambda fault: fault.event,
             reverse=True,
         )
         self.any = bool(self._strikes)
+        self.given = bool(faults)
         self.slowdown = self._slowdown if self._delays else None
 
     def due(self, event: int) -> list[Strike]:
@@ -170,6 +191,14 @@ class Faults:
         while self._strikes and self._strikes[-1].event <= event:
             found.append(self._strikes.pop())
         return found
+
+    def echo(self, source: int, to: int) -> list[float]:
+        """Return how much later results come again, for each time that they do."""
+        return [
+            echo.seconds
+            for echo in self.echoes
+            if echo.source in (None, source) and echo.to in (None, to)
+        ]
 
     @property
     def left(self) -> tuple[Strike, ...]:

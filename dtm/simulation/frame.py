@@ -25,12 +25,13 @@ class Frame:
         lo: where the strip began.
         steps: the rest of the task that runs, if it is not a leaf; ``taken`` are over.
         waiting: the call that this task waits for; ``pending`` are those after it.
+        catches: whether this task goes on if one of these raises.
         values: of the segment under construction, which began at ``start``.
     """
 
     __slots__ = (
-        "began", "failure", "hi", "length", "lo", "parks", "pending", "position", "raised",
-        "shipped", "start", "steps", "taken", "task", "values", "waiting", "work",
+        "began", "catches", "failure", "hi", "length", "lo", "parks", "pending", "position",
+        "raised", "shipped", "start", "steps", "taken", "task", "values", "waiting", "work",
     )  # fmt: skip
 
     def __init__(self, work: Range | None, now: float) -> None:
@@ -44,6 +45,7 @@ class Frame:
         self.steps: Iterator[Step] | None = None
         self.taken = 0
         self.task: Any = None
+        self.catches = False
         self.waiting: Call | None = None
         self.pending: deque[Call] = deque()
         self.values: list[Any] = []

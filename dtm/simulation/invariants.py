@@ -5,9 +5,16 @@ place: ready in a deque, running, under way to another worker, finished and not 
 sent, on the way home, or delivered to its owner.
 
 *Honest counts*: ``missing`` of a call is the number of its items below the limit that
-are not delivered; its segments do not overlap and stand in order.
+are not delivered, and the limit is its size or its smallest failing index; its segments do not
+overlap and stand in order.
+
+*Delivered once*: the results of a call are those of its items, each once and in
+order (checked when the call ends, by identity).
 
 *The ledger is exact*: it holds the calls under way of which a part has left, no others.
+
+*Cancelled means cancelled*: a worker that has been told the limit of a call begins nothing at or
+above it, now or when a part of it comes later; when all is silent, everybody has been told.
 
 *No lifeline is lost*: what a thief believes to be tied to a neighbour is held by that
 neighbour, or the request, the grant or the refusal is on the way.
@@ -16,7 +23,13 @@ neighbour, or the request, the grant or the refusal is on the way.
 
 *Answered once*: a lifeline that is held has not been answered; a grant carries work.
 
+*Messages go to others*: no worker sends to itself or to a rank that there is not; every real
+manager refuses that (checked in all runs).
+
 *Reports are the newest*: what a worker knows of another is what it heard last.
+
+*Reports tell the truth*: a report says that its worker is idle when it is, and speaks of seconds of
+work only when some stands ready.
 
 *Nobody is forgotten*: a worker that has work and lifelines to answer has a timer, so it
 looks again; so has one that keeps results of others; and nobody rests with a timer overdue.
@@ -24,19 +37,33 @@ looks again; so has one that keeps results of others; and nobody rests with a ti
 *Nobody is buried by a stranger*: on a stack each task is a child of the one below it.
 
 *Modes tell the truth*: a worker that waits for work has none, and has a lifeline at
-every neighbour; one that asks has a deadline.
+every neighbour; one that asks has a deadline, no other has.
 
-*Delivered once*: the results of a call are those of its items, each once and in
-order (checked when the call ends, by identity).
+*Timers are near*: a request is given up after at most 5 ms, lifelines are looked at again within
+1 ms, results of others are sent on within 20.
 
-*Silent when idle*: when the idle workers have nothing more to say before ``main`` begins, all of
-them wait, and no timer is left.
+*Soon silent*: after two answers of idle workers, a thief asks only those who have said that they
+have work.
 
-*Quiet at the end*: when nothing happens any more, ``main`` has returned; nothing is
-under way, no task is parked (:func:`check_quiet`).
+*Silent when idle*: when the idle workers have nothing more to say, before ``main`` begins or
+while it alone has run for long, all of them wait, nothing is under way, and no timer is left.
 
-They hold until ``main`` returns or a worker dies: after an error, what nobody waits for is left
-behind.
+*It gets on*: until the run is over, something happens; if it is bounded, not more than that.
+
+*Stop means stop*: a worker that has been told to stop has nothing ready any more, begins with
+nothing of others, asks nobody and answers no thief.
+
+*The root ends last*: then all workers have stopped.
+
+*Quiet at the end*: when the root has ended, there may still be under way requests, refusals and
+cancellations, and what nobody needs: work and results of items that were cancelled, and of calls
+that such an item has made.  Only that may also lie on a worker.  Nothing else is under way, ready,
+parked, kept or owned; nobody waits for an answer, and no timer was set far ahead
+(:func:`check_quiet`).
+
+Those of a single act are judged when it is done (:mod:`dtm.simulation.conduct`).  Those about how
+things stand hold until ``main`` returns or a worker dies: after an error, what nobody waits for is
+left behind.  The last three are those of what comes then.
 
 Threads: one.
 """
@@ -44,13 +71,23 @@ Threads: one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dtm.core.balancer import Mode
-from dtm.core.messages import Grant, Message, Refusal, Relayed, Results, Segment, StealRequest
-from dtm.errors import InvariantError
+from dtm.core.messages import (
+    Cancel,
+    Grant,
+    Message,
+    Refusal,
+    Relayed,
+    Results,
+    Segment,
+    StealRequest,
+)
 from dtm.simulation.frame import Frame
+from dtm.simulation.laws import Law
 from dtm.simulation.mail import Mail
 from dtm.simulation.worker import NEVER, Simulated, State
 
@@ -59,6 +96,9 @@ if TYPE_CHECKING:
     from dtm.task import Call, Range
 
 Place = tuple[int, int, str]
+ANSWER_SECONDS = 5e-3
+LIFELINE_SECONDS = 1e-3
+GATHERING_SECONDS = 20e-3
 
 
 def check(world: World, touched: Simulated | None = None) -> None:
@@ -76,24 +116,27 @@ def check(world: World, touched: Simulated | None = None) -> None:
         ledger_exact(world, worker)
         reports_newest(worker)
         nobody_buried(worker)
+        timers_near(worker)
         if not worker.scheduler.stopping:
             modes_tell_the_truth(worker)
             nobody_forgotten(worker)
     no_lifeline_lost(world, under_way)
 
 
-def _require(holds: bool, law: str, details: Callable[[], str]) -> None:
+def _require(holds: bool, law: Law, details: Callable[[], str]) -> None:
     if not holds:
-        raise InvariantError(f"{law}: {details()}")
+        raise law.broken(details())
 
 
 def _under_way(world: World) -> Iterator[tuple[int, int, Message]]:
     """Yield (from, to, message) of all that is sent and not yet read, oldest first."""
     for worker in world.workers:
         for source, mail in worker.inbox:
-            yield source, worker.rank, mail.message
+            if not mail.echo:
+                yield source, worker.rank, mail.message
     for source, to, mail in world.in_flight.values():
-        yield source, to, mail.message
+        if not mail.echo:
+            yield source, to, mail.message
 
 
 # Items.
@@ -162,10 +205,10 @@ class _Census:
                 if lo >= limit:
                     break
                 if lo != at:
-                    raise InvariantError(f"one place: {call!r} has {found}")
+                    raise Law.ONE_PLACE.broken(f"{call!r} has {found}")
                 at = hi
             if at < limit:
-                raise InvariantError(f"one place: {call!r} has {found}")
+                raise Law.ONE_PLACE.broken(f"{call!r} has {found}")
 
 
 def one_place(world: World, under_way: list[tuple[int, int, Message]]) -> None:
@@ -187,22 +230,44 @@ def one_place(world: World, under_way: list[tuple[int, int, Message]]) -> None:
 def honest_counts(world: World) -> None:
     """Calls count right."""
     for call in world.calls.values():
-        if call.missing and call.failure is None:
-            there = sum(map(len, call.segments.values()))
-            if call.missing != call.size - there:
-                raise InvariantError(f"honest counts: {call!r} has {there} results")
+        if call.whole is not None:
+            right = call.missing == 0 and len(call.whole) == call.size
+        else:
+            right = _in_order(call) and call.missing == call.limit - call.base - _inside(call)
+        if not right or call.limit != (call.failure[0] if call.failure else call.base + call.size):
+            raise Law.HONEST_COUNTS.broken(
+                f"{call!r} with limit {call.limit} has "
+                f"{[(lo, lo + len(call.segments[lo])) for lo in call.starts]}"
+            )
+
+
+def _inside(call: Call) -> int:
+    limit = call.limit
+    return sum(max(0, min(lo + len(values), limit) - lo) for lo, values in call.segments.items())
+
+
+def _in_order(call: Call) -> bool:
+    """Whether the segments of a call stand in order and do not overlap."""
+    if len(call.starts) != len(call.segments):
+        return False
+    at = call.base
+    for lo in call.starts:
+        if lo < at or lo not in call.segments:
+            return False
+        at = lo + len(call.segments[lo])
+    return at <= call.base + call.size
 
 
 def ledger_exact(world: World, worker: Simulated) -> None:
     """The ledger holds the calls under way of which a part has left."""
     for call in worker.scheduler.ledger:
         if not call.missing:
-            raise InvariantError(f"the ledger is exact: worker {worker.rank} keeps {call!r}")
+            raise Law.EXACT_LEDGER.broken(f"worker {worker.rank} keeps {call!r}")
     for call in world.calls.values():
         if call.owner == worker.rank and call.key and call.missing:
             found = worker.scheduler.ledger.find(call.key)
             if found is not call:
-                raise InvariantError(f"the ledger is exact: worker {worker.rank} lacks {call!r}")
+                raise Law.EXACT_LEDGER.broken(f"worker {worker.rank} lacks {call!r}")
 
 
 # Thieves and victims.
@@ -213,32 +278,32 @@ def modes_tell_the_truth(worker: Simulated) -> None:
     if worker.state is State.GONE or worker.scheduler.size == 1:
         return
     balancer = worker.scheduler.balancer
+    if balancer.mode is not Mode.ASKING and balancer.deadline < NEVER:
+        raise Law.TRUE_MODES.broken(f"worker {worker.rank} asks nobody and has a deadline")
     if balancer.mode is Mode.WORKING:
         return
-    law = f"modes tell the truth: worker {worker.rank} is {balancer.mode.value}"
+    law, who = Law.TRUE_MODES, f"worker {worker.rank} is {balancer.mode.value}"
     if worker.state is State.COMPUTING and worker.scheduler.deque.newest() is not None:
-        raise InvariantError(f"{law} and has work")
+        raise law.broken(f"{who} and has work")
     if balancer.mode is Mode.ASKING:
-        _require(balancer.deadline < NEVER, law, lambda: "without a deadline")
+        _require(balancer.deadline < NEVER, law, lambda: f"{who} without a deadline")
         return
-    everybody = balancer.neighbours
-    lacking = [other for other in everybody if other not in balancer.tied]
-    _require(not lacking, law, lambda: f"without a lifeline at {lacking}")
+    lacking = [other for other in balancer.neighbours if other not in balancer.tied]
+    _require(not lacking, law, lambda: f"{who} without a lifeline at {lacking}")
 
 
 def nobody_forgotten(worker: Simulated) -> None:
     """Who has work and lifelines to answer looks again."""
-    scheduler = worker.scheduler
-    law = f"nobody is forgotten: worker {worker.rank}"
+    scheduler, law, who = worker.scheduler, Law.NOBODY_FORGOTTEN, f"worker {worker.rank}"
     if worker.state is State.RESTING and worker.timer <= worker.clock:
-        raise InvariantError(f"{law} rests with its timer overdue")
+        raise law.broken(f"{who} rests with its timer overdue")
     if worker.timer != NEVER or worker.service_at != NEVER or worker.inbox:
         return
     if scheduler.gathering.deadline < NEVER:
-        raise InvariantError(f"{law} keeps results and has set no timer")
+        raise law.broken(f"{who} keeps results and has set no timer")
     lifelines = worker.state is State.COMPUTING and scheduler.balancer.waiting
     if lifelines and scheduler.deque.newest() is not None:
-        raise InvariantError(f"{law} has set no timer")
+        raise law.broken(f"{who} has set no timer")
 
 
 def nobody_buried(worker: Simulated) -> None:
@@ -247,8 +312,23 @@ def nobody_buried(worker: Simulated) -> None:
         for below, above in pairwise(stack):
             assert above.work is not None
             if above.work.call.parent is not below:
-                law = f"nobody is buried by a stranger: worker {worker.rank}"
-                raise InvariantError(f"{law} runs {above.work} on top of a task that waits")
+                raise Law.NOBODY_BURIED.broken(
+                    f"worker {worker.rank} runs {above.work} on top of a task that waits"
+                )
+
+
+def timers_near(worker: Simulated) -> None:
+    """No worker sleeps for longer than it may."""
+    scheduler, clock = worker.scheduler, worker.clock
+    gathers = scheduler.size >= scheduler.gathering.many
+    latest = {
+        "to look at lifelines": (worker.timer, GATHERING_SECONDS if gathers else LIFELINE_SECONDS),
+        "to send on results": (scheduler.gathering.deadline, GATHERING_SECONDS),
+        "to give up a request": (scheduler.balancer.deadline, ANSWER_SECONDS),
+    }
+    for what, (when, most) in latest.items():
+        if clock + most + 1e-9 < when < NEVER:
+            raise Law.NEAR_TIMERS.broken(f"worker {worker.rank} waits {when - clock} s {what}")
 
 
 def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) -> None:
@@ -259,16 +339,15 @@ def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) ->
         _requests_kept(world, worker, moving)
         for thief, (serial, _) in worker.scheduler.balancer.waiting.items():
             if (thief, worker.rank, serial) in answered:
-                raise InvariantError(f"answered once: {worker.rank} holds {serial} of {thief}")
+                raise Law.ANSWERED_ONCE.broken(f"{worker.rank} holds {serial} of {thief}")
         for other, serial in worker.scheduler.balancer.tied.items():
             victim = world.workers[other].scheduler
             if victim.stopping or (worker.rank, other, serial) in moving:
                 continue
             held = victim.balancer.waiting.get(worker.rank, (0, 0))[0]
             if held != serial:
-                raise InvariantError(
-                    f"no lifeline is lost: {worker.rank} has tied {serial} to {other}, "
-                    f"which holds {held}"
+                raise Law.NO_LIFELINE_LOST.broken(
+                    f"{worker.rank} has tied {serial} to {other}, which holds {held}"
                 )
 
 
@@ -284,7 +363,7 @@ def _said(under_way: list[tuple[int, int, Message]]) -> tuple[Said, Said]:
         elif isinstance(message, (Grant, Refusal)):
             answered.add((to, source, message.serial))
             if isinstance(message, Grant) and not any(part.lo < part.hi for part in message.parts):
-                raise InvariantError(f"answered once: {source} grants nothing to {to}")
+                raise Law.ANSWERED_ONCE.broken(f"{source} grants nothing to {to}")
     return asked, answered
 
 
@@ -295,42 +374,119 @@ def _requests_kept(world: World, worker: Simulated, moving: set[tuple[int, int, 
     for victim, serial in balancer.asked.items():
         kept = (worker.rank, victim, serial) in moving or world.workers[victim].scheduler.stopping
         if not kept:
-            raise InvariantError(f"no request is lost: {worker.rank} asked {victim}")
+            raise Law.NO_REQUEST_LOST.broken(f"{worker.rank} asked {victim}")
 
 
 def reports_newest(worker: Simulated) -> None:
     """What a worker knows of another is what it heard last."""
     for source, (load, _) in worker.scheduler.balancer.reports.items():
         if worker.heard.get(source, load.sequence) != load.sequence:
-            raise InvariantError(f"reports are the newest: {worker.rank} on {source}")
+            raise Law.NEWEST_REPORTS.broken(f"{worker.rank} on {source}")
 
 
 def check_silent(world: World) -> None:
-    """Before ``main`` begins nobody but the root has anything left to do."""
-    for worker in world.workers[1:]:
-        balancer = worker.scheduler.balancer
-        _require(
-            balancer.mode is Mode.WAITING and worker.timer == balancer.deadline == NEVER,
-            "silent when idle",
-            lambda: f"worker {worker.rank} is {balancer.mode.value}",
-        )
+    """Nobody but the root has anything left to do."""
+    law, moving = Law.SILENT_WHEN_IDLE, list(_under_way(world))
+    _require(not moving, law, lambda: f"{moving[0]} is under way")
+    for worker in world.workers:
+        _silent(worker)
+        for call in world.failed:
+            if call.key and call.owner != worker.rank and worker.conduct is not None:
+                told = worker.conduct.cancelled.get((call.owner, call.key))
+                who = f"worker {worker.rank} has been told {told} of {call!r}"
+                _require(told == call.limit, Law.CANCELLED, partial(str, who))
+
+
+def _silent(worker: Simulated) -> None:
+    scheduler, who = worker.scheduler, f"worker {worker.rank}"
+    timers = {
+        "timer": worker.timer,
+        "deadline": min(worker.deadline, scheduler.balancer.deadline),
+        "service": worker.service_at,
+        "results of others": scheduler.gathering.deadline,
+    }
+    for what, when in timers.items():
+        if when < NEVER:
+            raise Law.SILENT_WHEN_IDLE.broken(f"{who} has set its {what} to {when}")
+    if worker.rank and scheduler.balancer.mode is not Mode.WAITING:
+        raise Law.SILENT_WHEN_IDLE.broken(f"{who} is {scheduler.balancer.mode.value}")
 
 
 def check_quiet(world: World) -> None:
-    """When nothing happens any more, nothing is left."""
-    law = "quiet at the end"
-    _require(not world.in_flight, law, lambda: f"{len(world.in_flight)} messages under way")
+    """When the root has ended, nothing is left that somebody needs."""
+    left = [worker.rank for worker in world.workers if worker.state is not State.GONE]
+    _require(not left, Law.ROOT_ENDS_LAST, lambda: f"{left} have not")
+    needless, law = _Needless(world), Law.QUIET_AT_THE_END
+    for source, to, message in _under_way(world):
+        if not needless.message(to, message):
+            raise law.broken(f"{message!r} from {source} to {to} is under way")
+    for call in world.calls.values():
+        _require(needless.call(call), law, partial("{!r} is under way".format, call))
     for worker in world.workers:
-        left = {
-            "parked tasks": worker.parked,
-            "results": worker.outbox,
-            "results of others": [kept for _, kept in worker.scheduler.gathering if kept],
-            "work": list(worker.scheduler.deque),
-            "calls": list(worker.scheduler.ledger),
-        }
-        for what, kept in left.items():
-            if kept:
-                raise InvariantError(f"{law}: worker {worker.rank} has {what}: {kept}")
+        timers_near(worker)
+        deadline = worker.scheduler.balancer.deadline
+        _require(
+            deadline == NEVER,
+            law,
+            partial("worker {} waits until {}".format, worker.rank, deadline),
+        )
+        for what, kept in _kept(worker, needless):
+            raise law.broken(f"worker {worker.rank} has {what}: {kept}")
+
+
+class _Needless:
+    """What nobody needs any more: what was cancelled, and what lies below that."""
+
+    def __init__(self, world: World) -> None:
+        self.failed = {id(call): call for call in world.failed}
+        self.open = world.calls
+        known = (*world.failed, *world.calls.values())
+        self.names = {(call.owner, call.key): call for call in known if call.key}
+
+    def call(self, call: Call) -> bool:
+        """Whether a call that is under way was made by an item that nobody needs."""
+        work = call.parent.work
+        return work is not None and self.items(work.call, call.parent.position)
+
+    def items(self, call: Call, stop: int) -> bool:
+        """Whether nobody needs items of a call, the last of which is ``stop - 1``."""
+        home = self.names.get((call.owner, call.key), call)
+        if id(home) in self.open:
+            return self.call(home)
+        return id(home) in self.failed and stop > home.limit
+
+    def segment(self, owner: int, segment: Segment) -> bool:
+        """Whether nobody needs these results."""
+        home = self.names.get((owner, segment.key))
+        stop = segment.lo + len(segment.values) + (segment.failure is not None)
+        return home is not None and self.items(home, stop)
+
+    def message(self, to: int, message: Message) -> bool:
+        """Whether a message may be under way at the end."""
+        if isinstance(message, Grant):
+            return all(self.items(part.call, part.hi) for part in message.parts)
+        if isinstance(message, (Results, Relayed)):
+            owner = message.owner if isinstance(message, Relayed) else to
+            return all(self.segment(owner, segment) for segment in message.segments)
+        return isinstance(message, (StealRequest, Refusal, Cancel))
+
+
+def _kept(worker: Simulated, needless: _Needless) -> Iterator[tuple[str, object]]:
+    """Yield what a worker still has that somebody needs, or that it must not have in any case."""
+    for stack in (worker.stack, *worker.ready, *worker.parked):
+        for frame in stack:
+            if frame.work is None or not needless.items(frame.work.call, frame.hi):
+                yield "a task", frame.work
+    for owner, segments in (*worker.outbox.items(), *worker.scheduler.gathering):
+        for segment in segments:
+            if not needless.segment(owner, segment):
+                yield "results", segment
+    for work in worker.scheduler.deque:
+        if work.lo < work.hi and not needless.items(work.call, work.hi):
+            yield "work", work
+    for call in worker.scheduler.ledger:
+        if id(call) not in needless.open:
+            yield "a call", call
 
 
 def show(mail: Mail) -> str:

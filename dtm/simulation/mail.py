@@ -23,18 +23,30 @@ SEGMENT_BYTES = 30
 
 
 class Mail:
-    """A message and the load report that travels with it."""
+    """A message and the load report that travels with it.
 
-    __slots__ = ("estimates", "load", "message", "sender")
+    ``bytes`` is its size, once it is sent; an ``echo`` is the second delivery of a message.
+    """
+
+    __slots__ = ("bytes", "echo", "estimates", "load", "message", "sender")
 
     def __init__(self, load: Load, message: Message, sender: int) -> None:
         self.load = load
         self.message = message
         self.sender = sender
+        self.bytes = 0
+        self.echo = False
         self.estimates: list[float] | None = None
         if type(message) is Grant:
             profiles: list[Any] = [part.call.profile for part in message.parts]
             self.estimates = [each.seconds if each.mature else 0.0 for each in profiles]
+
+    def again(self) -> Mail:
+        """Return a copy to be delivered a second time."""
+        copy = Mail(self.load, self.message, self.sender)
+        copy.bytes = self.bytes
+        copy.echo = True
+        return copy
 
     def size(self) -> int:
         """Return about how many bytes it takes."""

@@ -3,8 +3,9 @@
 A task is either a number, the seconds that a *leaf* takes, or an :class:`Inner`
 task, whose ``steps`` say what it does one after the other: a number of seconds of
 work, a sequence of tasks (a ``map`` over them, for which it waits), :class:`Calls`
-(an ``apply_async`` of each, and then it waits for all), or an exception, which it
-raises.  A program is the ``main`` of a run: an inner task too.
+(an ``apply_async`` of each, and then it waits for all), :class:`Caught` (a ``map`` of
+which it catches the exception), or an exception, which it raises.  A program is the ``main`` of
+a run: an inner task too.
 
 The value of a task is the task itself, so whoever collects results can see that
 each came home once and to its place.
@@ -32,6 +33,12 @@ from dtm.quantities import number
 
 class Calls(tuple[Any, ...]):
     """Tasks that are called one by one, without waiting in between."""
+
+    __slots__ = ()
+
+
+class Caught(tuple[Any, ...]):
+    """Tasks that are mapped over by a task that goes on if one of them raises."""
 
     __slots__ = ()
 
@@ -89,7 +96,7 @@ def read_step(step: Any, place: int, task: object) -> Step:
         allowed = "seconds, a sequence of tasks, or an exception"
         raise TypeError(f"{name} must be {allowed}, not {step!r}")
     read = [_read_task(each, f"task {index} of {name}") for index, each in enumerate(step)]
-    return Calls(read) if isinstance(step, Calls) else read
+    return type(step)(read) if isinstance(step, (Calls, Caught)) else read
 
 
 def _is_task(task: Any) -> bool:
@@ -227,11 +234,14 @@ def binomial(seed: int, roots: int, width: int, chance: float, duration: float) 
     return Script(duration, Binomial(_mix(seed), width, chance, duration).children(roots))
 
 
-def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) -> Script:
-    """Return a tree of about ``tasks`` tasks of random shape; some of them raise."""
+def random_tree(
+    seed: int, tasks: int, duration: float, failing: float = 0.0, caught: float = 0.0
+) -> Script:
+    """Return a tree of about ``tasks`` tasks of random shape; some raise, some catch that."""
     whole("tasks", tasks, least=1)
     number("duration", duration, positive=True)
     number("failing", failing, most=1.0)
+    number("caught", caught, most=1.0)
     random = Random(seed)
 
     def grow(budget: int, depth: int) -> Task:
@@ -246,7 +256,9 @@ def random_tree(seed: int, tasks: int, duration: float, failing: float = 0.0) ->
             width = min(budget, random.choice((1, 2, 3, 8, 40)))
             each, rest = divmod(budget if random.random() < 0.7 else width, width)
             children = [grow(each + (child < rest), depth + 1) for child in range(width)]
-            together = Calls(children) if random.random() < 0.2 else children
+            together: Step = Calls(children) if random.random() < 0.2 else children
+            if caught and random.random() < caught:
+                together = Caught(children)
             steps += [together, random.expovariate(1.0 / duration)]
             budget -= each * width + rest
         return Script(*steps)

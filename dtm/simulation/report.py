@@ -17,20 +17,25 @@ class Report:
     Attributes:
         workers: how many there were.
         makespan: from the start of ``main`` to its return.
-        work: seconds of task bodies, at speed 1.
+        work: seconds of task bodies within the makespan, at speed 1.
         capacity: sum of the workers' speeds.
         executed: tasks whose results were handed in.
-        messages, bytes: by kind of message, while ``main`` ran.
+        messages, bytes: by kind of message, of those sent while ``main`` ran.
         root_messages: those of them sent or received by the root.
         settling: messages until the idle workers fell silent, before ``main`` began.
-        shutdown: messages from the return of ``main`` to the end.
-        steals_asked, steals_won: requests, and those that brought work.
+        shutdown: messages of all kinds by workers that had been told to stop.
+        late: messages by the others after ``main`` had returned, before they were told.
+        steals_asked, steals_won: requests, and those that brought work, while ``main`` ran.
         spread: until every worker had begun a task; None if one never did.
         idle: seconds of the makespan in which each worker ran no task.
-        neighbourhood: the largest number of entries of a worker's balancing state.
+        neighbourhood: the most entries that a worker's balancing state had at any time: reports,
+            lifelines on both sides, requests that are out.
         events: how many there were.
-        trace: hash of all events; same seed and same code, same hash.
+        trace: hash of all events: when, at which worker, and what; of a message also its sender,
+            its kind and its size.  Same seed and same code, same hash.
         failure: what ``main`` raised.
+        lost: what happened to a worker, if the root learned of its loss when ``main`` had
+            returned; it has taken nothing with it.
         unstruck: faults that were to strike after the last event, and so did not.
     """
 
@@ -44,6 +49,7 @@ class Report:
     root_messages: int = 0
     settling: int = 0
     shutdown: int = 0
+    late: int = 0
     steals_asked: int = 0
     steals_won: int = 0
     spread: float | None = None
@@ -52,6 +58,7 @@ class Report:
     events: int = 0
     trace: str = ""
     failure: BaseException | None = None
+    lost: str | None = None
     unstruck: tuple[Fault, ...] = ()
 
     @property
@@ -71,7 +78,8 @@ class Report:
             f"{self.workers} workers: {self.makespan:.6f} s, efficiency {self.efficiency:.4f}, "
             f"spread {spread}\n"
             f"  {self.total_messages} messages ({kinds}), {self.root_messages} of the root's; "
-            f"{self.settling} until silence before, {self.shutdown} to shut down\n"
+            f"{self.settling} until silence before, {self.shutdown} to shut down, "
+            f"{self.late} late\n"
             f"  {self.steals_won} of {self.steals_asked} requests won; {self.executed} tasks; "
             f"{self.events} events, trace {self.trace}"
             + "".join(f"\n  {fault!r} did not strike" for fault in self.unstruck)

@@ -26,6 +26,7 @@ from dtm.core.gathering import Gathering
 from dtm.core.ledger import Ledger
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
 from dtm.core.scheduler import Scheduler
+from dtm.simulation.conduct import Conduct
 from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
@@ -35,7 +36,7 @@ from dtm.task import Call, Range
 LEFT_OUT: dict[type, frozenset[str]] = {
     Simulated: frozenset({
         "world", "rank", "speed", "slowness", "cpu",  # constant
-        "clock", "end", "busy", "first", "frozen", "polled", "outbox_since",  # times
+        "clock", "end", "busy", "lasting", "first", "frozen", "polled", "outbox_since",  # times
         "heard",  # for the laws only: what `reports` of the balancer holds
     }),
     Scheduler: frozenset({
@@ -48,6 +49,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
         "_parent", "_children", "_random", "_granularity", "_stride",  # constant
         "_serial",  # renamed
     }),
+    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # the balancer counts these too
     Ending: frozenset({"_rank", "_size", "counters"}),
     Gathering: frozenset({"_rank", "_size", "many"}),
     Ledger: frozenset({"dropped"}),

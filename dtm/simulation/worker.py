@@ -29,9 +29,10 @@ from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.core.waiting import Way, own_work, way_to_wait
 from dtm.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
+from dtm.simulation.conduct import Conduct, addressed
 from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
-from dtm.simulation.programs import Calls, read_step
+from dtm.simulation.programs import Calls, Caught, read_step
 from dtm.task import Call
 from dtm.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 
@@ -44,6 +45,7 @@ class Surroundings(Protocol):
     network: Network
     function: Callable[[object], None]
     failure: BaseException | None
+    returned: float
 
     @property
     def watched(self) -> bool:
@@ -98,6 +100,7 @@ class Simulated:
         self.clock = 0.0
         self.end = 0.0
         self.busy = 0.0
+        self.lasting = 0.0
         self.first: float | None = None
         self.frozen = 0.0
         self.slowness = 1.0
@@ -113,6 +116,7 @@ class Simulated:
         self.deadline = NEVER
         self.polled = 0.0
         self.heard: dict[int, int] = {}
+        self.conduct = Conduct(scheduler) if world.watched else None
 
     def _go(self, event: str) -> None:
         self.state = TRANSITIONS[self.state][event]
@@ -142,6 +146,9 @@ class Simulated:
         if type(message) is Stopped:
             self.flush()
         load = self.scheduler.load(self.clock)
+        addressed(self.rank, self.scheduler.size, to, message)
+        if self.conduct is not None:
+            self.conduct.says(to, load, message)
         self.clock += self.cpu
         self.world.post(self, to, Mail(load, message, self.rank))
 
@@ -203,13 +210,20 @@ class Simulated:
         while self.inbox:
             source, mail = self.inbox.popleft()
             self.clock += self.cpu
-            message = mail.open(scheduler)
-            if self.world.watched:
-                self.heard[source] = mail.load.sequence
-            self.perform(scheduler.handle(source, mail.load, message, self.clock))
+            self._read(source, mail)
         self.perform(scheduler.share(self.clock))
         if self.outbox and self.clock - self.outbox_since > RESULTS_SECONDS:
             self.flush()
+
+    def _read(self, source: int, mail: Mail) -> None:
+        message, conduct = mail.open(self.scheduler), self.conduct
+        if conduct is not None:
+            if not mail.echo or source not in self.scheduler.balancer.reports:
+                self.heard[source] = mail.load.sequence
+            conduct.hears(source, mail.load, message)
+        self.perform(self.scheduler.handle(source, mail.load, message, self.clock))
+        if conduct is not None:
+            conduct.heard(message)
 
     # Results out.
 
@@ -235,7 +249,8 @@ class Simulated:
         seconds /= self.speed
         if self.first is None:
             self.first = self.clock
-        self.busy += seconds
+        self.lasting = seconds
+        self.busy += max(0.0, min(seconds, self.world.returned - self.clock))
         seconds *= self.slowness
         self._go("task takes time")
         self.end = self.clock + seconds
@@ -260,6 +275,11 @@ class Simulated:
         self.clock = max(self.clock, now)
         self._go("task is over")
         self.advance()
+
+    def returned(self, when: float) -> None:
+        """``main`` has returned: what a task takes from then on does not count."""
+        if self.state is State.COMPUTING:
+            self.busy -= max(0.0, min(self.lasting, (self.end - when) / self.slowness))
 
     # Faults.
 
@@ -315,6 +335,8 @@ class Simulated:
         """Ask for work; go on if something has come meanwhile."""
         self.flush()
         self.scheduler.balancer.running = False
+        if self.conduct is not None:
+            self.conduct.hungry()
         self.perform(self.scheduler.hungry(self.clock))
         if self.ready:
             return True
@@ -343,6 +365,8 @@ class Simulated:
             frame.length = self.scheduler.granularity.strip_length(work, frame.length)
             lo, hi = work.claim(frame.length)
             if lo < hi:
+                if self.conduct is not None:
+                    self.conduct.begins(work.call, lo, hi)
                 if lo != frame.start + len(frame.values):
                     self._segment(frame, work.call)
                     frame.start = lo
@@ -392,6 +416,7 @@ class Simulated:
             self._fail(frame, step)
         elif step:
             parts = [(task,) for task in step] if isinstance(step, Calls) else [step]
+            frame.catches = isinstance(step, Caught)
             frame.pending.extend(self._call(frame, part) for part in parts)
             frame.waiting = frame.pending.popleft()
         return True
@@ -466,7 +491,7 @@ class Simulated:
             self.scheduler.balancer.running = True
             frame.waiting = frame.pending.popleft() if frame.pending else None
             self.world.collected(call)
-            if call.failure is not None:
+            if call.failure is not None and not frame.catches:
                 frame.raised = frame.raised or call.failure[1]
             if frame.waiting is None and frame.raised is not None:
                 self._fail(frame, frame.raised)

@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 
 from dtm.comm.simulated import Links, Network
 from dtm.core.balancer import Balancer
+from dtm.core.ending import Stage
 from dtm.core.gathering import MANY
-from dtm.core.messages import MESSAGES
+from dtm.core.messages import MESSAGES, Results
 from dtm.core.scheduler import Scheduler
-from dtm.errors import InvariantError, WorkerLostError
+from dtm.errors import WorkerLostError
 from dtm.simulation.faults import Fault, Faults
 from dtm.simulation.frame import Frame
+from dtm.simulation.laws import Law
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
 from dtm.simulation.report import Report
@@ -36,8 +38,10 @@ from dtm.task import Call, Range
 from dtm.worker import FOUR_ROUND_TRIPS
 
 SHIPPING_SECONDS = 2e-6
+SILENT_SECONDS = 50e-3  # after so long with nothing to run, nobody has anything left to say
 PATIENCE = 0.8e-3  # a thread that waits for the interpreter while a task runs gets it within
 _MASK = (1 << 64) - 1
+NEVER = float("inf")
 _NUMBERS = {cls: number for number, cls in enumerate(MESSAGES, 100)}
 
 
@@ -84,7 +88,7 @@ class World:
         patience: a worker in the middle of a task answers after up to this many seconds.
         faults: what goes wrong.
         watch: called after every event.
-        silent: called when the idle workers have fallen silent.
+        silent: called when the idle workers must have fallen silent.
         balancer: makes the balancers.
         minimum: seconds of work worth sending.
         known: an estimate for the tasks of the first map, as if it had run before.
@@ -114,7 +118,9 @@ class World:
         self.now = 0.0
         self.failure: BaseException | None = None
         self.function: Callable[[object], None] = item
+        self.returned = NEVER
         self.calls: dict[int, Call] = {}
+        self.failed: list[Call] = []
         self.in_flight: dict[int, tuple[int, int, Mail]] = {}
         self.size = size = len(speeds)
         self._random = Random(seed)
@@ -129,11 +135,12 @@ class World:
         self._made = 0
         self._hash = 0
         self._started = 0.0
-        self._returned = 0.0
+        self._changed = 0.0
         self._lost: str | None = None
         self._maimed = False
         self._messages: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
+        self._root_messages = 0
         self._report = Report(size)
         self.workers = []
         for rank, speed in enumerate(speeds):
@@ -148,6 +155,11 @@ class World:
     def watched(self) -> bool:
         """Whether somebody looks on after every event."""
         return self._watch is not None
+
+    @property
+    def events(self) -> int:
+        """How many events there have been."""
+        return self._report.events
 
     @property
     def ending(self) -> bool:
@@ -172,16 +184,30 @@ class World:
     def post(self, sender: Simulated, to: int, mail: Mail) -> None:
         """Send a message that leaves at the sender's clock."""
         kind = type(mail.message).__name__
-        size = mail.size()
+        size = mail.bytes = mail.size()
         self._messages[kind] += 1
         self._bytes[kind] += size
         if sender.rank == 0 or to == 0:
-            self._report.root_messages += 1
+            self._root_messages += 1
+        if self.phase is Phase.STOPPING:
+            self._count_late(sender)
+        self._carry(sender, to, mail)
+        if self._faults.echoes and isinstance(mail.message, Results):
+            for pause in self._faults.echo(sender.rank, to):
+                self._carry(sender, to, mail.again(), pause)
+
+    def _carry(self, sender: Simulated, to: int, mail: Mail, pause: float = 0.0) -> None:
         self._made += 1
-        when = self._links.arrival(sender.rank, to, sender.clock, size)
+        when = self._links.arrival(sender.rank, to, sender.clock, mail.bytes) + pause
         if self._watch is not None:
             self.in_flight[self._made] = (sender.rank, to, mail)
         heappush(self._heap, (when, self._made, self.workers[to], mail))
+
+    def _count_late(self, sender: Simulated) -> None:
+        if sender.scheduler.stopping:
+            self._report.shutdown += 1
+        else:
+            self._report.late += 1
 
     def delay(self) -> float:
         """Return how long a thread waits for the interpreter while a task runs."""
@@ -191,22 +217,36 @@ class World:
         """Note a call that a task has made."""
         if self._watch is not None:
             self.calls[id(call)] = call
+            self._changed = self.now
 
     def collected(self, call: Call) -> None:
         """Check the results that a task has waited for."""
-        self.calls.pop(id(call), None)
+        self._changed = self.now
+        if self.calls.pop(id(call), None) is not None and call.failure is not None:
+            self.failed.append(call)
         if call.failure is None:
             values = call.values()
             if len(values) != call.size or any(map(_differ, values, call.items)):
-                raise InvariantError(f"the results of {call!r} are not those of its items")
+                raise Law.DELIVERED_ONCE.broken(f"the results of {call!r} are not its items'")
 
     def main_returned(self, worker: Simulated) -> None:
         """``main`` is over: end the run."""
-        self._returned = worker.clock
+        self.returned = worker.clock
+        for each in self.workers:
+            each.returned(self.returned)
+        if self._silent is not None and self._left_alone():
+            self._silent(self)
         self._count()
         self._go("main returns")
         worker.flush()
         worker.perform(worker.scheduler.stop())
+        if worker.conduct is not None:
+            worker.conduct.told_to_stop()
+
+    def _left_alone(self) -> bool:
+        """Whether nothing but ``main`` has run for so long that all others must be silent."""
+        last = max([self._changed, *(worker.end for worker in self.workers[1:])])
+        return last + SILENT_SECONDS < self.now and not self._faults.given
 
     def ended(self, worker: Simulated, reason: str | None) -> None:
         """The run is over for a worker."""
@@ -221,7 +261,7 @@ class World:
         """Simulate to the end.
 
         Raises:
-            WorkerLostError: a worker died while ``main`` ran.
+            WorkerLostError: a worker was lost before ``main`` returned, or the root before the end.
             InvariantError: a law of :mod:`dtm.simulation.invariants` was broken, or
                 nothing happens any more though ``main`` has not returned.
         """
@@ -229,7 +269,7 @@ class World:
             worker.advance()
         if self._settle:
             self._events(most_events)
-            if self._silent is not None and not self._faults.any:
+            if self._silent is not None and not self.ending:
                 self._silent(self)
         if self.phase is not Phase.OVER:
             self._begin()
@@ -238,13 +278,13 @@ class World:
             raise WorkerLostError(self._lost)
         if self.phase is not Phase.OVER:
             self._stuck()
-        if self._watch is not None:
-            self._all_gone()
         return self._finish()
 
     def _begin(self) -> None:
-        self._report.settling = sum(self._messages.values())
-        self._report.root_messages = 0
+        report = self._report
+        report.settling = sum(self._messages.values())
+        self._root_messages = 0
+        report.steals_asked, report.steals_won = self._steals()
         self._messages.clear()
         self._bytes.clear()
         self._go("main begins")
@@ -269,15 +309,18 @@ class World:
             self.now = when
             report.events += 1
             if report.events > most:
-                raise InvariantError(f"no end after {most} events")
-            kind = _NUMBERS[type(what.message)] if type(what) is Mail else len(what)
-            self._hash = hash((self._hash, when, worker.rank, kind))
+                raise Law.GETS_ON.broken(f"no end after {most} events")
+            self._hash = hash((self._hash, when, worker.rank, *mark(what)))
             if strikes:
                 self._strike(when)
                 if worker.frozen > when:
                     heappush(heap, (worker.frozen, number, worker, what))
                     continue
             self._happen(when, number, worker, what)
+            known = worker.scheduler.balancer
+            held = len(known.reports) + len(known.waiting) + len(known.tied) + len(known.asked)
+            if held > report.neighbourhood:  # noqa: PLR1730 - once an event, and max is slow
+                report.neighbourhood = held
             if watch is not None:
                 watch(self, worker)
 
@@ -294,13 +337,6 @@ class World:
             self.lose(what.rank, what.reason)
         elif worker.state is not State.GONE:
             worker.alarm(when, what)
-
-    def _all_gone(self) -> None:
-        """Require that the root was the last to end."""
-        left = [worker.rank for worker in self.workers if worker.state is not State.GONE]
-        if left:
-            raise InvariantError(f"the root ended before {left}")
-        self.in_flight.clear()
 
     def _strike(self, now: float) -> None:
         for fault in self._faults.due(self._report.events):
@@ -325,11 +361,20 @@ class World:
         self.workers[rank].slow(self.now, times)
 
     def lose(self, rank: int, reason: str) -> None:
-        """The root learns that a worker is gone, or seems to be."""
+        """The root learns that a worker is gone, or seems to be.
+
+        When ``main`` has returned, that is no error any more, unless it is the root: the root
+        does not wait for who has not said yet that it stopped, and heeds no other.
+        """
         if self.phase is Phase.OVER:
             return
-        if self.phase is not Phase.STOPPING:
-            self._lost = f"worker {rank} was lost: {reason}"
+        what = f"worker {rank} was lost: {reason}"
+        if rank and self.phase is Phase.STOPPING:
+            self._report.lost = what
+            if self.workers[rank].scheduler.ending.stage is Stage.STOPPED:
+                return
+        else:
+            self._lost = what
         self._go("worker lost")
 
     def _stuck(self) -> None:
@@ -338,7 +383,7 @@ class World:
             f"{len(worker.scheduler.deque)} ranges, {len(worker.parked)} parked"
             for worker in self.workers[:16]
         ]
-        raise InvariantError("nothing happens, and main has not returned:\n" + "\n".join(lines))
+        raise Law.GETS_ON.broken("nothing happens, and the run is not over\n" + "\n".join(lines))
 
     # The report.
 
@@ -346,23 +391,26 @@ class World:
         report = self._report
         report.messages = dict(self._messages)
         report.bytes = dict(self._bytes)
-        self._messages.clear()
+        asked, won = self._steals()
+        report.steals_asked = asked - report.steals_asked
+        report.steals_won = won - report.steals_won
+        report.root_messages = self._root_messages
+
+    def _steals(self) -> tuple[int, int]:
+        each = [worker.scheduler.counters for worker in self.workers]
+        return sum(one.steals_asked for one in each), sum(one.steals_won for one in each)
 
     def _finish(self) -> Report:
         report = self._report
         workers = self.workers
-        report.shutdown = self._messages["Stop"] + self._messages["Stopped"]
-        report.makespan = self._returned - self._started
+        report.makespan = self.returned - self._started
         report.work = sum(worker.busy * worker.speed for worker in workers)
         report.capacity = sum(worker.speed for worker in workers)
         report.executed = sum(worker.scheduler.counters.items for worker in workers)
-        report.steals_asked = sum(worker.scheduler.counters.steals_asked for worker in workers)
-        report.steals_won = sum(worker.scheduler.counters.steals_won for worker in workers)
         firsts = [worker.first for worker in workers if worker.first is not None]
         if len(firsts) == self.size:
             report.spread = max(firsts) - self._started
         report.idle = [report.makespan - worker.busy for worker in workers]
-        report.neighbourhood = max(_state(worker) for worker in workers)
         report.trace = f"{self._hash & _MASK:016x}"
         report.failure = self.failure
         return report
@@ -376,6 +424,8 @@ def _appraise(_: Range) -> float:
     return SHIPPING_SECONDS / 2
 
 
-def _state(worker: Simulated) -> int:
-    balancer = worker.scheduler.balancer
-    return len(balancer.waiting) + len(balancer.tied) + len(balancer.reports)
+def mark(what: Any) -> tuple[int, ...]:
+    """Return what tells events of one worker at one time apart."""
+    if type(what) is Mail:
+        return what.sender, _NUMBERS[type(what.message)], what.bytes
+    return (len(what),)
