@@ -30,8 +30,9 @@ from dtm.conformance import Factory, Scenario, check_communication_manager
 from dtm.core.balancer import Balancer
 from dtm.core.gathering import MANY
 from dtm.quantities import count, number
-from dtm.simulation import invariants
+from dtm.simulation import invariants, quiet
 from dtm.simulation.faults import (
+    Crawl,
     Death,
     Delay,
     Echo,
@@ -63,6 +64,7 @@ from dtm.worker import FOUR_ROUND_TRIPS
 __all__ = [
     "Calls",
     "Caught",
+    "Crawl",
     "Death",
     "Delay",
     "Echo",
@@ -103,8 +105,10 @@ class Simulation:
         workers: how many.
         program: what ``main`` does; see :mod:`dtm.simulation.programs`.
         network: the costs of messages.
-        speeds: how fast each worker is; a number for all of them.
-        seed: of all that is left to chance.
+        speeds: how fast each worker runs the bodies of tasks; a number for all of them.  Messages
+            cost all the same; a worker slow in all it does is a fault, :class:`Crawl`.
+        seed: of all that is left to chance while it runs.  A program made with the same seed
+            has its durations from the same stream of numbers; give it another where that matters.
         patience: a worker in the middle of a task answers within this many seconds.
         faults: what goes wrong.
         check: whether to check the invariants after every event; None: up to 32 workers.
@@ -153,7 +157,7 @@ class Simulation:
             patience=patience,
             faults=faults,
             watch=invariants.check if watched else None,
-            silent=invariants.check_silent if watched else None,
+            silent=quiet.check_silent if watched else None,
             balancer=balancer,
             minimum=minimum,
             settle=settle,
@@ -182,7 +186,7 @@ class Simulation:
         report = self._world.run(most_events)
         report.unstruck = self._world.unstruck
         if self._world.watched and report.lost is None:
-            invariants.check_quiet(self._world)
+            quiet.check_quiet(self._world)
         return report
 
 

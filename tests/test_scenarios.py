@@ -7,6 +7,7 @@ milliseconds.  A difference is shown as a diff.  After a change that is meant,
 
 The language of ``main``: ``3ms`` works, ``map(4 x 2ms)`` maps over four leaves, ``map(2 x (1ms
 map(3 x 1ms)))`` over two tasks that do the same, ``map(1ms, fail, 2ms)`` over different ones.
+An unknown setting or fault is an error that names the file, the line and what there is.
 """
 
 from __future__ import annotations
@@ -24,9 +25,27 @@ from dtm.core.messages import Cancel, Grant, Refusal, Results, StealRequest
 from dtm.errors import DtmError
 from dtm.simulation.mail import Mail
 from dtm.simulation.worker import Simulated
-from dtm.testing import Death, Delay, Freeze, Network, Script, Simulation, Suspicion
+from dtm.testing import (
+    Crawl,
+    Death,
+    Delay,
+    Fault,
+    Freeze,
+    Network,
+    Script,
+    Simulation,
+    Suspicion,
+)
 
 FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
+SETTINGS = {"workers", "speeds", "seed", "patience", "host", "known", "gather", "main", "fault"}
+FAULTS = {
+    "dies": "dies RANK EVENT",
+    "suspected": "suspected RANK EVENT",
+    "freezes": "freezes RANK EVENT MILLISECONDS",
+    "crawls": "crawls RANK EVENT TIMES",
+    "slow": "slow FROM TO MILLISECONDS",
+}
 TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?ms|\d+|map|fail|x|[(),])")
 
 
@@ -35,7 +54,10 @@ class Parser:
 
     def __init__(self, text: str) -> None:
         self.tokens = TOKEN.findall(text)
-        assert TOKEN.sub("", text).strip() == "", f"cannot read {text!r}"
+        if unread := TOKEN.sub("", text).strip():
+            raise ValueError(
+                f"cannot read {unread!r}; there are: 3ms, map(...), fail, 4 x ..., (...)"
+            )
 
     def peek(self) -> str:
         return self.tokens[0] if self.tokens else ""
@@ -79,18 +101,23 @@ class Parser:
         return steps[0] if len(steps) == 1 and isinstance(steps[0], float) else Script(*steps)
 
 
-def fault(text: str) -> Death | Delay | Freeze | Suspicion:
+def fault(text: str) -> Fault:
     """Read one fault."""
     kind, *words = text.split()
-    numbers = [float(word) for word in words if re.fullmatch(r"[\d.]+", word)]
+    if kind not in FAULTS:
+        raise ValueError(f"unknown fault {kind!r}; there are: {', '.join(FAULTS.values())}")
+    if len(words) != len(FAULTS[kind].split()) - 1:
+        raise ValueError(f"{text!r} should be: {FAULTS[kind]}")
+    first, second, last = (float(word) for word in [*words, "0"][:3])
     if kind == "dies":
-        return Death(int(numbers[1]), int(numbers[0]))
+        return Death(int(second), int(first))
     if kind == "suspected":
-        return Suspicion(int(numbers[1]), int(numbers[0]))
+        return Suspicion(int(second), int(first))
     if kind == "freezes":
-        return Freeze(int(numbers[1]), int(numbers[0]), numbers[2] / 1e3)
-    assert kind == "slow", text
-    return Delay(numbers[2] / 1e3, source=int(numbers[0]), to=int(numbers[1]))
+        return Freeze(int(second), int(first), last / 1e3)
+    if kind == "crawls":
+        return Crawl(int(second), int(first), last)
+    return Delay(last / 1e3, source=int(first), to=int(second))
 
 
 def shown(mail: Mail) -> str:
@@ -159,11 +186,31 @@ def read(path: Path) -> tuple[str, dict[str, list[str]], list[str]]:
     """Return the head of a scenario as text, its settings and what must be seen."""
     head, _, seen = path.read_text(encoding="utf-8").partition("---\n")
     settings: dict[str, list[str]] = {}
-    for line in head.splitlines():
-        name, colon, value = line.partition(":")
-        if colon and not line.startswith("#"):
-            settings.setdefault(name.strip(), []).append(value.strip())
+    for number, line in enumerate(head.splitlines(), 1):
+        if line.startswith("#") or not line.strip():
+            continue
+        try:
+            name, value = read_line(line)
+        except ValueError as error:
+            raise ValueError(f"{path.name}, line {number}: {error}") from error
+        settings.setdefault(name, []).append(value)
+    if "main" not in settings:
+        raise ValueError(f"{path.name}: there is no line `main: ...`")
     return head, settings, seen.splitlines()
+
+
+def read_line(line: str) -> tuple[str, str]:
+    """Read one line of the head."""
+    name, colon, value = (part.strip() for part in line.partition(":"))
+    if not colon or name not in SETTINGS:
+        raise ValueError(f"unknown setting {name!r}; there are: {', '.join(sorted(SETTINGS))}")
+    if not value:
+        raise ValueError(f"{name} has no value")
+    if name == "fault":
+        fault(value)
+    elif name == "main":
+        Parser(value)
+    return name, value
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -180,3 +227,24 @@ def test_what_must_be_seen_is_seen(path: Path) -> None:
 
 def test_there_are_scenarios_enough() -> None:
     assert len(FILES) >= 20
+
+
+WRONG = [
+    ("workrs: 5", "line 2: unknown setting 'workrs'; there are: fault, gather, host, known, main"),
+    ("workers 5", "line 2: unknown setting 'workers 5'"),
+    ("workers:", "line 2: workers has no value"),
+    ("fault: explodes 1 30", "line 2: unknown fault 'explodes'; there are: dies RANK EVENT"),
+    ("fault: dies 1", "line 2: 'dies 1' should be: dies RANK EVENT"),
+    ("fault: dies one 30", "line 2: could not convert string to float: 'one'"),
+    ("fault: dies 1 0", "line 2: event must be"),
+    ("main: mop(3 x 1ms)", "line 2: cannot read 'mop'"),
+    ("# main is missing", "there is no line `main"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG, ids=[line for line, _ in WRONG])
+def test_what_a_scenario_gets_wrong_is_named(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.txt"
+    path.write_text(f"# A test.\n{line}\n---\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"wrong\.txt.*" + re.escape(message)):
+        read(path)

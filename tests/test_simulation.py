@@ -17,6 +17,7 @@ from dtm.simulation import world
 from dtm.simulation.mail import Mail
 from dtm.simulation.worker import Simulated
 from dtm.testing import (
+    Crawl,
     Death,
     Delay,
     Echo,
@@ -219,6 +220,46 @@ def test_freezes_and_slow_links_lose_nothing(seed: int) -> None:
         Delay(0.001, to=(seed + 1) % 8, since=0.001, until=0.05),
     ]
     simulate(seed, faults=faults)
+
+
+def test_a_freeze_while_workers_compute_costs_what_it_says() -> None:
+    program = recorded([0.03] * 8)
+    whole = Simulation(2, program, known=0.03).run()
+    costs = []
+    for event in range(1, whole.events):
+        faults = [Freeze(event, rank, 0.02) for rank in (0, 1)]
+        report = Simulation(2, program, known=0.03, faults=faults).run()
+        assert report.unstruck == ()
+        costs.append(report.makespan - whole.makespan)
+    before, after = 2, 2  # events while the idle worker settles, and while both stop
+    assert costs[:before] + costs[-after:] == pytest.approx([0.0] * (before + after))
+    assert costs[before:-after] == pytest.approx([0.02] * (len(costs) - before - after))
+
+
+def test_of_overlapping_freezes_the_latest_end_counts() -> None:
+    program = recorded([0.03])
+    plain = Simulation(1, program).run().makespan
+    for faults, cost in (
+        ([Freeze(1, 0, 0.02), Freeze(1, 0, 0.005)], 0.02),
+        ([Freeze(1, 0, 0.005), Freeze(1, 0, 0.02)], 0.02),
+    ):
+        makespan = Simulation(1, program, faults=faults).run().makespan
+        assert makespan == pytest.approx(plain + cost)
+
+
+def test_a_worker_that_crawls_is_slow_in_its_tasks_and_in_its_answers() -> None:
+    program = recorded([1e-3] * 40)
+    plain = Simulation(1, program, faults=[]).run().makespan
+    slow = Simulation(1, program, faults=[Crawl(1, 0, 1000)]).run().makespan
+    assert slow == pytest.approx(plain / 40 + 39 * 1000 * plain / 40)  # since the first ended
+    lame = Simulation(4, program, known=1e-3, speeds=[1, 1, 1, 1e-3], settle=False)
+    crawls = Simulation(
+        4, program, known=1e-3, speeds=[1, 1, 1, 1e-3], settle=False, faults=[Crawl(1, 3)]
+    )
+    lame.run()
+    crawls.run()
+    assert crawls.world.workers[3].cpu == pytest.approx(1000 * lame.world.workers[3].cpu)
+    assert crawls.world.workers[3].clock > lame.world.workers[3].clock
 
 
 def test_invariants_can_be_checked_at_any_time() -> None:

@@ -69,7 +69,8 @@ class CommunicationManager(ABC):
 
         The caller does not change the frames afterwards; the manager keeps them
         alive until they are out.  A message to a worker that is gone is dropped
-        (``lost`` tells of it).  Sending to oneself is an error (``ValueError``).
+        (``lost`` tells of it).  Sending to oneself, or to a
+        rank that is none, is an error (``ValueError``).
         """
 
     @abstractmethod
@@ -80,7 +81,8 @@ class CommunicationManager(ABC):
     def wait(self, timeout: float) -> None:
         """Sleep until ``receive`` or ``lost`` may have something, until woken, or for ``timeout``.
 
-        In seconds.  May return early without a reason.
+        In seconds.  What ends it may go on doing so until ``receive`` is called.  Then it may
+        return early without a reason now and then, not again and again.
         """
 
     @abstractmethod

@@ -1,8 +1,7 @@
 """What may go wrong in a simulated run, and when: the schedule of faults.
 
 Each fault strikes just before the n-th event.  A worker that dies says nothing
-more and loses what comes; the root learns of it a little later.  A *slow* worker is
-no fault but a speed, see ``speeds``.
+more and loses what comes; the root learns of it a little later.
 
 Threads: one.
 """
@@ -27,6 +26,9 @@ class World(Protocol):
 
     def freeze(self, rank: int, until: float) -> None:
         """Let a worker stand still."""
+
+    def slow(self, rank: int, times: float) -> None:
+        """Let a worker be slower."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class Freeze:
-    """A worker stands still from an event on, for some seconds; then it goes on."""
+    """A worker stands still from an event on, for some seconds; then it goes on.
+
+    The task that runs ends later by as much.  Of freezes that overlap the latest end counts.
+    """
 
     event: int
     rank: int
@@ -76,6 +81,26 @@ class Freeze:
     def strike(self, world: World, now: float) -> None:
         """Let it happen."""
         world.freeze(self.rank, now + self.seconds)
+
+
+@dataclass(frozen=True)
+class Crawl:
+    """A worker is ``times`` slower from an event on: in tasks, in answers, in all it does.
+
+    The report counts as idle what it loses so.
+    """
+
+    event: int
+    rank: int
+    times: float = 1000.0
+
+    def __post_init__(self) -> None:
+        _check_place(self)
+        number("times", self.times, least=1.0)
+
+    def strike(self, world: World, now: float) -> None:
+        """Let it happen."""
+        world.slow(self.rank, self.times)
 
 
 @dataclass(frozen=True)
@@ -117,7 +142,7 @@ class Echo:
                 count(name, rank)
 
 
-Strike = Death | Suspicion | Freeze
+Strike = Death | Suspicion | Freeze | Crawl
 Fault = Strike | Delay | Echo
 
 
@@ -136,7 +161,7 @@ def check_ranks(faults: Sequence[Fault], workers: int) -> None:
     for fault in faults:
         if not isinstance(fault, Fault):
             raise TypeError(
-                f"faults must be Death, Suspicion, Freeze, Delay or Echo, not {fault!r}"
+                f"faults must be Death, Suspicion, Freeze, Crawl, Delay or Echo, not {fault!r}"
             )
         ranks = (fault.source, fault.to) if isinstance(fault, (Delay, Echo)) else (fault.rank,)
         if any(rank is not None and rank >= workers for rank in ranks):

@@ -34,7 +34,7 @@ from dtm.task import Call, Range
 
 LEFT_OUT: dict[type, frozenset[str]] = {
     Simulated: frozenset({
-        "world", "rank", "speed",  # constant
+        "world", "rank", "speed", "slowness", "cpu",  # constant
         "clock", "end", "busy", "first", "frozen", "polled", "outbox_since",  # times
         "heard",  # for the laws only: what `reports` of the balancer holds
     }),

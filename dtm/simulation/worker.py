@@ -103,6 +103,8 @@ class Simulated:
         self.lasting = 0.0
         self.first: float | None = None
         self.frozen = 0.0
+        self.slowness = 1.0
+        self.cpu = world.network.cpu
         self.inbox: deque[tuple[int, Mail]] = deque()
         self.outbox: dict[int, list[Segment]] = {}
         self.outbox_since = 0.0
@@ -147,7 +149,7 @@ class Simulated:
         addressed(self.rank, self.scheduler.size, to, message)
         if self.conduct is not None:
             self.conduct.says(to, load, message)
-        self.clock += self.world.network.cpu
+        self.clock += self.cpu
         self.world.post(self, to, Mail(load, message, self.rank))
 
     # Messages in.
@@ -157,7 +159,10 @@ class Simulated:
         if self.state is State.RESTING:
             self.wake(now)
         elif self.state is State.COMPUTING and self.service_at == NEVER:
-            self._service_at(now + self.world.delay())
+            self._service_at(now + self._delay())
+
+    def _delay(self) -> float:
+        return self.world.delay() * self.slowness
 
     def _service_at(self, when: float) -> None:
         if when < self.service_at:
@@ -174,7 +179,7 @@ class Simulated:
         elif kind == "timer":
             if now == self.timer:
                 if self.state is State.COMPUTING:
-                    self._service_at(now + self.world.delay())
+                    self._service_at(now + self._delay())
                 else:
                     self.wake(now)
         elif now == self.deadline:
@@ -202,10 +207,9 @@ class Simulated:
         self.service_at = NEVER
         if self.clock >= self.timer:
             self.timer = NEVER
-        cpu = self.world.network.cpu
         while self.inbox:
             source, mail = self.inbox.popleft()
-            self.clock += cpu
+            self.clock += self.cpu
             self._read(source, mail)
         self.perform(scheduler.share(self.clock))
         if self.outbox and self.clock - self.outbox_since > RESULTS_SECONDS:
@@ -246,16 +250,17 @@ class Simulated:
         if self.first is None:
             self.first = self.clock
         self.lasting = seconds
-        self.busy += max(0.0, min(seconds, self.world.returned - self.clock))
+        self.busy += max(0.0, min(seconds, (self.world.returned - self.clock) / self.slowness))
+        seconds *= self.slowness
         self._go("task takes time")
         self.end = self.clock + seconds
         self.world.alarm(self.end, self, "end")
         if self.outbox and seconds > TICK_SECONDS:
             self._service_at(self.clock + TICK_SECONDS)
         if self.inbox:
-            self._service_at(self.clock + self.world.delay())
+            self._service_at(self.clock + self._delay())
         if self.clock >= self.timer:
-            self._service_at(self.clock + self.world.delay())
+            self._service_at(self.clock + self._delay())
 
     def _computed(self, now: float) -> None:
         if self.state is not State.COMPUTING:
@@ -274,7 +279,25 @@ class Simulated:
     def returned(self, when: float) -> None:
         """``main`` has returned: what a task takes from then on does not count."""
         if self.state is State.COMPUTING:
-            self.busy -= max(0.0, min(self.lasting, self.end - when))
+            self.busy -= max(0.0, min(self.lasting, (self.end - when) / self.slowness))
+
+    # Faults.
+
+    def freeze(self, now: float, until: float) -> None:
+        """Stand still; what is being done, a task or an answer, takes longer by as much."""
+        lost = until - max(now, self.frozen)
+        if lost > 0.0:
+            self.frozen = until
+            self.end += lost
+            if self.clock > now:
+                self.clock += lost
+
+    def slow(self, now: float, times: float) -> None:
+        """Be so many times slower from now on, in the task that runs and in all that follows."""
+        self.slowness *= times
+        self.cpu *= times
+        if self.state is State.COMPUTING:
+            self.end = now + (self.end - now) * times
 
     def leave(self) -> None:
         """Do nothing any more."""

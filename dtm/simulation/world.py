@@ -313,6 +313,9 @@ class World:
             self._hash = hash((self._hash, when, worker.rank, *mark(what)))
             if strikes:
                 self._strike(when)
+                if worker.frozen > when:
+                    heappush(heap, (worker.frozen, number, worker, what))
+                    continue
             self._happen(when, number, worker, what)
             known = worker.scheduler.balancer
             held = len(known.reports) + len(known.waiting) + len(known.tied) + len(known.asked)
@@ -351,7 +354,11 @@ class World:
 
     def freeze(self, rank: int, until: float) -> None:
         """A worker stands still for a while."""
-        self.workers[rank].frozen = until
+        self.workers[rank].freeze(self.now, until)
+
+    def slow(self, rank: int, times: float) -> None:
+        """A worker is slower from now on."""
+        self.workers[rank].slow(self.now, times)
 
     def lose(self, rank: int, reason: str) -> None:
         """The root learns that a worker is gone, or seems to be.
