@@ -26,6 +26,7 @@ from dtm.core.gathering import Gathering
 from dtm.core.ledger import Ledger
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
 from dtm.core.scheduler import Scheduler
+from dtm.simulation.conduct import Conduct
 from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Inner
@@ -35,7 +36,7 @@ from dtm.task import Call, Range
 LEFT_OUT: dict[type, frozenset[str]] = {
     Simulated: frozenset({
         "world", "rank", "speed", "slowness", "cpu",  # constant
-        "clock", "end", "busy", "first", "frozen", "polled", "outbox_since",  # times
+        "clock", "end", "busy", "lasting", "first", "frozen", "polled", "outbox_since",  # times
         "heard",  # for the laws only: what `reports` of the balancer holds
     }),
     Scheduler: frozenset({
@@ -58,7 +59,8 @@ LEFT_OUT: dict[type, frozenset[str]] = {
     }),
     Range: frozenset({"born"}),
     Frame: frozenset({"began", "shipped", "parks", "steps"}),
-    Mail: frozenset({"estimates", "sender"}),
+    Mail: frozenset({"estimates", "sender", "bytes"}),
+    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
 }  # fmt: skip
 TIMES = {"deadline", "timer", "service_at", "_timer"}
 SEARCH = {"asked", "_tried", "_tries", "_idlers", "_probe"}  # cleared by the next search
