@@ -30,7 +30,7 @@ from dtm.conformance import Factory, Scenario, check_communication_manager
 from dtm.core.balancer import Balancer
 from dtm.core.gathering import MANY
 from dtm.quantities import count, number
-from dtm.simulation import invariants
+from dtm.simulation import invariants, quiet
 from dtm.simulation.faults import (
     Crawl,
     Death,
@@ -157,7 +157,7 @@ class Simulation:
             patience=patience,
             faults=faults,
             watch=invariants.check if watched else None,
-            silent=invariants.check_silent if watched else None,
+            silent=quiet.check_silent if watched else None,
             balancer=balancer,
             minimum=minimum,
             settle=settle,
@@ -186,7 +186,7 @@ class Simulation:
         report = self._world.run(most_events)
         report.unstruck = self._world.unstruck
         if self._world.watched and report.lost is None:
-            invariants.check_quiet(self._world)
+            quiet.check_quiet(self._world)
         return report
 
 

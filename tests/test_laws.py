@@ -14,7 +14,7 @@ import dtm.simulation
 from dtm.core.granularity import Profile
 from dtm.core.messages import Cancel, Grant, Load, Refusal, Results, Segment, StealRequest, Stop
 from dtm.errors import InvariantError
-from dtm.simulation import invariants
+from dtm.simulation import invariants, quiet
 from dtm.simulation.conduct import Conduct
 from dtm.simulation.laws import Law
 from dtm.simulation.mail import Mail
@@ -159,7 +159,7 @@ def test_requests_refusals_and_cancellations_may_be_under_way_at_the_end() -> No
     world = ran()
     for message in (StealRequest(1, 1, stays=False), Refusal(1), Cancel(0, 1, 1)):
         planted(world, 0, message)
-        invariants.check_quiet(world)
+        quiet.check_quiet(world)
 
 
 def test_work_results_and_the_end_itself_may_not_be_under_way_at_the_end() -> None:
@@ -169,7 +169,7 @@ def test_work_results_and_the_end_itself_may_not_be_under_way_at_the_end() -> No
     for message in (Grant(1, (Range(call, 0, 1),)), Results((segment,)), Stop()):
         planted(world, 0, message)
         with law(Law.QUIET_AT_THE_END):
-            invariants.check_quiet(world)
+            quiet.check_quiet(world)
 
 
 def test_results_of_cancelled_items_may_be_under_way_at_the_end_others_may_not() -> None:
@@ -177,10 +177,10 @@ def test_results_of_cancelled_items_may_be_under_way_at_the_end_others_may_not()
     world = ran(failing)
     call = next(call for call in world.failed if call.key)
     planted(world, call.owner, Results((Segment(call.key, call.limit + 1, [1.0]),)))
-    invariants.check_quiet(world)
+    quiet.check_quiet(world)
     planted(world, call.owner, Results((Segment(call.key, call.limit - 1, [1.0]),)))
     with law(Law.QUIET_AT_THE_END):
-        invariants.check_quiet(world)
+        quiet.check_quiet(world)
 
 
 def _ready(world: World) -> None:
@@ -208,17 +208,17 @@ def _deadline(world: World) -> None:
 @pytest.mark.parametrize("leave", [_ready, _result, _call, _task, _deadline])
 def test_nothing_that_somebody_needs_is_left_at_the_end(leave: Callable[[World], None]) -> None:
     world = ran()
-    invariants.check_quiet(world)
+    quiet.check_quiet(world)
     leave(world)
     with law(Law.QUIET_AT_THE_END):
-        invariants.check_quiet(world)
+        quiet.check_quiet(world)
 
 
 def test_a_timer_far_ahead_is_found_at_the_end_too() -> None:
     world = ran()
     world.workers[2].timer = world.workers[2].clock + 100.0
     with law(Law.NEAR_TIMERS):
-        invariants.check_quiet(world)
+        quiet.check_quiet(world)
 
 
 def test_the_root_ends_last() -> None:

@@ -59,7 +59,7 @@ nothing of others, asks nobody and answers no thief.
 cancellations, and what nobody needs: work and results of items that were cancelled, and of calls
 that such an item has made.  Only that may also lie on a worker.  Nothing else is under way, ready,
 parked, kept or owned; nobody waits for an answer, and no timer was set far ahead
-(:func:`check_quiet`).
+(:mod:`dtm.simulation.quiet`).
 
 Those of a single act are judged when it is done (:mod:`dtm.simulation.conduct`).  Those about how
 things stand hold until ``main`` returns or a worker dies: after an error, what nobody waits for is
@@ -71,13 +71,11 @@ Threads: one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from dtm.core.balancer import Mode
 from dtm.core.messages import (
-    Cancel,
     Grant,
     Message,
     Refusal,
@@ -109,8 +107,8 @@ def check(world: World, touched: Simulated | None = None) -> None:
     """
     if world.ending:
         return
-    under_way = list(_under_way(world))
-    one_place(world, under_way)
+    moving = list(under_way(world))
+    one_place(world, moving)
     honest_counts(world)
     for worker in world.workers if touched is None else (touched,):
         ledger_exact(world, worker)
@@ -120,15 +118,16 @@ def check(world: World, touched: Simulated | None = None) -> None:
         if not worker.scheduler.stopping:
             modes_tell_the_truth(worker)
             nobody_forgotten(worker)
-    no_lifeline_lost(world, under_way)
+    no_lifeline_lost(world, moving)
 
 
-def _require(holds: bool, law: Law, details: Callable[[], str]) -> None:
+def require(holds: bool, law: Law, details: Callable[[], str]) -> None:
+    """Raise the error that names a law if it does not hold."""
     if not holds:
         raise law.broken(details())
 
 
-def _under_way(world: World) -> Iterator[tuple[int, int, Message]]:
+def under_way(world: World) -> Iterator[tuple[int, int, Message]]:
     """Yield (from, to, message) of all that is sent and not yet read, oldest first."""
     for worker in world.workers:
         for source, mail in worker.inbox:
@@ -211,12 +210,12 @@ class _Census:
                 raise Law.ONE_PLACE.broken(f"{call!r} has {found}")
 
 
-def one_place(world: World, under_way: list[tuple[int, int, Message]]) -> None:
+def one_place(world: World, messages: list[tuple[int, int, Message]]) -> None:
     """Each item of a call under way is in exactly one place."""
     census = _Census(world)
     for worker in world.workers:
         census.put_worker(worker)
-    for _, to, message in under_way:
+    for _, to, message in messages:
         if type(message) is Grant:
             for part in message.parts:
                 census.put(part.call, part.lo, part.hi, "under way")
@@ -286,10 +285,10 @@ def modes_tell_the_truth(worker: Simulated) -> None:
     if worker.state is State.COMPUTING and worker.scheduler.deque.newest() is not None:
         raise law.broken(f"{who} and has work")
     if balancer.mode is Mode.ASKING:
-        _require(balancer.deadline < NEVER, law, lambda: f"{who} without a deadline")
+        require(balancer.deadline < NEVER, law, lambda: f"{who} without a deadline")
         return
     lacking = [other for other in balancer.neighbours if other not in balancer.tied]
-    _require(not lacking, law, lambda: f"{who} without a lifeline at {lacking}")
+    require(not lacking, law, lambda: f"{who} without a lifeline at {lacking}")
 
 
 def nobody_forgotten(worker: Simulated) -> None:
@@ -331,9 +330,9 @@ def timers_near(worker: Simulated) -> None:
             raise Law.NEAR_TIMERS.broken(f"worker {worker.rank} waits {when - clock} s {what}")
 
 
-def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) -> None:
+def no_lifeline_lost(world: World, messages: list[tuple[int, int, Message]]) -> None:
     """What a thief believes to be tied is tied, or a message about it is on the way."""
-    moving, answered = _said(under_way)
+    moving, answered = _said(messages)
     moving |= answered
     for worker in world.workers:
         _requests_kept(world, worker, moving)
@@ -354,10 +353,10 @@ def no_lifeline_lost(world: World, under_way: list[tuple[int, int, Message]]) ->
 Said = set[tuple[int, int, int]]
 
 
-def _said(under_way: list[tuple[int, int, Message]]) -> tuple[Said, Said]:
+def _said(messages: list[tuple[int, int, Message]]) -> tuple[Said, Said]:
     """Return the requests and the answers under way, as (thief, victim, serial)."""
     asked, answered = set(), set()
-    for source, to, message in under_way:
+    for source, to, message in messages:
         if isinstance(message, StealRequest):
             asked.add((source, to, message.serial))
         elif isinstance(message, (Grant, Refusal)):
@@ -382,111 +381,6 @@ def reports_newest(worker: Simulated) -> None:
     for source, (load, _) in worker.scheduler.balancer.reports.items():
         if worker.heard.get(source, load.sequence) != load.sequence:
             raise Law.NEWEST_REPORTS.broken(f"{worker.rank} on {source}")
-
-
-def check_silent(world: World) -> None:
-    """Nobody but the root has anything left to do."""
-    law, moving = Law.SILENT_WHEN_IDLE, list(_under_way(world))
-    _require(not moving, law, lambda: f"{moving[0]} is under way")
-    for worker in world.workers:
-        _silent(worker)
-        for call in world.failed:
-            if call.key and call.owner != worker.rank and worker.conduct is not None:
-                told = worker.conduct.cancelled.get((call.owner, call.key))
-                who = f"worker {worker.rank} has been told {told} of {call!r}"
-                _require(told == call.limit, Law.CANCELLED, partial(str, who))
-
-
-def _silent(worker: Simulated) -> None:
-    scheduler, who = worker.scheduler, f"worker {worker.rank}"
-    timers = {
-        "timer": worker.timer,
-        "deadline": min(worker.deadline, scheduler.balancer.deadline),
-        "service": worker.service_at,
-        "results of others": scheduler.gathering.deadline,
-    }
-    for what, when in timers.items():
-        if when < NEVER:
-            raise Law.SILENT_WHEN_IDLE.broken(f"{who} has set its {what} to {when}")
-    if worker.rank and scheduler.balancer.mode is not Mode.WAITING:
-        raise Law.SILENT_WHEN_IDLE.broken(f"{who} is {scheduler.balancer.mode.value}")
-
-
-def check_quiet(world: World) -> None:
-    """When the root has ended, nothing is left that somebody needs."""
-    left = [worker.rank for worker in world.workers if worker.state is not State.GONE]
-    _require(not left, Law.ROOT_ENDS_LAST, lambda: f"{left} have not")
-    needless, law = _Needless(world), Law.QUIET_AT_THE_END
-    for source, to, message in _under_way(world):
-        if not needless.message(to, message):
-            raise law.broken(f"{message!r} from {source} to {to} is under way")
-    for call in world.calls.values():
-        _require(needless.call(call), law, partial("{!r} is under way".format, call))
-    for worker in world.workers:
-        timers_near(worker)
-        deadline = worker.scheduler.balancer.deadline
-        _require(
-            deadline == NEVER,
-            law,
-            partial("worker {} waits until {}".format, worker.rank, deadline),
-        )
-        for what, kept in _kept(worker, needless):
-            raise law.broken(f"worker {worker.rank} has {what}: {kept}")
-
-
-class _Needless:
-    """What nobody needs any more: what was cancelled, and what lies below that."""
-
-    def __init__(self, world: World) -> None:
-        self.failed = {id(call): call for call in world.failed}
-        self.open = world.calls
-        known = (*world.failed, *world.calls.values())
-        self.names = {(call.owner, call.key): call for call in known if call.key}
-
-    def call(self, call: Call) -> bool:
-        """Whether a call that is under way was made by an item that nobody needs."""
-        work = call.parent.work
-        return work is not None and self.items(work.call, call.parent.position)
-
-    def items(self, call: Call, stop: int) -> bool:
-        """Whether nobody needs items of a call, the last of which is ``stop - 1``."""
-        home = self.names.get((call.owner, call.key), call)
-        if id(home) in self.open:
-            return self.call(home)
-        return id(home) in self.failed and stop > home.limit
-
-    def segment(self, owner: int, segment: Segment) -> bool:
-        """Whether nobody needs these results."""
-        home = self.names.get((owner, segment.key))
-        stop = segment.lo + len(segment.values) + (segment.failure is not None)
-        return home is not None and self.items(home, stop)
-
-    def message(self, to: int, message: Message) -> bool:
-        """Whether a message may be under way at the end."""
-        if isinstance(message, Grant):
-            return all(self.items(part.call, part.hi) for part in message.parts)
-        if isinstance(message, (Results, Relayed)):
-            owner = message.owner if isinstance(message, Relayed) else to
-            return all(self.segment(owner, segment) for segment in message.segments)
-        return isinstance(message, (StealRequest, Refusal, Cancel))
-
-
-def _kept(worker: Simulated, needless: _Needless) -> Iterator[tuple[str, object]]:
-    """Yield what a worker still has that somebody needs, or that it must not have in any case."""
-    for stack in (worker.stack, *worker.ready, *worker.parked):
-        for frame in stack:
-            if frame.work is None or not needless.items(frame.work.call, frame.hi):
-                yield "a task", frame.work
-    for owner, segments in (*worker.outbox.items(), *worker.scheduler.gathering):
-        for segment in segments:
-            if not needless.segment(owner, segment):
-                yield "results", segment
-    for work in worker.scheduler.deque:
-        if work.lo < work.hi and not needless.items(work.call, work.hi):
-            yield "work", work
-    for call in worker.scheduler.ledger:
-        if id(call) not in needless.open:
-            yield "a call", call
 
 
 def show(mail: Mail) -> str:

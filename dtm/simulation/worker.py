@@ -250,7 +250,7 @@ class Simulated:
         if self.first is None:
             self.first = self.clock
         self.lasting = seconds
-        self.busy += max(0.0, min(seconds, self.world.returned - self.clock))
+        self.busy += max(0.0, min(seconds, (self.world.returned - self.clock) / self.slowness))
         seconds *= self.slowness
         self._go("task takes time")
         self.end = self.clock + seconds
