@@ -103,7 +103,11 @@ class Run:
 
     def _end(self) -> None:
         broken = self.runner.interrupted
-        stopped = self.worker.stop(0.0 if broken else STOP_SECONDS)
+        stopped = False
+        if broken:
+            self.worker.abandon()
+        else:
+            stopped = self.worker.stop(STOP_SECONDS)
         self.over = True
         summary = self.worker.scheduler.summary()
         self.worker.leave(STOP_SECONDS if stopped else BROKEN_SECONDS)
@@ -210,7 +214,12 @@ def start(main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     comm = join(chosen)
     current = run = Run(comm, chosen, implicit=False)
     if comm.rank == 0:
-        return run.lead(main, args, kwargs)
+        if not comm.alters_threads or comm.size == 1:
+            return run.lead(main, args, kwargs)
+        from dtm.launch.numeric import as_in_workers
+
+        with as_in_workers():
+            return run.lead(main, args, kwargs)
     return run.follow()
 
 
@@ -297,10 +306,10 @@ def _tcp(chosen: Options) -> CommunicationManager:
 
 
 def _local(chosen: Options) -> CommunicationManager:
-    from dtm.launch.cores import available_cores
     from dtm.launch.local import start_workers
+    from dtm.launch.share import default_workers
 
-    workers = chosen.workers or available_cores()
+    workers = chosen.workers or default_workers(os.environ)
     if workers == 1:
         return _serial(chosen)
     reason = why_not_again()

@@ -18,7 +18,10 @@ workers that asked each other at the end of a map kept its last results waiting 
 What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
 ``main``, wherever that stands; the others are told to end, or see the root go.
 The root dies: its workers end at once, without a word.  An error inside dtm
-(a broken invariant): the root is told and ends the run.
+(a broken invariant): the root is told and ends the run.  A worker cannot reach another,
+which the root may well reach: it tells the root, which waits for a moment, since if that
+worker has died it will find out itself, and knows how; then it ends the run.  To go on
+is no choice: what the two have for each other does not arrive.
 
 Threads: ``perform``, ``service`` and what they call hold ``lock``; ``rest``,
 ``busy``, ``nudge`` and ``balance`` do not.
@@ -55,6 +58,8 @@ TICK_SECONDS = 0.25
 RESULTS_SECONDS = 300e-6
 MOST_SEGMENTS = 256
 OUTPUT_SECONDS = 5e-3
+HEARSAY_SECONDS = 1.0
+HURRY_SECONDS = 0.3
 
 
 class Worker:
@@ -112,6 +117,7 @@ class Worker:
         self._lines_sent = 0.0
         self._finish: list[tuple[BaseException | None]] = []
         self._end_reached = False
+        self._hearsay: tuple[float, str] | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -150,9 +156,15 @@ class Worker:
             elif isinstance(effect, Print):
                 self._print(effect)
             elif isinstance(effect, End):
-                reason = effect.reason
-                self._finish.append((WorkerLostError(reason) if reason else None,))
-                self._end_reached = True
+                self._conclude(effect)
+
+    def _conclude(self, end: End) -> None:
+        reason = end.reason
+        if end.lost is None:
+            self._finish.append((WorkerLostError(reason) if reason else None,))
+            self._end_reached = True
+        elif reason and not self._hearsay:
+            self._hearsay = perf_counter() + HEARSAY_SECONDS, reason
 
     def _send(self, to: int, message: Message) -> None:
         if isinstance(message, Grant):
@@ -264,8 +276,7 @@ class Worker:
                 return
             if now >= self._timer:  # first of all, for what follows may set it anew
                 self._timer = float("inf")
-            for source, frames in self.comm.receive():
-                self._take(source, frames)
+            self._take_all()
             self.perform(self.scheduler.share(now))
             if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
                 self.flush()
@@ -273,6 +284,8 @@ class Worker:
                 self._flush_lines()
             for peer in self.comm.lost():
                 self._mourn(peer)
+            if self._hearsay and now >= self._hearsay[0]:
+                self._believe(self._hearsay[1])
             finish, self._finish = self._finish, []
         for (reason,) in finish:
             self._on_end(reason)
@@ -290,9 +303,19 @@ class Worker:
         host = self.comm.hosts[peer.rank]
         if peer.rank == 0:
             os._exit(1)
-        text = f"worker {peer.rank} on {host} was lost: {peer.reason}"
+        text = f"worker {peer.rank} on {host} was lost"
         if self.comm.rank == 0:
-            self._finish.append((WorkerLostError(text),))
+            self._finish.append((WorkerLostError(f"{text}: {peer.reason}"),))
+            return
+        own = f"worker {self.comm.rank} on {self.comm.hosts[self.comm.rank]}"
+        self._send(0, Broken(f"{text} to {own}: {peer.reason}", peer.rank))
+
+    def _believe(self, hearsay: str) -> None:
+        """Nothing better is known of a worker that another cannot reach."""
+        self._hearsay = None
+        if not self.scheduler.stopping:
+            reason = f"{hearsay} (this worker, the root, has lost neither of the two)"
+            self._finish.append((WorkerLostError(reason),))
 
     def broken(self, error: BaseException) -> None:
         """An error inside dtm: tell the root, which ends the run."""
@@ -349,8 +372,12 @@ class Worker:
     def rest(self, timeout: float) -> None:
         """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
         self._busy.clear()
-        deadline = min(self.scheduler.balancer.deadline, self._timer)
+        deadline = min(self.scheduler.balancer.deadline, self._due())
         self._wait(min(timeout, deadline - perf_counter()))
+
+    def _due(self) -> float:
+        """Return when ``service`` is to be called even if no message comes."""
+        return min(self._timer, self._hearsay[0]) if self._hearsay else self._timer
 
     def busy(self) -> None:
         """A task runs again: from here on messages are the load-balancer thread's business."""
@@ -383,7 +410,7 @@ class Worker:
             self.broken(error)
 
     def _balance(self) -> None:
-        self._wait(min(TICK_SECONDS, self._timer - perf_counter()))
+        self._wait(min(TICK_SECONDS, self._due() - perf_counter()))
         if not self._busy.is_set() or self.ended:
             return
         self.service()
@@ -399,23 +426,36 @@ class Worker:
 
     # The end.
 
+    def abandon(self) -> None:
+        """(Root) tell each worker by itself that the run is over, and wait for none."""
+        with self.lock:
+            self._take_all()
+            self.perform(self.scheduler.stop(range(1, self.comm.size)))
+
     def stop(self, timeout: float) -> bool:
         """(Root) end the run; whether every worker has said that it stopped, in time."""
         with self.lock:
             self.flush()
-            for source, frames in self.comm.receive():
-                self._take(source, frames)
+            self._take_all()
             self.perform(self.scheduler.stop(self.comm.absent()))
-        deadline = perf_counter() + timeout
+        began = perf_counter()
+        hurried = not self.comm.ways_may_break
         while not self._end_reached:
-            left = deadline - perf_counter()
-            if left <= 0.0:
+            spent = perf_counter() - began
+            if spent >= timeout:
                 return False
-            self.comm.wait(min(left, TICK_SECONDS))
+            self.comm.wait(min(timeout - spent, TICK_SECONDS))
             with self.lock:
-                for source, frames in self.comm.receive():
-                    self._take(source, frames)
+                self._take_all()
+                self.perform(self.scheduler.excuse(self.comm.absent()))
+                if spent >= HURRY_SECONDS and not hurried and not self._end_reached:
+                    hurried = True
+                    self.perform(self.scheduler.hurry(self.comm.absent()))
         return True
+
+    def _take_all(self) -> None:
+        for source, frames in self.comm.receive():
+            self._take(source, frames)
 
     def leave(self, timeout: float) -> None:
         """Let go of the other workers.  Nothing of dtm runs in this process afterwards."""

@@ -65,6 +65,7 @@ class Network:
     directory: Path
     tag: str
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    cuts: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def ssh(self) -> str:
@@ -111,8 +112,17 @@ class Network:
         _ip("-n", self.space("switch"), "link", "set", f"v-{host}", "down")
 
     def plug(self, host: str) -> None:
-        """Connect it again."""
+        """Connect it again, with all others."""
+        for cut in [cut for cut in self.cuts if cut[0] == host]:
+            self.cuts.remove(cut)
+            _ip("-n", self.space(host), "route", "del", *cut[1:])
         _ip("-n", self.space("switch"), "link", "set", f"v-{host}", "up")
+
+    def separate(self, one: str, other: str, how: str) -> None:
+        """Cut the way between two hosts, ``unreachable`` or ``blackhole``; others have theirs."""
+        route = (how, f"{self.address(other)}/32")
+        _ip("-n", self.space(one), "route", "add", *route)
+        self.cuts.append((one, *route))
 
     def crash(self, host: str) -> None:
         """Let a host go away: nothing of it runs any more, and nothing says goodbye."""

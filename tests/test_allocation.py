@@ -94,6 +94,21 @@ def test_slurm_slots_come_from_what_is_there(changed: dict[str, str], slots: lis
     assert [host.slots for host in found.hosts] == slots
 
 
+@pytest.mark.parametrize(
+    ("said", "slots"),
+    [
+        ({}, 1),
+        ({"SLURM_CPUS_PER_TASK": "8"}, 8),
+        ({"SLURM_JOB_CPUS_PER_NODE": "64"}, 64),
+        ({"SLURM_JOB_CPUS_PER_NODE": "8", "SLURM_CPUS_PER_TASK": "8"}, 8),
+        ({"SLURM_CPUS_ON_NODE": "6", "SLURM_STEP_TASKS_PER_NODE": "1"}, 6),
+    ],
+)
+def test_one_process_of_slurm_has_the_cores_of_its_job(said: dict[str, str], slots: int) -> None:
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1", "SLURM_TASKS_PER_NODE": "1"}
+    assert read({**job, **said}).hosts == listed(f"n1:{slots}")
+
+
 def test_slurm_on_one_node_may_say_its_cores_alone() -> None:
     found = read({"SLURM_NODELIST": "n1", "SLURM_CPUS_ON_NODE": "12"})
     assert found.hosts == listed("n1:12")
@@ -113,6 +128,12 @@ def test_pbs_has_a_line_a_slot(nodes: str) -> None:
     found = read({"PBS_NODEFILE": nodes, "PBS_JOBID": "7.server", "NCPUS": "3"})
     assert found == Allocation("pbs", listed("n1:3 n2:2"), ("pbs_tmrsh", "{host}"), False)
     assert found.starter(found.hosts[1]) == ("pbs_tmrsh", "n2")
+
+
+def test_one_process_of_pbs_has_the_cores_of_its_job(tmp_path: Path) -> None:
+    (tmp_path / "nodes").write_text("n1\n", encoding="utf-8")
+    found = read({"PBS_NODEFILE": str(tmp_path / "nodes"), "NCPUS": "8"})
+    assert found.hosts == listed("n1:8")
 
 
 def test_torque_starts_by_pbsdsh(nodes: str) -> None:

@@ -362,6 +362,26 @@ def test_a_peer_whose_listener_is_gone_is_lost_or_has_left_as_the_root_says(
         two.close(1)
 
 
+def test_a_peer_that_is_busy_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel takes the call, and it does not answer: it may be in the middle of a task."""
+    monkeypatch.setattr("dtm.comm.search.UNREACHABLE", 0.1)
+    monkeypatch.setattr("dtm.comm.reception.LONGEST", 0.2)
+    with run_of(3) as (root, credentials), running(root):
+        one, two = (TcpManager.join(root.address, credentials) for _ in range(2))
+        calls = []
+        failed = one._failed
+        monkeypatch.setattr(one, "_failed", lambda *call: (calls.append(call), failed(*call)))
+        one.send(2, [b"when you have time"])
+        pump(one, lambda: len(calls) == 4)
+        assert one.lost() == []
+        monkeypatch.setattr("dtm.comm.reception.LONGEST", PATIENCE)
+        with running(one, two) as received:
+            until(lambda: received)
+        assert [message[-1] for message in received] == [[b"when you have time"]]
+        one.close(1)
+        two.close(1)
+
+
 def test_a_peer_that_left_before_it_was_called_is_not_lost() -> None:
     with run_of(3) as (root, credentials), running(root):
         one, two = (TcpManager.join(root.address, credentials) for _ in range(2))

@@ -275,6 +275,50 @@ def test_the_end_goes_down_the_tree_and_comes_back() -> None:
     assert sorted(schedulers[0].summary()) == list(range(size))
 
 
+def test_who_is_cut_off_from_its_place_in_the_tree_is_told_by_the_root_itself() -> None:
+    size, cut = 23, {(1, 5), (5, 1)}
+    schedulers = [scheduler(rank, size) for rank in range(size)]
+    queue = [(0, to, message) for to, message in sent(schedulers[0].stop())]
+    ended = []
+
+    def settle() -> None:
+        while queue:
+            source, to, message = queue.pop(0)
+            if (source, to) in cut:
+                continue
+            effects = schedulers[to].handle(source, BUSY, message, 0.0)
+            queue.extend((to, other, answer) for other, answer in sent(effects))
+            ended.extend(to for effect in effects if effect == End(None))
+
+    settle()
+    assert sorted({*range(size)} - {*ended}) == [0, 1, 5, 21, 22]
+    queue += [(0, to, message) for to, message in sent(schedulers[0].hurry([]))]
+    assert [to for _, to, _ in queue] == [1, 5, 6, 7, 8, 21, 22]
+    settle()
+    assert sorted(ended) == sorted(schedulers[0].summary()) == list(range(size))
+
+
+def test_at_the_end_nobody_waits_for_who_is_gone() -> None:
+    root = scheduler(0, 3)
+    root.stop()
+    assert root.handle(1, BUSY, Stopped({1: {}}), 0.0) == []
+    assert root.excuse([]) == []
+    assert root.excuse([2]) == [End(None)]
+    assert root.excuse([2]) == []
+
+
+def test_who_has_stopped_already_says_so_to_the_root_that_did_not_hear_it() -> None:
+    made = scheduler(5, 6)
+    ((_, last),) = sent(made.handle(1, BUSY, Stop(), 0.0))
+    assert sent(made.handle(0, BUSY, Stop(None), 0.0)) == [(0, last)]
+    child = scheduler(1, 6)
+    child.handle(0, BUSY, Stop(), 0.0)
+    assert End(None) in child.handle(0, BUSY, Stop(None), 0.0)
+    assert child.handle(0, BUSY, Stop(None), 0.0) == []
+    late = Stopped({5: {}})
+    assert sent(child.handle(5, BUSY, late, 0.0)) == [(0, late)]
+
+
 def test_who_is_stopping_answers_no_thief() -> None:
     made = scheduler(1)
     made.handle(0, BUSY, Stop(), 0.0)
@@ -289,4 +333,5 @@ def test_lines_are_printed_and_broken_workers_end_the_run() -> None:
     made = scheduler()
     assert made.handle(1, BUSY, Output("stdout", "hello\n"), 0.0) == [Print("stdout", "hello\n")]
     assert made.handle(1, BUSY, Broken("no luck"), 0.0) == [End("no luck")]
+    assert made.handle(1, BUSY, Broken("no way", 2), 0.0) == [End("no way", 2)]
     assert isinstance(Stopped({}), Stopped)

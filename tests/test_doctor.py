@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -157,6 +158,7 @@ def test_the_ranks_of_an_mpi_run_are_examined() -> None:
     assert found["ranks"][0]["found"] == "3 of 3 see each other"
     assert "by mpi" in found["exchange"][0]["found"]
     assert found["cores"][0]["figures"]["workers"] == 3
+    assert re.search("thread level [A-Z]+; the launcher is one", found["MPI"][0]["found"])
 
 
 @pytest.mark.parametrize("rank", [0, 1])

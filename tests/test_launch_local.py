@@ -16,6 +16,8 @@ import pytest
 from dtm.errors import CommunicationError
 from dtm.launch.cores import available_cores
 from dtm.launch.local import INVITATION, join_run, start_workers
+from dtm.launch.share import default_workers
+from tests import launch
 from tests.local_programs import program
 
 REPORT = """
@@ -194,7 +196,7 @@ def test_numeric_libraries_get_one_thread_unless_the_user_says_otherwise(tmp_pat
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.pop(name, None)
     said = said_by_a_worker(tmp_path, expression, env={"OMP_NUM_THREADS": "3"})
-    assert said == "('3', '1')"
+    assert said == "('3', '3')"
 
 
 def test_a_command_of_a_task_inherits_no_socket_and_no_blocked_signal(tmp_path: Path) -> None:
@@ -314,6 +316,42 @@ def files(root: Path, contents: dict[str, str]) -> str:
 @pytest.fixture
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+SLURM = {"SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": os.uname().nodename}
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("environ", "workers"),
+    [
+        ({}, 8),
+        ({**SLURM, "SLURM_TASKS_PER_NODE": "3"}, 3),
+        ({**SLURM, "SLURM_TASKS_PER_NODE": "64"}, 8),
+        ({"SGE_ROOT": "/sge", "JOB_ID": "3", "NSLOTS": "2"}, 2),
+        ({"SGE_ROOT": "/sge"}, 8),  # a login node has that too
+        ({"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_TASKS_PER_NODE": "2(x2)"}, 8),
+    ],
+)
+def test_slots_that_were_granted_bound_the_workers(environ: dict[str, str], workers: int) -> None:
+    assert default_workers(environ) == workers
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_a_grant_that_is_not_understood_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert default_workers({"SLURM_JOB_ID": "5"}) == 8
+    assert "SLURM_JOB_NODELIST" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [(), ("-m", "dtm")])
+def test_a_job_of_one_slot_is_a_run_of_one_worker(tmp_path: Path, command: tuple[str, ...]) -> None:
+    text = "from dtm import dtm, runtime\ndtm.start(lambda: print(runtime.current.comm.size))\n"
+    (tmp_path / "size.py").write_text(text)
+    environment = launch.environment(SLURM | {"SLURM_TASKS_PER_NODE": "1"})
+    words = [sys.executable, *command, "size.py"]
+    for variables, size in (({}, "1\n"), ({"DTM_WORKERS": "2"}, "2\n")):
+        done = launch.run(words, environment | variables, launch.DEFAULT_TIMEOUT, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, size, "")
 
 
 @pytest.mark.usefixtures("eight_cores")

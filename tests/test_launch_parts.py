@@ -252,7 +252,7 @@ def test_timers_ring_in_their_order() -> None:
 
 def test_every_kind_of_message_has_its_name() -> None:
     kinds = messages._KINDS
-    assert len(kinds) == 12
+    assert len(kinds) == 13
     assert all(kind.__name__ == name for name, kind in kinds.items())
 
 

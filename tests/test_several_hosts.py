@@ -19,6 +19,7 @@ from tests.launch import PROGRAMS, ROOT, Started
 from tests.namespaces import HOSTS, Network
 
 SPREAD = PROGRAMS / "spread.py"
+LAST = PROGRAMS / "last.py"
 LIMIT = 90.0
 SOON = 25.0
 """The 10 seconds in which a lost host has to be told of, and what a busy machine adds."""
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(
     REASON is not None,
     reason=f"NOT TESTED: runs on several hosts by ssh, since {REASON}",
 )
+SEVEN = ("alpha", "beta slots=3", "gamma slots=3")
 THREE = ("alpha slots=2", "beta", "gamma")
 RESULT = {
     "squares": sum(x * x for x in range(100_000)),
@@ -227,6 +229,44 @@ def workers_of(hosts: Network, host: str) -> list[int]:
         if str(SPREAD).encode() in words:
             found.append(pid)
     return found
+
+
+@pytest.mark.parametrize("how", ["unreachable", "blackhole"])
+def test_two_hosts_that_lose_each_other_end_the_run(hosts: Network, how: str) -> None:
+    """Root and launcher reach both all the time."""
+    with started(hosts, SPREAD, 7, "for-ever", lines=SEVEN) as program:
+        program.wait_for("ready 7")
+        began = time.monotonic()
+        hosts.separate("beta", "gamma", how)
+        assert program.wait(LIMIT) == 1
+        took = time.monotonic() - began
+        assert took < SOON, (took, program.stderr)
+        on = r"worker \d on (beta|gamma)"
+        told = re.search(f"WorkerLostError: {on} was lost to {on}: ", program.stderr)
+        assert told, program.stderr
+        assert told[1] != told[2]
+        hosts.await_silence(timeout=SOON)
+
+
+@pytest.mark.parametrize("how", ["unreachable", "blackhole"])
+def test_hosts_that_never_reach_each_other_end_the_run(hosts: Network, how: str) -> None:
+    hosts.separate("beta", "gamma", how)
+    with started(hosts, SPREAD, 7, "for-ever", lines=SEVEN) as program:
+        assert program.wait(LIMIT) == 1
+        on = r"worker \d on (beta|gamma)"
+        assert re.search(f"WorkerLostError: {on} was lost to {on}: ", program.stderr)
+        hosts.await_silence(timeout=SOON)
+
+
+def test_a_run_ends_well_though_two_hosts_have_lost_each_other(hosts: Network) -> None:
+    """What is said at the end does not come down the tree: gamma's workers are below beta's."""
+    with started(hosts, LAST, lines=SEVEN) as program:
+        program.wait_for("reached 7")
+        hosts.separate("beta", "gamma", "blackhole")
+        (program.directory / "cut").touch()
+        assert program.wait(SOON) == 0, program.stderr
+        rows = program.stderr.splitlines()
+        assert [row.split()[0] for row in rows] == ["worker", *"0123456", "all"], rows
 
 
 def test_the_launcher_is_killed(hosts: Network) -> None:

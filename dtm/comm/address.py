@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from dtm.errors import CommunicationError
 
 _BACKLOG = 1024
-_IDLE, _INTERVAL, _PROBES = 4, 1, 5  # seconds, seconds, count: silent for 9 s, and it is gone
+_IDLE, _INTERVAL, _PROBES = 4, 1, 4  # seconds, seconds, count: silent for 8 s, and it is gone
 _SCHEME = "tcp://"
 
 Resolved = tuple[int, Any]  # family and what connect() takes
@@ -162,16 +162,16 @@ def unsent(descriptor: int) -> int:
 class Stall:
     """Notices that the peers' kernels have ceased to confirm what was sent to them.
 
-    Args:
+    Attributes:
         limit: seconds without a sign of life while data is under way.
     """
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self.limit = limit
         self._since: dict[int, tuple[int, float]] = {}
 
     def look(self, descriptors: Iterable[int], now: float) -> list[int]:
-        """Return those of these connections whose peer is gone; call it about once a second."""
+        """Return those of these connections whose peer is gone; call it once a second or more."""
         before, self._since = self._since, {}
         stalled = []
         for descriptor in descriptors:
@@ -180,7 +180,7 @@ class Stall:
                 continue
             last, since = before.get(descriptor, (0, now))
             self._since[descriptor] = (heard, since if abs(heard - last) <= 50 else now)
-            if now - self._since[descriptor][1] >= self._limit:
+            if now - self._since[descriptor][1] >= self.limit:
                 stalled.append(descriptor)
         return stalled
 

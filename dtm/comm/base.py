@@ -56,12 +56,17 @@ class CommunicationManager(ABC):
             for preferring near workers; as long as ``size``.
         carries_output: whether what this worker writes to its standard streams comes to the
             user's terminal without the root's help.
+        ways_may_break: whether two workers may lose each other though the root reaches both.
+        alters_threads: whether numeric libraries of the root are to start as few threads as
+            those of the workers do, by the hand of who started them.
     """
 
     rank: int
     size: int
     hosts: Sequence[str]
     carries_output: bool = False
+    ways_may_break: bool = False
+    alters_threads: bool = False
 
     @abstractmethod
     def send(self, rank: int, frames: Sequence[Frame]) -> None:
@@ -94,9 +99,9 @@ class CommunicationManager(ABC):
         """Return the workers found to be gone without having closed, each of them once."""
 
     def absent(self) -> Collection[int]:
-        """Return the workers that have not joined so far; for most managers there are none.
+        """Return the workers that have not joined so far, or are gone, in whatever way.
 
-        A run that ends does not wait for them: ``close`` ends them.
+        A run that ends does not wait for them: ``close`` ends those who have not joined.
         """
         return ()
 

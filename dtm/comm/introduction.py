@@ -122,6 +122,11 @@ class Introduction:
         return EVENT_WRITE if self.step is Step.CONNECTING else EVENT_READ
 
     @property
+    def connected(self) -> bool:
+        """Whether the peer's machine has answered."""
+        return self.step is not Step.CONNECTING
+
+    @property
     def peer(self) -> Hello:
         """What the peer said of itself."""
         assert self.handshake.peer is not None

@@ -124,6 +124,8 @@ class LocalManager(StreamManager):
 class LocalRoot(LocalManager):
     """Rank 0: holds the links to the workers, and sees to it that each of them ends."""
 
+    alters_threads = True
+
     def __init__(
         self,
         directory: str,
@@ -143,7 +145,7 @@ class LocalRoot(LocalManager):
         """Leave, and end what was started: who never joined at once, who joined in time."""
         deadline = monotonic() + timeout
         self.receive()
-        late = self.absent()
+        late = self._late()
         for rank in late:
             self._children[rank].process.terminate()
             self._drop(self._links[rank])
@@ -158,8 +160,11 @@ class LocalRoot(LocalManager):
             child.close()
         remove_directory(self._directory)
 
-    def absent(self) -> list[int]:
-        """Return the workers that are still starting."""
+    def absent(self) -> set[int]:
+        """Return the workers that are still starting, and those that are gone."""
+        return self._gone.union(self._late())
+
+    def _late(self) -> list[int]:
         return [rank for rank, link in self._links.items() if not link.greeted]
 
     def abort(self, status: int) -> None:

@@ -221,6 +221,10 @@ class MpiManager(CommunicationManager):
             news, self._news = self._news, []
         return news
 
+    def absent(self) -> set[int]:
+        """See :meth:`CommunicationManager.absent`."""
+        return self._gone
+
     def _mourn(self, dead: Sequence[LostPeer]) -> None:
         for peer in dead:
             if peer.rank not in self._gone:

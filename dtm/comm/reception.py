@@ -34,7 +34,7 @@ MOST_STRANGERS = 64
 _SILENT = 0.3  # seconds after which who has said nothing makes room for others
 _SLOW = 3.0  # and who has said something; a crowded machine makes members slow, too
 _LOOK = 0.05  # seconds between looks at the clock while somebody is on the way
-_CALM = 1.0  # and while nobody is
+_CALM = 0.5  # and while nobody is
 
 
 class Reception(StreamManager):

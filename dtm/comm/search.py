@@ -5,7 +5,9 @@
 
 It begins with the first message, by asking the root where the peer is.  It is over, and
 forgotten, as soon as there is a link, whoever made it, or the peer is known to be gone, or
-there is no root to ask.  A peer that has not answered for ``UNREACHABLE`` seconds is lost.
+there is no root to ask.  A peer whose machine has not answered for ``UNREACHABLE`` seconds, or
+has refused for so long although the root knows of no end, is lost.  One that is merely busy,
+so that its kernel takes the call and it does not, never is.
 
 Threads: under the worker's lock.
 
@@ -21,7 +23,7 @@ from enum import Enum
 from dtm.comm.base import Frame
 
 AGAIN = 0.2  # seconds until an address that did not answer is asked for again
-UNREACHABLE = 8.0  # seconds after which a peer that cannot be called is lost
+UNREACHABLE = 4.5  # seconds after which a peer that cannot be called is lost
 
 
 class Stage(Enum):
@@ -52,7 +54,7 @@ class Search:
     def __init__(self, first: Sequence[Frame]) -> None:
         self.stage = Stage.ASKED
         self.messages = [first]
-        self._since: float | None = None  # when the peer was first called
+        self._since: float | None = None  # since when the peer has been called in vain
         self._due = 0.0  # when to ask once more
 
     def _go(self, event: str) -> None:
@@ -79,6 +81,16 @@ class Search:
         self._go("no answer")
         self._due = now + AGAIN
         return now - self._since < UNREACHABLE
+
+    def busy(self, now: float) -> None:
+        """A call has reached the peer's machine, though not the peer."""
+        self._since = now
+
+    def is_hopeful(self, now: float, patience: float) -> bool:
+        """Whether it may come to an end soon: the peer has joined, and was called just now."""
+        if self.stage is Stage.ABSENT:
+            return False
+        return self._since is None or now - self._since < patience
 
     def asks_again(self, now: float) -> bool:
         """Whether it is time to ask the root once more."""

@@ -39,6 +39,7 @@ Ready = list[tuple[SelectorKey, int]]
 
 _LONGEST_WAIT = 3600.0  # a wait may return early, and some system calls know no eternity
 _COARSE = 0.002  # epoll counts whole milliseconds: below this, select times the wait
+_LOOK = 0.05  # seconds between looks at what is left, for who leaves
 _SELECTABLE = 1024  # the first descriptor that select does not know
 
 
@@ -192,7 +193,7 @@ class StreamManager(CommunicationManager):
         for stream in tuple(self._streams):
             self._say_farewell(stream)
         while self._clogged and (left := deadline - monotonic()) > 0:
-            self._heed(self._poll(left))
+            self._heed(self._poll(min(left, _LOOK)))
             self.receive()
         self._linger(deadline)
         for stream in tuple(self._streams):

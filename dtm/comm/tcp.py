@@ -20,7 +20,12 @@ the run (:mod:`dtm.comm.reception`, :mod:`dtm.comm.handshake`).
 How links end: a farewell, then the end of the stream, is orderly.  Any other end is a lost peer:
 a process that died (its kernel says so), a machine that is silent (keepalive), a
 kernel that no longer confirms what was sent (``Stall``), bytes that are not
-what the peer sent (:mod:`dtm.comm.channel`).
+what the peer sent (:mod:`dtm.comm.channel`).  A peer that cannot be called is lost when its
+machine has not answered for some seconds, or has refused for so long although the root knows
+of no end (:mod:`dtm.comm.search`).
+
+A worker that leaves has less patience: what is meant for a machine that has not answered for
+``_HASTE`` seconds is given up.
 
 Threads: as in :mod:`dtm.comm.stream_manager`.  All that is here runs under the
 worker's lock.
@@ -64,8 +69,9 @@ from dtm.errors import CommunicationError
 UNKNOWN = "?"  # the machine of a rank that has not joined
 
 _LOOK = 0.05  # seconds between looks at the clock while somebody is on the way
-_CALM = 1.0  # and while nobody is
-_UNCONFIRMED = 7.0  # seconds after which a kernel that confirms nothing is gone
+_UNCONFIRMED = 6.0  # seconds after which a kernel that confirms nothing is gone
+_SEARCH = 0.5  # seconds between looks at what kernels confirm
+_HASTE = 1.0  # the first again, and how long a call may be in vain, for who leaves
 _DESCRIPTORS = 64  # for others than the workers
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them
 
@@ -74,6 +80,8 @@ Ports = tuple[int, int]
 
 class TcpManager(Reception):
     """One worker of a run over TCP; made by ``lead`` and ``join``."""
+
+    ways_may_break = True
 
     def __init__(self, rank: int, hosts: list[str], member: Member) -> None:
         member.rank = rank
@@ -215,6 +223,7 @@ class TcpManager(Reception):
     def close(self, timeout: float) -> None:
         """Leave: get out what waits for links that are being made too."""
         deadline = monotonic() + timeout
+        self._stall = Stall(_HASTE)
         while self._expected() and (left := deadline - monotonic()) > 0:
             self.wait(min(left, _LOOK))
             self.receive()
@@ -222,7 +231,15 @@ class TcpManager(Reception):
 
     def _expected(self) -> bool:
         """Whether a link is on its way for which messages wait."""
-        return any(search.stage is not Stage.ABSENT for search in self._searches.values())
+        now = monotonic()
+        return any(
+            search.is_hopeful(now, _HASTE) or self._is_answered(rank)
+            for rank, search in self._searches.items()
+        )
+
+    def _is_answered(self, rank: int) -> bool:
+        """Whether a call has come to a peer's machine, which may be busy."""
+        return any(each.target == rank and each.connected for each in self._introductions)
 
     def _linger(self, deadline: float) -> None:
         """Wait until the peers' kernels have it all; what they have not, a close may drop."""
@@ -271,7 +288,11 @@ class TcpManager(Reception):
         return missed or super()._is_busy()
 
     def _failed(self, newcomer: Introduction, error: Exception) -> None:
-        self._missed(newcomer.target, error)
+        rank = newcomer.target
+        search = self._searches.get(rank)
+        if search is not None and newcomer.connected and isinstance(error, TimeoutError):
+            search.busy(monotonic())
+        self._missed(rank, error)
 
     def _missed(self, rank: int, error: Exception) -> None:
         """After a call that failed: ask again, for a while; perhaps the peer has just left."""
@@ -323,7 +344,7 @@ class TcpManager(Reception):
         for rank, search in list(self._searches.items()):
             if search.asks_again(now):
                 self._seek(rank)
-        if now - self._searched >= _CALM:
+        if now - self._searched >= (_LOOK if self._leaving else _SEARCH):
             self._searched = now
             self._search_for_dead(now)
 
@@ -334,7 +355,7 @@ class TcpManager(Reception):
             peer = stream.peer
             self._drop(stream)
             if peer >= 0:
-                self._lose(peer, f"its machine has not answered for {_UNCONFIRMED:g} s")
+                self._lose(peer, f"its machine has not answered for {self._stall.limit:g} s")
 
     # Ends
 
@@ -401,9 +422,9 @@ class TcpRoot(TcpManager):
         self._roster = Roster(self.size, hosts, reserved)
         self._wishes: dict[FramedStream, int] = {}  # of those who have not said that they join
 
-    def absent(self) -> Sequence[int]:
-        """Return the workers that have not joined."""
-        return self._roster.absent()
+    def absent(self) -> set[int]:
+        """Return the workers that have not joined, and those that are gone."""
+        return self._gone.union(self._roster.absent())
 
     def _expected(self) -> bool:
         return False  # the root calls nobody; who is absent need not be waited for

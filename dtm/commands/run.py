@@ -49,7 +49,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of ``run``."""
     parser.add_argument(
         "-n", "--workers", type=count, metavar="N",
-        help="how many workers; default: each core of this machine, or each slot of the hosts",
+        help="how many workers; default: each core that this process may use, or each slot "
+        "that a batch system has granted, or each slot of the hosts",
     )  # fmt: skip
     hosts = parser.add_argument(
         "--hosts", metavar="FILE", help="run on the hosts of this file, by ssh"
@@ -258,7 +259,7 @@ def _describe_here() -> int:
     """Say what a run without hosts would start."""
     import shlex
 
-    from dtm.launch.cores import available_cores
+    from dtm.launch.share import default_workers
     from dtm.options import Options
 
     chosen = Options().overridden(os.environ)
@@ -267,7 +268,7 @@ def _describe_here() -> int:
     if comm == "mpi":
         text = "this process is a rank of an MPI run, and starts no other"
     elif comm == "local":
-        last = (chosen.workers or available_cores()) - 1
+        last = (chosen.workers or default_workers(os.environ)) - 1
         ranks = f"ranks 0 to {last}, each" if last else "rank 0"
         text = f"this machine: {ranks}: {program}"
     else:

@@ -115,8 +115,9 @@ class Output(NamedTuple):
 class Stop(NamedTuple):
     """Root to all, down the spread tree: the run is over.  A worker owes a Stopped.
 
-    ``absent`` are workers that never joined; the tree is closed over them.  They get a
-    Stop of their own, in case they join yet: None, which is passed on to nobody.
+    ``absent`` are workers that never joined, or are gone; the tree is closed over them.  They
+    get a Stop of their own, in case they can hear it: None, which is passed on to nobody.  So
+    does, late in the end, who has not been heard of: its place in the tree may be cut off.
     """
 
     absent: tuple[int, ...] | None = ()
@@ -132,9 +133,14 @@ class Stopped(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """Worker to root: an error of dtm itself, or a lost peer; the root ends the run."""
+    """Worker to root: an error of dtm itself, or a worker that it cannot reach.
+
+    The root ends the run.  ``lost`` is the rank that cannot be reached, None for an error: if
+    that worker has died, the root will know better, and soon.
+    """
 
     reason: str
+    lost: int | None = None
 
 
 Message = (

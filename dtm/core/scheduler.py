@@ -82,9 +82,13 @@ class Print(NamedTuple):
 
 
 class End(NamedTuple):
-    """The run is over for this worker; ``reason`` says why if it was not the normal end."""
+    """The run is over for this worker; ``reason`` says why if it was not the normal end.
+
+    ``lost`` is a rank that another worker cannot reach; perhaps more is known of it soon.
+    """
 
     reason: str | None
+    lost: int | None = None
 
 
 Effect = Send | Resume | WakeAt | Print | End
@@ -357,7 +361,7 @@ class Scheduler:
         return [Print(message.stream, message.text)]
 
     def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
-        return [End(message.reason)]
+        return [End(message.reason, message.lost)]
 
     # The end of the run.
 
@@ -367,8 +371,17 @@ class Scheduler:
         return self.ending.stage is not Stage.RUNNING
 
     def stop(self, absent: Collection[int] = ()) -> list[Effect]:
-        """(Root) end the run, without the workers that never joined."""
+        """(Root) end the run, without the workers that never joined or are gone."""
         return self._on_stop(self.rank, Stop(tuple(absent)), 0.0)
+
+    def hurry(self, absent: Collection[int]) -> list[Effect]:
+        """(Root, at the end) tell those who have not been heard of once more, without the tree."""
+        return [*(Send(*each) for each in self.ending.hurry(absent)), *self._finish()]
+
+    def excuse(self, absent: Collection[int]) -> list[Effect]:
+        """(Root, at the end) wait no more for those who are gone."""
+        self.ending.excuse(absent)
+        return self._finish()
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
         self.deque.clear()
@@ -376,8 +389,8 @@ class Scheduler:
         return [*(Send(*each) for each in self.ending.told(source, message)), *self._finish()]
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
-        self.ending.stopped(source, message)
-        return self._finish()
+        late = self.ending.stopped(source, message)
+        return [*(Send(*each) for each in late), *self._finish()]
 
     def _finish(self) -> list[Effect]:
         last = self.ending.finish(self.counters.as_dict())

@@ -26,6 +26,7 @@ from dtm.doctor.machine import Machine
 from dtm.doctor.plan import Plan, announced
 from dtm.doctor.visit import Enter, Visit, by_batch_system, by_ssh, visit_all
 from dtm.errors import CommunicationError
+from dtm.launch.numeric import thread_variables
 
 _LOOK_SECONDS = 30.0
 _RUN_SECONDS = 60.0
@@ -81,7 +82,8 @@ def _visited(visit: Visit, here: Machine, way: str) -> list[Finding]:
     if there is None:
         return found
     slots = visit.host.slots
-    set_by_dtm = threads.Threads(threads.in_worker(there.threads), None)
+    # Workers there get the environment of the launcher, which is that of this process.
+    set_by_dtm = threads.Threads(thread_variables(os.environ), None)
     return [
         *found,
         *software.judge(there, here),
@@ -130,15 +132,17 @@ def _under_mpi(here: Machine) -> list[Finding] | None:
     finally:
         watch.cancel()
     size = manager.size
+    found = mpi.judge_joined(mpi.joined(load()), os.environ)
     if manager.rank:
         with suppress(CommunicationError):  # the root has seen the same, and says so
             answer(manager)
         return None
     if size < started:
         manager.close(0.0)
-        return ranks.judge_number(size, started)
+        return [*found, *ranks.judge_number(size, started)]
     seen = Root(manager).exchange()
     return [
+        *found,
         *ranks.judge_number(size, max(started, size)),
         *ranks.judge(seen, here),
         *links.judge(seen, "mpi"),

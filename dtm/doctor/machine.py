@@ -37,6 +37,7 @@ class Machine:
         shared_free: the free bytes of shared memory, None if there is none.
         threads: the variables that tell numeric libraries how many threads to start.
         files: how many files a process may hold open.
+        refused: the directory that TMPDIR names, if it is not the one for temporary files.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Machine:
     shared_free: int | None
     threads: dict[str, str]
     files: int
+    refused: str | None = None
 
 
 def look() -> Machine:
@@ -79,6 +81,7 @@ def look() -> Machine:
         shared_free=_free("/dev/shm"),  # noqa: S108 - looked at, not used
         threads=_thread_variables(),
         files=_file_limit(),
+        refused=_refused(temporary),
     )
 
 
@@ -127,6 +130,11 @@ def _temporary() -> tuple[str | None, int]:
     except FileNotFoundError:
         return None, 0
     return directory, _free(directory) or 0
+
+
+def _refused(temporary: str | None) -> str | None:
+    asked = os.environ.get("TMPDIR")
+    return asked if asked and temporary and os.path.abspath(asked) != temporary else None
 
 
 def _free(path: str) -> int | None:

@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 
 from dtm.doctor.conversation import Answer, ask
 from dtm.doctor.finding import Finding, fine, problem, warning
@@ -69,10 +70,19 @@ def tell() -> None:
     except CommunicationError as error:
         sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
         return
+    sys.stdout.write(json.dumps({"level": _level(mpi)}) + "\n")
+    sys.stdout.flush()
+
+
+def _level(mpi: ModuleType) -> str:
     names = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
     levels = {getattr(mpi, f"THREAD_{name}"): name for name in names}
-    sys.stdout.write(json.dumps({"level": levels[mpi.Query_thread()]}) + "\n")
-    sys.stdout.flush()
+    return levels[mpi.Query_thread()]
+
+
+def joined(mpi: ModuleType) -> Mpi:
+    """Look at the MPI that this process has joined."""
+    return Mpi(library=_clean(mpi.Get_library_version()), level=_level(mpi), wheels=_wheels())
 
 
 def look(seconds: float) -> Mpi:
@@ -86,7 +96,7 @@ def look(seconds: float) -> Mpi:
         told["error"] = f"bringing it up {_ending(answer, seconds)}"
     launcher = shutil.which("mpiexec") or shutil.which("mpirun")
     return Mpi(
-        library=" ".join(told.get("library", "").split()).rstrip("\0"),
+        library=_clean(told.get("library", "")),
         error=told.get("error", ""),
         level=told.get("level", ""),
         launcher=launcher,
@@ -96,10 +106,28 @@ def look(seconds: float) -> Mpi:
     )
 
 
+def _clean(text: str) -> str:
+    return " ".join(text.split()).rstrip("\0")
+
+
 def judge(look: Mpi, wanted: bool) -> list[Finding]:
     """Judge MPI; that it is of no use is a problem only if it is wanted."""
     bad = problem if wanted else warning
     return _library(look, bad) or _launcher(look, bad) or [_all_well(look)]
+
+
+def judge_joined(look: Mpi, environ: Mapping[str, str]) -> list[Finding]:
+    """Judge the MPI of a run, whose launcher has left its marks in the environment."""
+    bad = _library(look, problem)
+    if bad:
+        return bad
+    why = suspicion(look.library, environ)
+    if why:
+        ours = kind(look.library)
+        return [warning("MPI", why, f"start it by the mpiexec of {ours}")]
+    theirs = _launched_by(environ)
+    which = f"one of {theirs}" if theirs else "one that does not say of which kind it is"
+    return [fine("MPI", f"{_named(look)}, thread level {look.level}; the launcher is {which}")]
 
 
 def kind(text: str) -> str:
@@ -113,16 +141,19 @@ def suspicion(library: str, environ: Mapping[str, str]) -> str:
 
     To be said before MPI is brought up: some libraries end the process then and there.
     """
-    ours = kind(library)
-    if "OMPI_COMM_WORLD_SIZE" in environ:
-        theirs = "Open MPI"
-    elif "PMI_SIZE" in environ and "SLURM_STEP_ID" not in environ:
-        theirs = "MPICH"
-    else:
-        return ""
-    if "unknown MPI" in (ours, theirs) or ours == theirs or {ours, theirs} <= _OF_MPICH:
+    ours, theirs = kind(library), _launched_by(environ)
+    if not theirs or ours in {"unknown MPI", theirs} or {ours, theirs} <= _OF_MPICH:
         return ""
     return f"mpi4py uses {ours}, and the launcher seems to be of {theirs}"
+
+
+def _launched_by(environ: Mapping[str, str]) -> str:
+    """Return the kind of a launcher by its marks, nothing if it is none that has one."""
+    if "OMPI_COMM_WORLD_SIZE" in environ:
+        return "Open MPI"
+    if "PMI_SIZE" in environ and "SLURM_STEP_ID" not in environ:
+        return "MPICH"
+    return ""
 
 
 _Bad = Callable[[str, str, str], Finding]
@@ -202,9 +233,12 @@ def _versions(look: Mpi, ours: str) -> list[Finding]:
 
 
 def _all_well(look: Mpi) -> Finding:
+    return fine("MPI", f"{_named(look)}, thread level {look.level}, started by {look.launcher}")
+
+
+def _named(look: Mpi) -> str:
     version = _major(look.library)
-    name = kind(look.library) if version is None else f"{kind(look.library)} {version}"
-    return fine("MPI", f"{name}, thread level {look.level}, started by {look.launcher}")
+    return kind(look.library) if version is None else f"{kind(look.library)} {version}"
 
 
 def _major(text: str) -> str | None:

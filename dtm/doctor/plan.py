@@ -77,6 +77,8 @@ class Wishes:
 def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
     """Return the run that would be started, on ``usable`` cores if it is of this machine.
 
+    That is also bounded by what the batch system has granted here.
+
     Raises:
         OptionError: hosts or allocation cannot be understood, or the wishes contradict each other.
     """
@@ -96,7 +98,8 @@ def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
     around = allocation(environ)
     if around is not None and wishes.way in (None, "tcp") and is_beyond_here(around):
         return _on_hosts(wishes, around.hosts, around, around)
-    workers = wishes.workers or usable
+    slots = usable if around is None or is_beyond_here(around) else _slots(around)
+    workers = wishes.workers or min(usable, slots)
     if wishes.way == "tcp":
         return _on_hosts(wishes, (Host("localhost", workers),), None, around)
     return Plan(wishes.way or "local", workers, around=around, seconds=wishes.seconds)
@@ -126,6 +129,10 @@ def rank(environ: Mapping[str, str]) -> int:
         if environ.get(variable, "").isdigit():
             return int(environ[variable])
     return 0
+
+
+def _slots(granted: Allocation) -> int:
+    return sum(host.slots for host in granted.hosts)
 
 
 def _on_hosts(

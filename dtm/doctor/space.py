@@ -30,6 +30,15 @@ def _temporary(machine: Machine) -> list[Finding]:
                 "set TMPDIR to one: the workers of a machine meet there",
             )
         ]
+    if machine.refused is not None:
+        return [
+            warning(
+                "space",
+                f"TMPDIR is {machine.refused}, where no file can be written; {machine.temporary} "
+                "is used instead",
+                "make that directory, or set TMPDIR to one that is there on every host",
+            )
+        ]
     if machine.temporary_free < _LEAST_TEMPORARY:
         return [
             warning(

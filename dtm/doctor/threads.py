@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from dtm.doctor.conversation import ask
 from dtm.doctor.finding import Finding, fine, warning
-from dtm.launch.local import NUMERIC_THREADS
+from dtm.launch.numeric import NUMERIC_THREADS, first_number, thread_variables
 
 _ASK = """
 import json
@@ -43,27 +43,26 @@ class Threads:
         variables: those of the variables that will be set for a worker.
         pools: of each library that NumPy brings its name and its number of threads; None
             where that cannot be known.
+        root_differs: whether libraries that the root has loaded by the start are beyond dtm.
     """
 
     variables: Mapping[str, str]
     pools: tuple[tuple[str, int], ...] | None
+    root_differs: bool = False
 
 
 def look(set_for_workers: bool, seconds: float) -> Threads:
     """Look what libraries do in a worker; whether dtm sets the variables for it, has to be said."""
-    given = {name: os.environ[name] for name in NUMERIC_THREADS if os.environ.get(name)}
-    variables = in_worker(given) if set_for_workers else given
+    variables = {name: os.environ[name] for name in NUMERIC_THREADS if os.environ.get(name)}
+    if set_for_workers:
+        variables = thread_variables(os.environ)
     answer = ask([sys.executable, "-c", _ASK], seconds, {**os.environ, **variables})
     try:
         pools = json.loads(answer.output)
     except json.JSONDecodeError:
         pools = None
-    return Threads(variables, None if pools is None else tuple((a, n) for a, n in pools))
-
-
-def in_worker(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of a worker that dtm starts."""
-    return {**dict.fromkeys(NUMERIC_THREADS, "1"), **given}
+    beyond = pools is None and set_for_workers and not os.environ.get("OMP_NUM_THREADS")
+    return Threads(variables, None if pools is None else tuple((a, n) for a, n in pools), beyond)
 
 
 def judge(look: Threads, workers: int, usable: int, each: int) -> list[Finding]:
@@ -72,6 +71,11 @@ def judge(look: Threads, workers: int, usable: int, each: int) -> list[Finding]:
     ``usable`` is how many cores they all may use, ``each`` how many one of them may.
     """
     threads, why = _threads(look, each)
+    if look.root_differs and threads < each:
+        why += (
+            f"; {each} in the root for what it loads before dtm.start, unless threadpoolctl is "
+            "installed or OMP_NUM_THREADS set"
+        )
     if workers * threads <= max(usable, workers):
         return [fine("threads of libraries", f"{threads} a worker ({why})", threads=threads)]
     return [
@@ -90,8 +94,9 @@ def _threads(look: Threads, each: int) -> tuple[int, str]:
     if look.pools:
         name, most = max(look.pools, key=lambda pool: pool[1])
         return most, f"{name} says so"
-    numbers = {name: int(value) for name, value in look.variables.items() if value.isdigit()}
+    said = {name: first_number(value) for name, value in look.variables.items()}
+    numbers = {name: number for name, number in said.items() if number}
     if not numbers:
         return each, "no OMP_NUM_THREADS or the like is set"
     name = max(numbers, key=lambda name: numbers[name])
-    return max(numbers[name], 1), f"{name}={numbers[name]}"
+    return numbers[name], f"{name}={numbers[name]}"

@@ -34,6 +34,7 @@ from dtm.launch.remote import EXACT, ssh_command
 NO_DIRECTORY = 96  # exit statuses of our own, which no shell uses
 _MARK = "dtm-doctor:"
 _ASKED = 5
+_TOLD = ("PYTHONPATH", "TMPDIR")  # that workers there get from here, and that matter to the look
 _AT_ONCE = 64
 _MOST_NOISE = 200
 _FIRST = (
@@ -103,8 +104,8 @@ def visit(host: Host, enter: Enter, seconds: float) -> Visit:
 
 def _words(host: Host, length: int) -> list[str]:
     python = host.python or sys.executable
-    path = os.environ.get("PYTHONPATH")
-    variables = [f"PYTHONPATH={path}"] if path else []
+    told = {name: os.environ.get(name) for name in _TOLD}
+    variables = [f"{name}={value}" for name, value in told.items() if value]
     command = [python, "-c", _FIRST.format(length=length)]
     return ["sh", "-c", _ENTER, "sh", os.getcwd(), "env", *variables, *command]
 

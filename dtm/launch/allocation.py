@@ -98,8 +98,15 @@ def _slurm(environ: Mapping[str, str]) -> Allocation:
 
 
 def _slurm_slots(environ: Mapping[str, str], variable: str, nodes: int) -> list[int]:
-    """Return the slots of each node: tasks if they were asked for, else as many as have cores."""
+    """Return the slots of each node: tasks if they were asked for, else as many as have cores.
+
+    A job of one task is that of one process, which has all the cores of the job to use.
+    """
     tasks = environ.get("SLURM_TASKS_PER_NODE")
+    if nodes == 1 and tasks == "1":
+        if environ.get("SLURM_JOB_CPUS_PER_NODE"):
+            return _counts(environ, "SLURM_JOB_CPUS_PER_NODE", variable, nodes)
+        return [_whole(environ, "SLURM_CPUS_ON_NODE", _whole(environ, "SLURM_CPUS_PER_TASK", 1))]
     # Inside of a step the variable is the step's, the nodes are the job's.
     if tasks is not None and tasks != environ.get("SLURM_STEP_TASKS_PER_NODE"):
         return _counts(environ, "SLURM_TASKS_PER_NODE", variable, nodes)
@@ -120,7 +127,8 @@ def _pbs(environ: Mapping[str, str]) -> Allocation:
     hosts = _hosts_of_lines(environ, "PBS_NODEFILE")
     torque = _first(environ, "PBS_NUM_PPN", "PBS_NUM_NODES", "PBS_NP") is not None
     if all(host.slots == 1 for host in hosts):  # some sites write a line a node
-        slots = _whole(environ, "PBS_NUM_PPN", 1)
+        alone = _whole(environ, "NCPUS", 1) if len(hosts) == 1 else 1  # cores of one process
+        slots = _whole(environ, "PBS_NUM_PPN", alone)
         hosts = tuple(Host(host.name, slots) for host in hosts)
     if torque:
         return Allocation("pbs", hosts, ("pbsdsh", "-o", "-h", "{host}"), passes_input=False)

@@ -41,6 +41,7 @@ from dtm.launch.remote import Starting
 
 PULSE_SECONDS = 1.0
 SILENT_SECONDS = 6.0
+_QUIET_SECONDS = 2.5  # more than two pulses
 _ENDING_SECONDS = 0.3  # between the end of the output and the end of the process
 _LOOK_SECONDS = 0.2
 _SAID = 8  # lines that are kept of what it said besides messages
@@ -188,6 +189,11 @@ class Branch:
     def heeds(self) -> bool:
         """Whether there is an agent that ends by itself when it is told to."""
         return self.stage in {Stage.ANSWERED, Stage.WORKING}
+
+    @property
+    def silent(self) -> bool:
+        """Whether pulses that were due have not come, so that it is hardly there any more."""
+        return not self._paused and monotonic() - self._heard > _QUIET_SECONDS
 
     @property
     def left(self) -> bool:

@@ -9,7 +9,8 @@ background may hold the pipes open, and is not waited for.
 If this process is killed the kernel ends the workers (Linux; elsewhere they find
 the root gone).
 
-What goes up: :class:`Output`, :class:`Ended`, and :class:`Address` from the root.
+What goes up: :class:`Output`, :class:`Ended`, and from the root :class:`Address` and
+:class:`Lost`.
 
 Threads: the loop's.
 
@@ -33,9 +34,9 @@ from dtm.comm.address import allow_descriptors
 from dtm.comm.child import Child
 from dtm.errors import CommunicationError
 from dtm.launch.invitation import INVITATION
-from dtm.launch.local import NUMERIC_THREADS
 from dtm.launch.loop import Loop
-from dtm.launch.messages import Address, Ended, Lines, Message, Output
+from dtm.launch.messages import Address, Ended, Lines, Lost, Message, Output
+from dtm.launch.numeric import thread_variables
 
 _DESCRIPTORS = 5  # of each worker: three pipes or sockets, two that tell of its end
 _OTHERS = 64
@@ -70,7 +71,7 @@ class Crew:
         self._loop = loop
         self._ranks = ranks
         self._command = command
-        self._environment = {**dict.fromkeys(NUMERIC_THREADS, "1"), **environment}
+        self._environment = {**environment, **thread_variables(environment)}
         self._invitation = dict(invitation)
         self._emit = emit
         self._members: list[Member] = []
@@ -99,7 +100,7 @@ class Crew:
             self._members.append(member)
             if rank == 0:
                 member.invite({**self._invitation, "rank": 0, "address": None})
-                member.expect_address()
+                member.hear_root()
 
     def invite(self, address: str) -> None:
         """Let the others join the root."""
@@ -166,6 +167,7 @@ class Member:
     ) -> None:
         self.ended = False
         self._joined = False
+        self._told: Lines | None = None  # by the root
         self._loop = loop
         self._rank = rank
         self._emit = emit
@@ -209,23 +211,22 @@ class Member:
                 self._joined = self._line.recv(1) != b""
         return self._joined
 
-    def expect_address(self) -> None:
-        """Take the line by which the root tells its address."""
-        lines = Lines(_READ, strict=True)
-        descriptor = self._line.fileno()
+    def hear_root(self) -> None:
+        """Take what the root tells, line by line: its address, then whom it has lost."""
+        self._told = Lines(_READ, strict=True)
+        self._loop.read(self._line.fileno(), self._listen)
 
-        def listen() -> None:
-            try:
-                piece = self._line.recv(_READ)
-            except OSError:  # it has ended with its invitation unread
-                piece = b""
-            told = lines.feed(piece)
-            if told or not piece:
-                self._loop.read(descriptor, None)
-            if told:
-                self._emit(Address(told.decode("ascii").strip()))
-
-        self._loop.read(descriptor, listen)
+    def _listen(self) -> None:
+        try:
+            piece = self._line.recv(_READ)
+        except OSError:  # it has ended with its invitation unread, or has said nothing more
+            piece = b""
+        if not piece:
+            self._loop.read(self._line.fileno(), None)
+        assert self._told is not None
+        for line in self._told.feed(piece).splitlines():
+            told = json.loads(line)
+            self._emit(Address(told) if isinstance(told, str) else Lost(told))
 
     def signal(self, number: int) -> None:
         """Send a signal to the worker; an interrupt to what it has started too."""
@@ -265,6 +266,8 @@ class Member:
             self.signal_group(signal.SIGKILL)  # whatever it has started and can no longer end
         self._process.wait()
         self._child.close()
+        if self._told is not None and self._line.fileno() >= 0:
+            self._listen()
         self._drop_line()
         if self._pipes:
             self.pause(reading=True)

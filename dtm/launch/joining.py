@@ -2,7 +2,10 @@
 
 The process is their parent and no more: it starts them with its own command line,
 invites them (:mod:`dtm.launch.invitation`), and ends when the last has ended.  What
-their tasks print goes to the root of the run; what else they write comes out here.
+their tasks print goes to the root of the run; what else they write comes out here.  That the root
+is gone is said once, however many find it out.
+
+A signal ends it, and them; the root has lost them then.
 
 Threads: the loop's.
 
@@ -28,6 +31,7 @@ from dtm.launch.loop import Loop
 from dtm.launch.messages import Ended, Message, Output
 from dtm.launch.plan import check_ports
 from dtm.launch.program import command_line, why_not_again
+from dtm.launch.root import ROOT_GONE
 from dtm.launch.terminal import Terminal
 
 _WRITE_SECONDS = 10.0
@@ -80,6 +84,8 @@ class Joiner:
         self._loop = Loop()
         self._terminal = Terminal(self._loop, None, self._finish)
         self._status = 0
+        self._finished: int | None = None  # the status, if it was not the workers' to decide
+        self._mourned = False
         self._left = workers
         self._crew = Crew(
             self._loop,
@@ -102,10 +108,14 @@ class Joiner:
             self._crew.end()
             self._terminal.close(_WRITE_SECONDS)
             self._loop.close()
-        return self._status
+        return self._status if self._finished is None else self._finished
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Output):
+            if message.text.startswith(ROOT_GONE):
+                if self._mourned:
+                    return
+                self._mourned = True
             self._terminal.write(message.rank, message.stream, message.text)
         elif isinstance(message, Ended):
             status = message.status if message.status >= 0 else 128 - message.status
@@ -118,7 +128,7 @@ class Joiner:
         self._finish(128 + number)
 
     def _finish(self, status: int) -> None:
-        self._status = status
+        self._finished = status
         self._loop.stop()
 
 

@@ -46,6 +46,7 @@ from dtm.launch.messages import (
     Go,
     Gone,
     Job,
+    Lost,
     Message,
     Output,
     Over,
@@ -163,6 +164,7 @@ class Launcher:
         self._ready: dict[str, Ready] = {}
         self._refusals: list[str] = []
         self._left = set(range(len(self._hosts)))
+        self._given_up: set[int] = set()  # by the root, when it has ended not to be waited for
         self._status: int | None = None
         self._failed: dict[int, str] = {}
         self._signals = 0
@@ -228,6 +230,8 @@ class Launcher:
             self._refuse(message)
         elif isinstance(message, Address):
             self._open(message)
+        elif isinstance(message, Lost):
+            self._given_up.update(message.ranks)
         elif isinstance(message, Ended):
             self._note(message)
             self._end(message)
@@ -292,6 +296,7 @@ class Launcher:
         self._status = status if status >= 0 else 128 - status
         if status < 0 and not self._signals:
             sys.stderr.write(f"dtm: the root, on {self._hosts[0]}, was {how_it_ended(status)}\n")
+        self._left -= self._given_up
         self._node.take(Over())
         self._loop.later(0.0 if status < 0 else _PARTING_SECONDS, self._part)
 

@@ -35,5 +35,6 @@ def lead(chosen: Settings) -> TcpManager:
     root = TcpManager.lead(
         1 + free, credentials, bind=chosen.bind or LOOPBACK, ports=chosen.ports, tls=tls
     )
+    root.alters_threads = True
     sys.stderr.write(secret.how_to_join(root.address, free, shlex.join(sys.argv)))
     return root

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from dtm.comm.child import Child, end
 from dtm.comm.local import LocalRoot, LocalWorker, listen, make_directory, remove_directory
 from dtm.errors import CommunicationError
+from dtm.launch.numeric import thread_variables
 from dtm.launch.program import command_line, start_directory, why_not_again
 
 if TYPE_CHECKING:
@@ -38,17 +39,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 INVITATION = "DTM_WORKER"
-
-# Each worker has a core to itself: a numeric library that starts a thread for
-# every core of the machine in each of them makes all of them slow.
-NUMERIC_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "BLIS_NUM_THREADS",
-)
 
 
 def start_workers(size: int) -> LocalRoot:
@@ -126,7 +116,7 @@ def _start_all(
             listener = listen(directory, rank, size)
             links[rank], link = socket.socketpair()
             theirs[rank] = listener, link
-        environment = {**dict.fromkeys(NUMERIC_THREADS, "1"), **os.environ}
+        environment = {**os.environ, **thread_variables(os.environ)}
         for rank in ranks:
             passed = tuple(passing.fileno() for passing in theirs[rank])
             descriptors = ":".join(map(str, passed))

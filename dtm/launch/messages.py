@@ -14,6 +14,7 @@ Up, towards the launcher:
 
 * :class:`Ready`, :class:`Refused`: whether this host can do its part.
 * :class:`Address` from the agent of the root.
+* :class:`Lost` from there too: workers that the root has no way to, so that nobody waits for them.
 * :class:`Output`: whole lines that a worker has written.
 * :class:`Ended`: a worker's process has ended, after all of its output.
 * :class:`Gone`: a host, or an agent with all that is below it, cannot be heard any more.
@@ -93,6 +94,12 @@ class Address(NamedTuple):
     address: str
 
 
+class Lost(NamedTuple):
+    """Workers that the root cannot hear, or who did not leave when it did."""
+
+    ranks: list[int]
+
+
 class Signal(NamedTuple):
     """A signal that the launcher has got."""
 
@@ -138,12 +145,15 @@ class Gone(NamedTuple):
 
 
 Message = (
-    Job | Ready | Refused | Go | Address | Signal | Death | Over | Pulse | Output | Ended | Gone
+    Job | Ready | Refused | Go | Address | Lost | Signal | Death | Over | Pulse | Output | Ended
+    | Gone
 )  # fmt: skip
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (Job, Ready, Refused, Go, Address, Signal, Death, Over, Pulse, Output, Ended, Gone)
-}
+    for kind in (
+        Job, Ready, Refused, Go, Address, Lost, Signal, Death, Over, Pulse, Output, Ended, Gone,
+    )
+}  # fmt: skip
 
 
 def encode(message: Message) -> bytes:

@@ -108,7 +108,7 @@ class Node:
 
     def end(self) -> None:
         """End everything that was started; returns when that is done, or soon after."""
-        heeding = [branch for branch in self._branches if branch.heeds]
+        heeding = [branch for branch in self._branches if branch.heeds and not branch.silent]
         for branch in self._branches:
             if branch not in heeding:
                 branch.kill()

@@ -2,7 +2,12 @@
 
 The launcher knows what no connection tells: that a process was killed by a signal, or
 ended before it joined, or that a host cannot be heard.  It tells the root by the
-line that its invitation came through.
+line that its invitation came through.  By the same line the root tells its address, and
+later whom it has lost: nobody need wait for these when the run is over.
+
+A worker that joins by hand says why it ends when its root is gone; the others' launcher
+does that.  An interrupt ends a worker as any signal does, and so it is lost: as an
+exception of the task that happened to run it would come out of ``main``.
 
 Threads: as in :class:`dtm.comm.base.CommunicationManager`.
 
@@ -12,7 +17,9 @@ launcher's host that is.
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +31,7 @@ from dtm.errors import UnreachableError
 from dtm.launch.invitation import Invitation, accept_invitation
 
 LOOPBACK = "127.0.0.1"
+ROOT_GONE = "dtm: the root of the run is gone"
 _EXPLAIN_SECONDS = 0.5  # an agent knows of a process's end soon after the kernel cut its streams
 _JOIN_SECONDS = 30.0
 _VERDICT_SECONDS = 2.0
@@ -61,11 +69,19 @@ def _follow(invitation: Invitation, home: socket.socket) -> TcpManager:
             raise
         with suppress(OSError):
             home.send(b"j")
+    _let_interrupts_end_this_process()
     return joined
 
 
+def _let_interrupts_end_this_process() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _join(invitation: Invitation) -> TcpManager:
-    return TcpManager.join(
+    kind = Volunteer if invitation.rank is None else TcpManager
+    return kind.join(
         invitation.address or "",
         Credentials.from_bytes(invitation.credentials.encode()),
         rank=invitation.rank,
@@ -94,23 +110,33 @@ def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManag
     return root
 
 
+class Volunteer(TcpManager):
+    """A worker that has joined by hand."""
+
+    def _lose(self, rank: int, reason: str) -> None:
+        if rank == 0 and rank not in self._gone and not self._leaving:
+            with suppress(OSError):
+                os.write(2, f"{ROOT_GONE} ({reason})\n".encode())
+        super()._lose(rank, reason)
+
+
 class HomeLine:
     """The line to who started this process: the endings of other workers come by it.
 
     Args:
         line: the socket.
         heard: what has come from there already.
-        tell: takes ranks, and how they ended.
+        hear: takes ranks, and how they ended.
     """
 
     def __init__(
-        self, line: socket.socket, heard: bytes, tell: Callable[[list[int], str], object]
+        self, line: socket.socket, heard: bytes, hear: Callable[[list[int], str], object]
     ) -> None:
         line.setblocking(False)
         self.endings: dict[int, str] = {}
         self.ended = False
         self._line = line
-        self._tell = tell
+        self._hear = hear
         self._heard = b""
         self._take(heard)
 
@@ -133,6 +159,13 @@ class HomeLine:
         self.ended = not piece
         self._take(piece)
 
+    def tell(self, what: str | list[int]) -> None:
+        """Tell who started this process the root's address, or ranks that are lost."""
+        import json
+
+        with suppress(OSError):  # it is gone, and so will this process be
+            self._line.send(json.dumps(what).encode() + b"\n")
+
     def await_ending(self, rank: int, timeout: float) -> str | None:
         """Return how a worker ended, if that is told in time."""
         deadline = monotonic() + timeout
@@ -149,7 +182,7 @@ class HomeLine:
         for line in lines:
             ranks, reason = json.loads(line)
             self.endings |= dict.fromkeys(ranks, reason)
-            self._tell(ranks, reason)
+            self._hear(ranks, reason)
 
 
 class Root(TcpRoot):
@@ -162,8 +195,8 @@ class Root(TcpRoot):
 
         ``heard`` has come from there already.
         """
-        line.sendall(self.address.encode() + b"\n")
         home = HomeLine(line, heard, self._lose_all)
+        home.tell(self.address)
 
         def act(_: object) -> None:
             home.read()
@@ -172,6 +205,18 @@ class Root(TcpRoot):
 
         self.home_line = home
         self._watch(home, act)
+
+    def _lose(self, rank: int, reason: str) -> None:
+        if rank not in self._gone and self.home_line is not None:
+            self.home_line.tell([rank])
+        super()._lose(rank, reason)
+
+    def _linger(self, deadline: float) -> None:
+        """Tell who has not left in time, too."""
+        super()._linger(deadline)
+        late = [stream.peer for stream in self._streams if stream.peer > 0 and not stream.orderly]
+        if late and self.home_line is not None:
+            self.home_line.tell(late)
 
     def _lose_all(self, ranks: list[int], reason: str) -> None:
         for rank in ranks:

@@ -49,6 +49,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
         "_parent", "_children", "_random", "_granularity", "_stride",  # constant
         "_serial",  # renamed
     }),
+    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # the balancer counts these too
     Ending: frozenset({"_rank", "_size", "counters"}),
     Gathering: frozenset({"_rank", "_size", "many"}),
     Ledger: frozenset({"dropped"}),
@@ -60,7 +61,6 @@ LEFT_OUT: dict[type, frozenset[str]] = {
     Range: frozenset({"born"}),
     Frame: frozenset({"began", "shipped", "parks", "steps"}),
     Mail: frozenset({"estimates", "sender", "bytes"}),
-    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
 }  # fmt: skip
 TIMES = {"deadline", "timer", "service_at", "_timer"}
 SEARCH = {"asked", "_tried", "_tries", "_idlers", "_probe"}  # cleared by the next search
