@@ -42,7 +42,7 @@ from dtm.comm.simulated import Network
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.granularity import Granularity, Profile
 from dtm.errors import InvariantError
-from dtm.simulation import invariants
+from dtm.simulation import invariants, quiet
 from dtm.simulation.frame import Frame
 from dtm.simulation.laws import Law
 from dtm.simulation.mail import Mail
@@ -352,7 +352,16 @@ class _Explorer:
         left = [worker.rank for worker in world.workers if worker.state is not State.GONE]
         if not world.over or (left and world.bounds.ending):
             raise Law.GETS_ON.broken(f"a state without progress, after {show(path)}")
+        if not left:
+            self._judge(quiet.check_quiet, world, path)
         self._ends.append(number)
+
+    @staticmethod
+    def _judge(check: Callable[[World], None], world: Untimed, path: Path) -> None:
+        try:
+            check(world)
+        except InvariantError as error:
+            raise InvariantError(f"{error}, after {show(path)}") from error
 
     def _take(self, world: Untimed, before: int, path: Path) -> None:
         """Take the last step of a path; other falls of its dice are other paths."""

@@ -60,7 +60,6 @@ LEFT_OUT: dict[type, frozenset[str]] = {
     Range: frozenset({"born"}),
     Frame: frozenset({"began", "shipped", "parks", "steps"}),
     Mail: frozenset({"estimates", "sender", "bytes"}),
-    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
 }  # fmt: skip
 TIMES = {"deadline", "timer", "service_at", "_timer"}
 SEARCH = {"asked", "_tried", "_tries", "_idlers", "_probe"}  # cleared by the next search
