@@ -50,7 +50,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
         "_serial",  # renamed
     }),
     Conduct: frozenset({"_scheduler", "_idle_answers"}),  # the balancer counts these too
-    Ending: frozenset({"_rank", "_size", "counters"}),
+    Ending: frozenset({"_rank", "_size", "counters", "_last"}),
     Gathering: frozenset({"_rank", "_size", "many"}),
     Ledger: frozenset({"dropped"}),
     Deque: frozenset(),
