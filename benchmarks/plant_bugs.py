@@ -295,8 +295,8 @@ BUGS = [
     Bug(
         "stop before the heirs have",
         "ending",
-        "        if self._awaited:\n            return None\n",
-        "",
+        "if self._awaited or self.stage is Stage.STOPPED:",
+        "if self.stage is Stage.STOPPED:",
     ),
     Bug(
         "send on and keep",

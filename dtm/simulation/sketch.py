@@ -50,7 +50,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
         "_serial",  # renamed
     }),
     Conduct: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
-    Ending: frozenset({"_rank", "_size", "counters"}),
+    Ending: frozenset({"_rank", "_size", "counters", "_last"}),
     Gathering: frozenset({"_rank", "_size", "many"}),
     Ledger: frozenset({"dropped"}),
     Deque: frozenset(),
