@@ -338,6 +338,19 @@ def test_single_calls_of_one_task_leave_in_bundles() -> None:
     assert all(part.call.parent is parent for part in grant.parts)
 
 
+def test_single_calls_that_came_later_are_judged_by_the_first_too() -> None:
+    parent = object()
+    old, young, other = (work(1, parent=parent) for _ in range(3))
+    young.call.profile = old.call.profile  # of which nothing is known but the age of the first
+    old.born, young.born = 0.0, 1.0
+    other.call.profile = Profile()
+    other.call.profile.assume(1.0)
+    request = StealRequest(1, 3, stays=False)
+    sends = balancer().requested(5, request, deque_of(old, young, other), 1.0)
+    assert given_away(sends) == {5: 2}
+    assert (old.left, young.left, other.left) == (0, 0, 1)
+
+
 def test_what_is_not_worth_it_is_passed_over() -> None:
     cheap, dear = work(2, seconds=1e-6), work(1, seconds=1.0)
     single = work(1, seconds=1e-9)

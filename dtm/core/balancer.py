@@ -295,21 +295,23 @@ class Balancer:
         Single items of one task and one function are judged by the first of them.
         """
         offered: list[tuple[Range, float]] = []
-        tried, group, pays = 0, None, False
+        granularity = self._granularity
+        tried, group, an_item = 0, None, 0.0  # seconds; 0 if it does not pay
         for each in work.oldest(MOST_BUNDLED):
             left, call = each.left, each.call
             alike = (call.profile, call.parent) if left == 1 and call.size == 1 else None
             known = alike is not None and alike == group
-            if not (known and pays) or each.pinned:
+            if not (known and an_item) or each.pinned:
                 tried += 1
                 if tried > MOST_TRIED:
                     break
             if each.pinned:
                 continue
             if not known:
-                group, pays = alike, self._granularity.pays(each, now)
-            if pays:
-                offered.append((each, left * self._granularity.seconds_an_item(each, now)))
+                pays = granularity.pays(each, now)
+                group, an_item = alike, granularity.seconds_an_item(each, now) if pays else 0.0
+            if an_item:
+                offered.append((each, left * an_item))
         return offered
 
     @staticmethod
