@@ -26,7 +26,7 @@ OFFSET = 5
 
 def nap() -> int:
     """Sleep a little, so that others get a part; return the worker."""
-    time.sleep(0.005)
+    time.sleep(0.01)
     return dtm.getWorkerId()
 
 
