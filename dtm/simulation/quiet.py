@@ -40,7 +40,8 @@ def check_silent(world: World) -> None:
     law, moving = Law.SILENT_WHEN_IDLE, list(under_way(world))
     require(not moving, law, lambda: f"{moving[0]} is under way")
     for worker in world.workers:
-        _silent(worker)
+        if worker.rank or world.returned == NEVER:  # the root has run until now, and may look again
+            _silent(worker)
         for call in world.failed:
             if call.key and call.owner != worker.rank and worker.conduct is not None:
                 told = worker.conduct.cancelled.get((call.owner, call.key))

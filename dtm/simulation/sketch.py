@@ -49,7 +49,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
         "_parent", "_children", "_random", "_granularity", "_stride",  # constant
         "_serial",  # renamed
     }),
-    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # the balancer counts these too
+    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
     Ending: frozenset({"_rank", "_size", "counters", "_last"}),
     Gathering: frozenset({"_rank", "_size", "many"}),
     Ledger: frozenset({"dropped"}),
