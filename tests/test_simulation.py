@@ -75,6 +75,8 @@ def test_a_seed_that_does_not_end_is_named_with_the_command_that_runs_it_again()
         (558911913377, {}),
         # A timer for lifelines that had gone left results that were gathered later without one.
         (70285, {"gather_from": 2}),
+        # Work below a cancelled item stood ready at the root while main alone had something to do.
+        (693800735367, {}),
         # (In a law:) a root that had just run its last task was to have no timer left.
         (37531336828, {}),
     ],

@@ -244,9 +244,14 @@ class World:
             worker.conduct.told_to_stop()
 
     def _left_alone(self) -> bool:
-        """Whether nothing but ``main`` has run for so long that all others must be silent."""
+        """Whether nothing but ``main`` has run for so long that all others must be silent.
+
+        It is not alone with work that was cancelled without its worker's knowledge: who has
+        some ready looks for somebody to give it to.
+        """
         last = max([self._changed, *(worker.end for worker in self.workers[1:])])
-        return last + SILENT_SECONDS < self.now and not self._faults.given
+        ready = any(work.left for each in self.workers for work in each.scheduler.deque)
+        return last + SILENT_SECONDS < self.now and not (ready or self._faults.given)
 
     def ended(self, worker: Simulated, reason: str | None) -> None:
         """The run is over for a worker."""
