@@ -20,11 +20,9 @@ Threads: one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
-from dtm.comm.simulated import Network
 from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.core.waiting import Way, own_work, way_to_wait
@@ -33,44 +31,11 @@ from dtm.simulation.conduct import Conduct, addressed
 from dtm.simulation.frame import Frame
 from dtm.simulation.mail import Mail
 from dtm.simulation.programs import Calls, Caught, read_step
+from dtm.simulation.surroundings import Surroundings
 from dtm.task import Call
 from dtm.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 
 NEVER = float("inf")
-
-
-class Surroundings(Protocol):
-    """What a worker asks of the world that it is in."""
-
-    network: Network
-    function: Callable[[object], None]
-    failure: BaseException | None
-    returned: float
-
-    @property
-    def watched(self) -> bool:
-        """Whether somebody looks on after every event."""
-
-    def alarm(self, when: float, worker: Simulated, kind: str) -> None:
-        """Have an alarm go off."""
-
-    def post(self, sender: Simulated, to: int, mail: Mail) -> None:
-        """Send a message."""
-
-    def delay(self) -> float:
-        """Return how long a thread waits for the interpreter."""
-
-    def called(self, call: Call) -> None:
-        """Note a call that a task has made."""
-
-    def collected(self, call: Call) -> None:
-        """Check the results that a task has waited for."""
-
-    def main_returned(self, worker: Simulated) -> None:
-        """End the run."""
-
-    def ended(self, worker: Simulated, reason: str | None) -> None:
-        """Note that the run is over for a worker."""
 
 
 class State(Enum):
@@ -91,7 +56,7 @@ TRANSITIONS: dict[State, dict[str, State]] = {
 class Simulated:
     """One worker of a simulated run."""
 
-    def __init__(self, world: Surroundings, scheduler: Scheduler, speed: float) -> None:
+    def __init__(self, world: Surroundings[Simulated], scheduler: Scheduler, speed: float) -> None:
         self.world = world
         self.rank = scheduler.rank
         self.scheduler = scheduler
