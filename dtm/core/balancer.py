@@ -10,8 +10,8 @@ ASKING: two requests are out, at the better of two random neighbours whose fresh
 reports say that they have work (going to the apparent best would herd all thieves
 to one victim; Mitzenmacher 2001), then at ranks in an order of its own.  It asks on
 while those who refuse are at work, since another may have more than the item that it runs;
-after ``IDLE_ANSWERS`` from workers that are idle too, or ``MOST_TRIES``, it gives up.  A victim in the middle
-of a task answers late, so two at once halve the wait.  WAITING: every
+after ``IDLE_ANSWERS`` from workers that are idle too, or ``MOST_TRIES``, it gives up.
+A victim in the middle of a task answers late, so two at once halve the wait.  WAITING: every
 neighbour holds a *lifeline*, a request that stays with it until it has something
 to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
 cluster is silent.
