@@ -24,10 +24,10 @@ from benchmarks.report import list_table
 from benchmarks.simulated import CHILDREN, NETWORK, NODE_SECONDS, run
 from dtm.core.balancer import Balancer
 from dtm.core.deque import Deque
-from dtm.core.neighbours import neighbours
-from dtm.simulation.programs import Inner, Task
+from dtm.core.topology import neighbours
 from dtm.task import Range
 from dtm.testing import Report, Script, Simulation, binomial, geometric, measure
+from dtm.testing.programs import Inner, Task
 
 MAPS = 1024
 TREES = 64

@@ -58,12 +58,12 @@ def constant(path: str, scale: float = 1.0) -> str:
 
 
 rst_prolog = f"""
-.. |most frames| replace:: {constant("dtm.runner.MOST_FRAMES")}
-.. |patience ms| replace:: {constant("dtm.runner.PATIENCE", 1e3)}
-.. |poll µs| replace:: {constant("dtm.runner.POLL_SECONDS", 1e6)}
-.. |silent s| replace:: {constant("dtm.launch.branch.SILENT_SECONDS")}
+.. |most frames| replace:: {constant("dtm.run.runner.MOST_FRAMES")}
+.. |patience ms| replace:: {constant("dtm.run.runner.PATIENCE", 1e3)}
+.. |poll µs| replace:: {constant("dtm.run.runner.POLL_SECONDS", 1e6)}
+.. |silent s| replace:: {constant("dtm.launch.remote_agent.SILENT_SECONDS")}
 .. |strip µs| replace:: {constant("dtm.core.granularity.STRIP_SECONDS", 1e6)}
-.. |switch ms| replace:: {constant("dtm.runtime.SWITCH_SECONDS", 1e3)}
+.. |switch ms| replace:: {constant("dtm.run.runtime.SWITCH_SECONDS", 1e3)}
 """
 
 

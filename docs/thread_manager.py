@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
-from dtm.conformance import check_communication_manager
+from dtm.testing.conformance import check_communication_manager
 
 
 class ThreadManager(CommunicationManager):

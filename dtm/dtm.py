@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from dtm import runtime
 from dtm.future import AsyncResult
 from dtm.lazy import MOST_ITEMS, Window
 from dtm.options import unknown
+from dtm.run import runtime
 from dtm.task import Call, Same
 
 if TYPE_CHECKING:
     import random as _random
 
-    from dtm.context import Context
-    from dtm.runner import Runner
+    from dtm.run.context import Context
+    from dtm.run.runner import Runner
 
 Function = Callable[..., Any]
 

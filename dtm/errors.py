@@ -2,7 +2,7 @@
 
 One root class, so that ``except DtmError`` catches what the library has to say
 and nothing of the user's.  Exceptions of user functions are not wrapped: they
-arrive at the caller with their own type (see :mod:`dtm.serialization`), the
+arrive at the caller with their own type (see :mod:`dtm.wire.pickling`), the
 traceback of the worker as their cause.
 
 Rejected: error codes on one class.  Callers select by ``except``, and a class a

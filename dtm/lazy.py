@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from dtm.core.granularity import Profile
 from dtm.task import Call
 
 BATCH_SECONDS = 1e-3
@@ -82,9 +81,10 @@ class Window:
             call = self._submit(batch, self._pulled)
             self._pulled += len(batch)
             self._flying.append(call)
-            self._grow(call.profile)
+            self._grow(call)
 
-    def _grow(self, profile: Profile) -> None:
+    def _grow(self, call: Call) -> None:
+        profile = call.profile
         if profile.mature:
             wanted = int(BATCH_SECONDS / (profile.seconds + 1e-9)) or 1
             self._length = min(self._length * 2, wanted, self._largest)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import NoReturn
 
-from dtm.comm.credentials import Credentials
-from dtm.comm.handshake import (
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.handshake import (
     HELLO,
     NONCE,
     PROOF,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dtm.comm.base import CommunicationManager
-    from dtm.conformance import Scenario
+    from dtm.testing.conformance import Scenario
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 60.0
@@ -118,7 +118,7 @@ local_factory.vanish = vanish  # type: ignore[attr-defined]
 
 def main() -> None:
     """Be one rank of a scenario."""
-    from dtm.launch.local import join_run, start_workers
+    from dtm.launch.local_workers import join_run, start_workers
 
     outcomes = Path(sys.argv[1])
     manager = join_run() or start_workers(int(sys.argv[2]))

@@ -12,7 +12,7 @@ import pickle
 import sys
 import traceback
 
-from dtm.comm.mpi import MpiManager
+from dtm.comm.mpi.manager import MpiManager
 
 PATIENCE = 75.0
 

@@ -16,9 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from dtm.comm import mpi_mail
 from dtm.comm.base import Frame
-from dtm.comm.mpi import MpiManager
+from dtm.comm.mpi import messages as mpi_messages
+from dtm.comm.mpi.manager import MpiManager
 
 PATIENCE = 30.0
 KIB = 1024
@@ -85,7 +85,7 @@ def order(manager: MpiManager, inbox: Inbox) -> None:
 
 def shapes(manager: MpiManager, inbox: Inbox) -> None:
     """Frames arrive cut as they were: empty ones, many, and those at the limits."""
-    edge = mpi_mail.INLINE_LIMIT
+    edge = mpi_messages.INLINE_LIMIT
     messages: list[list[bytes]] = [
         [b""],
         [b"", b"", b""],
@@ -95,7 +95,7 @@ def shapes(manager: MpiManager, inbox: Inbox) -> None:
         [pattern(i % 7, i) for i in range(5000)],
         [pattern(60 * KIB, i) for i in range(40)],
         [pattern(70 * KIB, i) for i in range(40)],
-        [pattern(mpi_mail.HEAD_LIMIT, 6), b"x" * 10],
+        [pattern(mpi_messages.HEAD_LIMIT, 6), b"x" * 10],
     ]
     for frames in messages:
         for peer in others(manager):
@@ -118,7 +118,7 @@ def kinds(manager: MpiManager, inbox: Inbox) -> None:
 
 def in_pieces(manager: MpiManager) -> None:
     """A frame longer than an MPI message may be travels in pieces."""
-    mpi_mail.PIECE_LIMIT = 100 * KIB
+    mpi_messages.PIECE_LIMIT = 100 * KIB
     inbox = Inbox(manager)
     big = pattern(1050 * KIB + 3, manager.rank)
     for peer in others(manager):

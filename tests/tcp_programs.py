@@ -17,16 +17,16 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from dtm.comm.address import Address
-from dtm.comm.credentials import Credentials
-from dtm.comm.tcp import TcpManager
+from dtm.comm.tcp.address import Address
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.manager import TcpManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dtm.comm.base import CommunicationManager, Frame
-    from dtm.comm.tcp import TcpRoot
-    from dtm.conformance import Scenario
+    from dtm.comm.tcp.manager import TcpRoot
+    from dtm.testing.conformance import Scenario
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0

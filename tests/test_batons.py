@@ -6,7 +6,7 @@ from threading import Event, RLock, Thread
 
 import pytest
 
-from dtm.batons import HOLDS, TRANSITIONS, Baton, Batons, Place
+from dtm.run.token import HOLDS, TRANSITIONS, Baton, Batons, Place
 
 SECONDS = 30.0  # a bound, for what comes at once
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dtm.comm.child import Child
 from dtm.comm.local import LocalManager, make_directory, remove_directory
 from dtm.comm.stream import FramedStream
-from dtm.conformance import check_communication_manager
+from dtm.testing.conformance import check_communication_manager
 from tests.local_programs import await_end_of_group, local_factory, program
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PRELUDE = """
 import os, signal, sys, time
-from dtm.launch.local import join_run, start_workers
+from dtm.launch.local_workers import join_run, start_workers
 manager = join_run()
 
 def until_lost(manager, limit=10.0):

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import pytest
 
 import dtm.errors
-from dtm.comm import mpi_mail
 from dtm.comm.base import Frame
-from dtm.launch.ancestry import launched_by_mpi
+from dtm.comm.mpi import messages
+from dtm.comm.mpi.environment import launched_by_mpi
 from tests import mpich
 
 SCENARIOS = Path(__file__).with_name("mpi_scenarios.py")
@@ -200,7 +200,7 @@ def _python(program: str, **environment: str) -> tuple[int, str]:
 
 def test_a_missing_mpi_library_says_what_to_install() -> None:
     program = """
-        from dtm.comm.mpi import MpiManager
+        from dtm.comm.mpi.manager import MpiManager
         from dtm.errors import CommunicationError
         try:
             MpiManager()
@@ -216,7 +216,7 @@ def test_a_missing_mpi4py_says_what_to_install() -> None:
     program = """
         import sys
         sys.modules["mpi4py"] = None
-        from dtm.comm.mpi import MpiManager
+        from dtm.comm.mpi.manager import MpiManager
         from dtm.errors import CommunicationError
         try:
             MpiManager()
@@ -232,7 +232,7 @@ def test_a_missing_mpi4py_says_what_to_install() -> None:
 def test_mpi_initialised_by_the_program_stays_its_own() -> None:
     program = """
         from mpi4py import MPI
-        from dtm.comm.mpi import MpiManager
+        from dtm.comm.mpi.manager import MpiManager
         manager = MpiManager()
         print(manager.rank, manager.size, len(manager.hosts))
         manager.close(5)
@@ -250,7 +250,7 @@ def test_a_thread_level_that_is_too_low_says_what_to_do() -> None:
         import mpi4py
         mpi4py.rc.thread_level = "single"
         from mpi4py import MPI
-        from dtm.comm.mpi import MpiManager
+        from dtm.comm.mpi.manager import MpiManager
         from dtm.errors import CommunicationError
         try:
             MpiManager()
@@ -262,7 +262,7 @@ def test_a_thread_level_that_is_too_low_says_what_to_do() -> None:
 
 
 def test_importing_the_manager_does_not_import_mpi4py() -> None:
-    program = 'import dtm.comm.mpi, sys; print("mpi4py" in sys.modules, "pickle" in sys.modules)'
+    program = 'import dtm.comm.mpi.manager, sys; print("mpi4py" in sys.modules)'
     _, output = _python(program)
     assert output.split()[0] == "False"
 
@@ -304,7 +304,7 @@ def test_settings_and_bare_slurm_are_no_launchers(environ: dict[str, str]) -> No
     ids=["empty", "one", "three", "large", "mixed"],
 )
 def test_a_head_says_how_its_message_is_cut(frames: list[Frame]) -> None:
-    head, outside = mpi_mail.pack(frames)
+    head, outside = messages.pack(frames)
     expected = [len(frame) for frame in outside]
     landed: list[int] = []
 
@@ -312,5 +312,5 @@ def test_a_head_says_how_its_message_is_cut(frames: list[Frame]) -> None:
         landed.append(length)
         return bytes(length)
 
-    assert mpi_mail.unpack(bytearray(head), land) == frames
+    assert messages.unpack(bytearray(head), land) == frames
     assert landed == expected

@@ -7,8 +7,8 @@ from threading import Thread
 import pytest
 
 from dtm.comm.base import CommunicationManager
-from dtm.comm.simulated import Links, Network, SimulatedManager, Switch
 from dtm.testing import Scenario, check_communication_manager
+from dtm.testing.network import Links, Network, SimulatedManager, Switch
 
 
 class Factory:

@@ -12,15 +12,15 @@ from threading import Thread
 
 import pytest
 
-from dtm.comm import address as addresses
-from dtm.comm.address import Address, Stall, listen, resolve
-from dtm.comm.credentials import Credentials
-from dtm.comm.handshake import Versions
-from dtm.comm.notices import Ask, Gone, Here, Join, NotYet, Refused, Welcome, read_notice
-from dtm.comm.roster import Roster
-from dtm.comm.tcp import TcpManager
-from dtm.conformance import check_communication_manager
+from dtm.comm.tcp import address as addresses
+from dtm.comm.tcp.address import Address, Stall, listen, resolve
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.handshake import Versions
+from dtm.comm.tcp.manager import TcpManager
+from dtm.comm.tcp.notices import Ask, Gone, Here, Join, NotYet, Refused, Welcome, read_notice
+from dtm.comm.tcp.roster import Roster
 from dtm.errors import CommunicationError
+from dtm.testing.conformance import check_communication_manager
 from tests.tcp_programs import PATIENCE, ROOT, Factory, pump, run_of, running, until
 
 
@@ -152,7 +152,7 @@ def test_another_version_is_refused_with_a_sentence_at_both_ends(
         failures: list[BaseException] = []
         root_versions = iter([versions])
         monkeypatch.setattr(
-            "dtm.comm.handshake.own_versions",
+            "dtm.comm.tcp.handshake.own_versions",
             lambda: next(root_versions, Versions("x.y", (3, 11), 5)),
         )  # the worker begins its handshake first
 
@@ -267,8 +267,8 @@ def test_small_messages_are_not_held_back_and_silent_machines_are_noticed() -> N
 
 WORKER = """
 import os, signal, sys
-from dtm.comm.credentials import Credentials
-from dtm.comm.tcp import TcpManager
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.manager import TcpManager
 manager = TcpManager.join(sys.argv[1], Credentials.read(sys.stdin.buffer))
 """
 
@@ -317,8 +317,8 @@ def test_a_worker_learns_that_the_root_is_gone() -> None:
     """
     lead = (
         "import sys, os\n"
-        "from dtm.comm.credentials import Credentials\n"
-        "from dtm.comm.tcp import TcpManager\n"
+        "from dtm.comm.tcp.credentials import Credentials\n"
+        "from dtm.comm.tcp.manager import TcpManager\n"
         "root = TcpManager.lead(2, Credentials.read(sys.stdin.buffer))\n"
         "print(root.address, flush=True)\n"
         "while True: root.wait(1); root.receive()\n"
@@ -342,7 +342,7 @@ def test_a_worker_learns_that_the_root_is_gone() -> None:
 def test_a_peer_whose_listener_is_gone_is_lost_or_has_left_as_the_root_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dtm.comm.search.UNREACHABLE", 0.5)
+    monkeypatch.setattr("dtm.comm.tcp.search.UNREACHABLE", 0.5)
     with run_of(3) as (root, credentials), running(root):
         one, two = (TcpManager.join(root.address, credentials) for _ in range(2))
         assert two._listener is not None
@@ -364,8 +364,8 @@ def test_a_peer_whose_listener_is_gone_is_lost_or_has_left_as_the_root_says(
 
 def test_a_peer_that_is_busy_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel takes the call, and it does not answer: it may be in the middle of a task."""
-    monkeypatch.setattr("dtm.comm.search.UNREACHABLE", 0.1)
-    monkeypatch.setattr("dtm.comm.reception.LONGEST", 0.2)
+    monkeypatch.setattr("dtm.comm.tcp.search.UNREACHABLE", 0.1)
+    monkeypatch.setattr("dtm.comm.tcp.acceptor.LONGEST", 0.2)
     with run_of(3) as (root, credentials), running(root):
         one, two = (TcpManager.join(root.address, credentials) for _ in range(2))
         calls = []
@@ -374,7 +374,7 @@ def test_a_peer_that_is_busy_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> N
         one.send(2, [b"when you have time"])
         pump(one, lambda: len(calls) == 4)
         assert one.lost() == []
-        monkeypatch.setattr("dtm.comm.reception.LONGEST", PATIENCE)
+        monkeypatch.setattr("dtm.comm.tcp.acceptor.LONGEST", PATIENCE)
         with running(one, two) as received:
             until(lambda: received)
         assert [message[-1] for message in received] == [[b"when you have time"]]

@@ -12,10 +12,10 @@ from threading import Lock, Thread
 
 import pytest
 
-from dtm import conformance
 from dtm.comm.base import CommunicationManager, Frame
-from dtm.comm.simulated import SimulatedManager, Switch
-from dtm.conformance import Scenario, Verdict, check_communication_manager
+from dtm.testing import conformance
+from dtm.testing.conformance import Scenario, Verdict, check_communication_manager
+from dtm.testing.network import SimulatedManager, Switch
 from tests.test_comm_mpi import _bounded, _environment
 
 RANK = Path(__file__).with_name("mpi_rank.py")

@@ -28,7 +28,7 @@ from dtm.core.granularity import (
     Profile,
 )
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
-from dtm.core.neighbours import neighbours, tree_children, tree_parent
+from dtm.core.topology import neighbours, tree_children, tree_parent
 from dtm.task import Range
 
 from .core import granularity, work

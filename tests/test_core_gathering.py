@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtm.core.gathering import FORGET_SECONDS, LONGEST_SECONDS, MANY, Gathering, hop
 from dtm.core.messages import Message, Relayed, Results, Segment
+from dtm.core.relay import FORGET_SECONDS, LONGEST_SECONDS, MANY, Gathering, hop
 from dtm.core.scheduler import Send, WakeAt
 
 from .core import BUSY, scheduler

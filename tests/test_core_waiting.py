@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtm.core.waiting import Way, own_work, way_to_wait
+from dtm.core.wait_policy import Way, own_work, way_to_wait
 from dtm.task import Call, Range
 from tests.core import call
 

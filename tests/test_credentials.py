@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dtm.comm.credentials import Credentials, SecretFile
-from dtm.comm.tls import Contexts
+from dtm.comm.tcp.credentials import Credentials, SecretFile
+from dtm.comm.tcp.tls import Contexts
 from dtm.errors import CommunicationError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import pytest
 from dtm.core.messages import Load
 from dtm.core.scheduler import Scheduler
 from dtm.errors import InvariantError
-from dtm.simulation.exploring import Untimed, explore, fingerprint
-from dtm.simulation.worker import Simulated
+from dtm.testing.simulated_worker import Simulated
+from tests.exploring import Untimed, explore, fingerprint
 from tests.worlds import WORLDS, table
 
 
@@ -78,7 +78,7 @@ def test_to_be_busy_without_an_end_is_found() -> None:
     """Timers go off and requests are given up for ever, but the results are not taken in."""
     with (
         patch.object(Scheduler, "_on_results", lambda *_: []),
-        patch("dtm.simulation.invariants.check"),
+        patch("dtm.testing.invariants.check"),
         pytest.raises(InvariantError, match=r"no end can be reached|without progress"),
     ):
         explore(WORLDS["two leaves"].make)

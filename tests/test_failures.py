@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dtm.errors import RemoteTraceback, SerializationError
-from dtm.failures import TEXT_LIMIT, annotate, pack_failure, unpack_failure
+from dtm.wire.failures import TEXT_LIMIT, annotate, pack_failure, unpack_failure
 
 WHERE = "map(op), on worker 3 (host)"
 
@@ -293,7 +293,7 @@ def test_a_long_traceback_is_cut_in_the_middle() -> None:
 def test_an_exception_that_cannot_be_loaded_here_says_so_with_its_text(tmp_path: Path) -> None:
     (tmp_path / "faraway.py").write_text("class FarError(Exception): pass\n")
     program = (
-        "import sys, faraway\nfrom dtm.failures import pack_failure\n"
+        "import sys, faraway\nfrom dtm.wire.failures import pack_failure\n"
         "sys.stdout.buffer.write(pack_failure(faraway.FarError('far'), 2, 'map(f)'))"
     )
     paths = [str(tmp_path), *sys.path]

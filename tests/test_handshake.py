@@ -10,13 +10,13 @@ from random import Random
 
 import pytest
 
-from dtm.comm.address import allow_descriptors
-from dtm.comm.channel import RECORD, TAG, SealedChannel, known_seals
-from dtm.comm.credentials import Credentials
-from dtm.comm.handshake import HELLO, PROOF, TRANSITIONS, Handshake, Keys, Role, Seals, State
-from dtm.comm.introduction import LONGEST
-from dtm.comm.reception import MOST_STRANGERS
-from dtm.comm.tcp import TcpManager
+from dtm.comm.tcp.acceptor import MOST_STRANGERS
+from dtm.comm.tcp.address import allow_descriptors
+from dtm.comm.tcp.channel import RECORD, TAG, SealedChannel, known_seals
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.handshake import HELLO, PROOF, TRANSITIONS, Handshake, Keys, Role, Seals, State
+from dtm.comm.tcp.manager import TcpManager
+from dtm.comm.tcp.pending import LONGEST
 from dtm.errors import StrangerError
 from tests.handshakes import (
     KINDS,
@@ -289,7 +289,7 @@ def test_the_silent_make_room_before_those_who_have_begun(tls: bool) -> None:
 
 def test_who_says_nothing_is_put_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LONGEST == 5.0
-    monkeypatch.setattr("dtm.comm.reception.LONGEST", 0.1)
+    monkeypatch.setattr("dtm.comm.tcp.acceptor.LONGEST", 0.1)
     with run_of(2) as (root, _), stranger(root) as silent, stranger(root) as slow:
         slow.send(GOOD.caller[:40])
         pump(root, lambda: root.strangers_refused == 2)

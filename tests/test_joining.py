@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from dtm.comm.credentials import Credentials
-from dtm.comm.tcp import TcpManager
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.manager import TcpManager
 from dtm.launch.joining import check
 from tests import launch
 from tests.launch import PROGRAMS, Started
@@ -247,7 +247,7 @@ def test_who_asks_for_it_waits_for_a_run_that_is_not_there_yet(
             stack.callback(root.close, 0.1)
             stack.enter_context(running(root))
 
-        monkeypatch.setattr("dtm.comm.joining.sleep", begin)
+        monkeypatch.setattr("dtm.comm.tcp.joining.sleep", begin)
         check(f"tcp://127.0.0.1:{port}", credentials, LIMIT)
 
 

@@ -15,19 +15,19 @@ import pytest
 
 from dtm.errors import CommunicationError
 from dtm.launch.cores import available_cores
-from dtm.launch.local import INVITATION, join_run, start_workers
+from dtm.launch.local_workers import INVITATION, join_run, start_workers
 from dtm.launch.share import default_workers
 from tests import launch
 from tests.local_programs import program
 
 REPORT = """
-from dtm.launch.program import command_line, why_not_again
+from dtm.launch.command_line import command_line, why_not_again
 print(command_line(), why_not_again(), sep="|")
 """
 
 TWO_RANKS = """
 import os, sys
-from dtm.launch.local import join_run, start_workers
+from dtm.launch.local_workers import join_run, start_workers
 manager = join_run()
 if manager:
     manager.send(0, [repr(({expression})).encode()])
@@ -100,7 +100,7 @@ def test_an_archive_and_a_directory_are_run_again(script: Path) -> None:
 
 
 def test_a_relative_path_is_found_after_a_change_of_directory(script: Path) -> None:
-    script.write_text("import sys, os, dtm.launch.program; os.chdir('/')" + REPORT)
+    script.write_text("import sys, os, dtm.launch.command_line; os.chdir('/')" + REPORT)
     command, _ = reported("prog.py", cwd=script.parent)
     assert command == repr([sys.executable, "prog.py"])
 
@@ -134,7 +134,7 @@ def test_a_process_of_multiprocessing_is_not_started_again(tmp_path: Path) -> No
         textwrap.dedent(
             """
             import multiprocessing
-            from dtm.launch.program import why_not_again
+            from dtm.launch.command_line import why_not_again
             def child():
                 print("|" + why_not_again())
             if __name__ == "__main__":
@@ -148,7 +148,7 @@ def test_a_process_of_multiprocessing_is_not_started_again(tmp_path: Path) -> No
 
 
 def test_starting_where_nothing_can_be_run_again_says_why() -> None:
-    source = "from dtm.launch.local import start_workers; start_workers(2)"
+    source = "from dtm.launch.local_workers import start_workers; start_workers(2)"
     with program("-c", source) as started:
         _, errors = started.finish()
     assert "CommunicationError: no worker can be started: the program was given with -c" in errors
@@ -164,7 +164,7 @@ def test_what_cannot_be_started_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-such-python"))
-    monkeypatch.setattr("dtm.launch.local.command_line", lambda: [sys.executable])
+    monkeypatch.setattr("dtm.launch.local_workers.command_line", lambda: [sys.executable])
     sockets = tmp_path / "s"
     sockets.mkdir()
     monkeypatch.setenv("TMPDIR", str(sockets))
@@ -218,7 +218,7 @@ def test_a_program_that_a_worker_runs_before_it_joins_is_no_worker(tmp_path: Pat
     path.write_text(
         "import os, sys\n"
         "if 'DTM_WORKER' in os.environ:\n"
-        "    inner = 'from dtm.launch.local import join_run; print(join_run())'\n"
+        "    inner = 'from dtm.launch.local_workers import join_run; print(join_run())'\n"
         "    os.system(f'{sys.executable} -c \"{inner}\"')\n"
         + TWO_RANKS.format(expression="'joined'", before="")
     )
@@ -271,7 +271,7 @@ def test_ctrl_c_does_not_disturb_a_worker_that_is_starting(tmp_path: Path) -> No
 def test_starting_delays_an_interrupt_only_for_the_time_it_takes(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(
-        "import signal, dtm.launch.local\n"
+        "import signal, dtm.launch.local_workers\n"
         + TWO_RANKS.format(
             expression="0", before="before = signal.pthread_sigmask(signal.SIG_BLOCK, [])"
         )
@@ -287,7 +287,7 @@ def test_sixty_workers_start_and_end(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import time
-            from dtm.launch.local import join_run, start_workers
+            from dtm.launch.local_workers import join_run, start_workers
             manager = join_run()
             if manager:
                 time.sleep(60)

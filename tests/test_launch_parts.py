@@ -260,7 +260,7 @@ def test_every_kind_of_message_has_its_name() -> None:
 
 
 def test_the_secrets_file_is_for_its_owner_alone(tmp_path: object) -> None:
-    from dtm.comm.credentials import Credentials
+    from dtm.comm.tcp.credentials import Credentials
 
     path = f"{tmp_path}/secret"
     credentials = Credentials.fresh()

@@ -10,18 +10,26 @@ from typing import Any
 
 import pytest
 
-import dtm.simulation
+import dtm.testing
 from dtm.core.granularity import Profile
 from dtm.core.messages import Cancel, Grant, Load, Refusal, Results, Segment, StealRequest, Stop
 from dtm.errors import InvariantError
-from dtm.simulation import invariants, quiet
-from dtm.simulation.conduct import Conduct
-from dtm.simulation.laws import Law
-from dtm.simulation.mail import Mail
-from dtm.simulation.worker import Simulated
-from dtm.simulation.world import World
 from dtm.task import Call, Range
-from dtm.testing import Caught, Script, Simulation, exponential, flat, random_simulation
+from dtm.testing import (
+    Caught,
+    Script,
+    Simulation,
+    end_invariants,
+    exponential,
+    flat,
+    invariants,
+    random_simulation,
+)
+from dtm.testing.act_invariants import Conduct
+from dtm.testing.laws import Law
+from dtm.testing.mail import Mail
+from dtm.testing.simulated_worker import Simulated
+from dtm.testing.world import World
 
 LOAD = Load(1, 0.0, idle=False)
 
@@ -52,13 +60,13 @@ def test_the_words_and_the_code_name_the_same_laws() -> None:
 
 
 def test_no_error_of_a_simulated_run_is_without_a_law() -> None:
-    folder = dtm.simulation.__path__[0]
+    folder = dtm.testing.__path__[0]
     without = [
         path.name
         for path in Path(folder).glob("*.py")
         if "raise InvariantError" in path.read_text(encoding="utf-8")
     ]
-    assert set(without) <= {"exploring.py"}
+    assert not without
 
 
 # The state of a run that is under way.
@@ -159,7 +167,7 @@ def test_requests_refusals_and_cancellations_may_be_under_way_at_the_end() -> No
     world = ran()
     for message in (StealRequest(1, 1, stays=False), Refusal(1), Cancel(0, 1, 1)):
         planted(world, 0, message)
-        quiet.check_quiet(world)
+        end_invariants.check_quiet(world)
 
 
 def test_work_results_and_the_end_itself_may_not_be_under_way_at_the_end() -> None:
@@ -169,7 +177,7 @@ def test_work_results_and_the_end_itself_may_not_be_under_way_at_the_end() -> No
     for message in (Grant(1, (Range(call, 0, 1),)), Results((segment,)), Stop()):
         planted(world, 0, message)
         with law(Law.QUIET_AT_THE_END):
-            quiet.check_quiet(world)
+            end_invariants.check_quiet(world)
 
 
 def test_results_of_cancelled_items_may_be_under_way_at_the_end_others_may_not() -> None:
@@ -177,10 +185,10 @@ def test_results_of_cancelled_items_may_be_under_way_at_the_end_others_may_not()
     world = ran(failing)
     call = next(call for call in world.failed if call.key)
     planted(world, call.owner, Results((Segment(call.key, call.limit + 1, [1.0]),)))
-    quiet.check_quiet(world)
+    end_invariants.check_quiet(world)
     planted(world, call.owner, Results((Segment(call.key, call.limit - 1, [1.0]),)))
     with law(Law.QUIET_AT_THE_END):
-        quiet.check_quiet(world)
+        end_invariants.check_quiet(world)
 
 
 def _ready(world: World) -> None:
@@ -208,17 +216,17 @@ def _deadline(world: World) -> None:
 @pytest.mark.parametrize("leave", [_ready, _result, _call, _task, _deadline])
 def test_nothing_that_somebody_needs_is_left_at_the_end(leave: Callable[[World], None]) -> None:
     world = ran()
-    quiet.check_quiet(world)
+    end_invariants.check_quiet(world)
     leave(world)
     with law(Law.QUIET_AT_THE_END):
-        quiet.check_quiet(world)
+        end_invariants.check_quiet(world)
 
 
 def test_a_timer_far_ahead_is_found_at_the_end_too() -> None:
     world = ran()
     world.workers[2].timer = world.workers[2].clock + 100.0
     with law(Law.NEAR_TIMERS):
-        quiet.check_quiet(world)
+        end_invariants.check_quiet(world)
 
 
 def test_the_root_ends_last() -> None:

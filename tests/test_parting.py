@@ -9,15 +9,15 @@ import sys
 
 import pytest
 
-from dtm.launch.branch import Stage as Agent
-from dtm.launch.crew import Crew
 from dtm.launch.hosts import Host
 from dtm.launch.launcher import Launcher, Run, Stage
 from dtm.launch.loop import Loop
 from dtm.launch.messages import Address, Ended, Job, Lost, Message
 from dtm.launch.node import Node
 from dtm.launch.plan import placed
+from dtm.launch.processes import Crew
 from dtm.launch.remote import Starting
+from dtm.launch.remote_agent import Stage as Agent
 from dtm.launch.root import HomeLine, Root
 from tests.tcp_programs import run_of
 

@@ -23,8 +23,6 @@ import pytest
 
 from dtm.core.messages import Cancel, Grant, Refusal, Results, StealRequest
 from dtm.errors import DtmError
-from dtm.simulation.mail import Mail
-from dtm.simulation.worker import Simulated
 from dtm.testing import (
     Crawl,
     Death,
@@ -36,6 +34,8 @@ from dtm.testing import (
     Simulation,
     Suspicion,
 )
+from dtm.testing.mail import Mail
+from dtm.testing.simulated_worker import Simulated
 
 FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 SETTINGS = {"workers", "speeds", "seed", "patience", "host", "known", "gather", "main", "fault"}

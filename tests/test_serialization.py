@@ -25,11 +25,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtm import functions
 from dtm.errors import InvariantError, SerializationError
-from dtm.functions import HELD, INLINE, FunctionReceiver, FunctionSender
-from dtm.serialization import LARGE, culprit, dumps, dumps_flat, loads
-from dtm.shipping import BY_VALUE_SECONDS, shipping_cost
+from dtm.wire import functions
+from dtm.wire.cost import BY_VALUE_SECONDS, shipping_cost
+from dtm.wire.functions import HELD, INLINE, FunctionReceiver, FunctionSender
+from dtm.wire.pickling import LARGE, culprit, dumps, dumps_flat, loads
 
 
 def there_and_back(obj: Any) -> Any:
@@ -38,7 +38,7 @@ def there_and_back(obj: Any) -> Any:
 
 def as_if_new(obj: Any) -> Any:
     """Load by value, as a process does that has never seen the classes of ``obj``."""
-    from dtm import rebuilding
+    from dtm.wire import rebuilding
 
     frames = dumps(obj)
     saved = rebuilding._classes
@@ -232,7 +232,7 @@ def test_a_local_class_that_arrives_twice_is_made_once() -> None:
     class Local:
         pass
 
-    from dtm import rebuilding
+    from dtm.wire import rebuilding
 
     first, second = dumps(Local()), dumps([Local()])
     saved = rebuilding._classes
@@ -393,7 +393,7 @@ def test_threads_that_load_a_class_at_once_get_one_class() -> None:
         def get(self) -> type:
             return Local
 
-    from dtm import rebuilding
+    from dtm.wire import rebuilding
 
     frames, found = dumps(Local()), []
     saved = rebuilding._classes
@@ -418,7 +418,7 @@ def test_threads_that_load_a_class_at_once_get_one_class() -> None:
 
 PROGRAM = """
 import sys
-from dtm.serialization import dumps, loads
+from dtm.wire.pickling import dumps, loads
 import dill  # early, so that it has the wrong idea of the main module under runpy
 
 LEVEL = 5
@@ -434,7 +434,7 @@ def main():
     assert function.__globals__ is globals()
     assert (top, cls, local, type(obj)) == (at_top, AtTop, Local, AtTop)
     frames = dumps(Local)
-    from dtm import rebuilding
+    from dtm.wire import rebuilding
     rebuilding._classes.clear()
     assert loads(frames)().get() == (at_top, AtTop)
     print("well")

@@ -329,7 +329,7 @@ def test_workers_join_a_program_that_leads_its_run_alone(hosts: Network) -> None
 
 
 def test_a_wrong_secret_is_refused_and_the_run_goes_on(hosts: Network) -> None:
-    from dtm.comm.credentials import Credentials
+    from dtm.comm.tcp.credentials import Credentials
 
     options = ("--join-slots", "1", "--secret-file", f"{hosts.directory}/right.secret")
     with started(hosts, *options, SPREAD, 2, "for-ever", lines=("alpha", "beta")) as program:

@@ -10,12 +10,9 @@ from typing import Any
 
 import pytest
 
-from dtm.core.ending import Stage
 from dtm.core.messages import Cancel, Load, Refusal
+from dtm.core.shutdown import Stage
 from dtm.errors import InvariantError, WorkerLostError
-from dtm.simulation import world
-from dtm.simulation.mail import Mail
-from dtm.simulation.worker import Simulated
 from dtm.testing import (
     Crawl,
     Death,
@@ -40,7 +37,10 @@ from dtm.testing import (
     random_tree,
     recorded,
     total_work,
+    world,
 )
+from dtm.testing.mail import Mail
+from dtm.testing.simulated_worker import Simulated
 from tests.fresh import FIRST_SEED, SEEDS, failures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -333,7 +333,7 @@ def test_the_state_of_a_worker_is_the_most_that_it_ever_was() -> None:
 def test_the_trace_tells_messages_of_different_sizes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(seconds_a_byte=0.0)
     one = simulate(1, network=network)
-    monkeypatch.setattr("dtm.simulation.mail.ITEM_BYTES", 10)
+    monkeypatch.setattr("dtm.testing.mail.ITEM_BYTES", 10)
     other = simulate(1, network=network)
     assert (one.makespan, one.events) == (other.makespan, other.events)
     assert one.trace != other.trace

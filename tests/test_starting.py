@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from dtm.comm.mpi.environment import is_inherited, leave_mark
 from dtm.commands.run import VARIABLES
-from dtm.launch.ancestry import is_inherited, leave_mark
 from tests.launch import (
     PROGRAMS,
     ROOT,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dtm.comm.credentials import Credentials
+from dtm.comm.tcp.credentials import Credentials
 from tests import launch
 
 LIMIT = 60.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dtm.simulation.exploring import EVERYTHING, Bounds, Untimed
-from dtm.simulation.programs import Calls, Inner, Script
+from dtm.testing.programs import Calls, Inner, Script
+from tests.exploring import EVERYTHING, Bounds, Untimed
 
 LEAF = 1.0
 # What is left out of the larger worlds, so that they stay small enough.

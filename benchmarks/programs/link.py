@@ -83,8 +83,8 @@ def joining(request: Request) -> Result:
 
 def lead(request: Request, stack: ExitStack) -> CommunicationManager:
     """Lead a run over TCP, and start the other workers."""
-    from dtm.comm.credentials import Credentials
-    from dtm.comm.tcp import TcpManager
+    from dtm.comm.tcp.credentials import Credentials
+    from dtm.comm.tcp.manager import TcpManager
 
     credentials = Credentials.fresh(tls=request.library == "tls")
     root = TcpManager.lead(request.workers, credentials)
@@ -98,8 +98,8 @@ def lead(request: Request, stack: ExitStack) -> CommunicationManager:
 
 
 def join(address: str) -> CommunicationManager:
-    from dtm.comm.credentials import Credentials
-    from dtm.comm.tcp import TcpManager
+    from dtm.comm.tcp.credentials import Credentials
+    from dtm.comm.tcp.manager import TcpManager
 
     return TcpManager.join(address, Credentials.read(sys.stdin.buffer), timeout=PATIENCE)
 
@@ -110,13 +110,13 @@ def own_manager(request: Request, stack: ExitStack) -> CommunicationManager:
         return join(request.settings["join"])
     if request.library in {"tcp", "tls"}:
         return lead(request, stack)
-    from dtm.launch.ancestry import launched_by_mpi
+    from dtm.comm.mpi.environment import launched_by_mpi
 
     if launched_by_mpi(os.environ):
-        from dtm.comm.mpi import MpiManager
+        from dtm.comm.mpi.manager import MpiManager
 
         return MpiManager()
-    from dtm.launch.local import join_run, start_workers
+    from dtm.launch.local_workers import join_run, start_workers
 
     return join_run() or start_workers(request.workers)
 

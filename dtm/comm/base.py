@@ -6,7 +6,7 @@ more *frames*, a frame any C-contiguous bytes-like object (``bytes``,
 ``bytearray``, ``memoryview``, ``pickle.PickleBuffer``).  A manager never looks
 into a frame and knows nothing of tasks.
 
-What every manager promises, and ``dtm.conformance.check_communication_manager``
+What every manager promises, and ``dtm.testing.conformance.check_communication_manager``
 checks:
 
 * **Order**: messages of one sender to one receiver arrive in the order of the

@@ -12,7 +12,7 @@ from dtm.commands.program import add_program, missing, run_program
 from dtm.commands.run import add_listening, count, is_worker, seconds
 
 if TYPE_CHECKING:
-    from dtm.comm.credentials import Credentials
+    from dtm.comm.tcp.credentials import Credentials
 
 _INTERRUPTED = 130
 SUMMARY = "join a run as further workers; it says on stderr how, if it lets others join"
@@ -65,7 +65,7 @@ def execute(given: Namespace) -> int:
 
 
 def _credentials(path: str | None) -> Credentials:
-    from dtm.comm.credentials import Credentials
+    from dtm.comm.tcp.credentials import Credentials
 
     if path is not None:
         return Credentials.from_file(path)

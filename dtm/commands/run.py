@@ -181,7 +181,7 @@ def is_worker() -> bool:
 
 
 def _tell_of_unknown_variables() -> None:
-    from dtm.launch.ancestry import MARK
+    from dtm.comm.mpi.environment import MARK
 
     if _under_mpi():  # each rank would say it
         return
@@ -213,8 +213,8 @@ def _launched(given: Namespace) -> int | None:
 
 
 def _run(given: Namespace, hosts: tuple[Host, ...], granted: Allocation | None) -> Run:
-    from dtm.launch.again import run_again
     from dtm.launch.settings import settings
+    from dtm.launch.spec import run_again
 
     files, module = ([], given.program) if given.module else ([given.program], "")
     chosen = settings(os.environ)
@@ -232,7 +232,7 @@ def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None
         return read_hosts(given.hosts), None
     if comm not in {None, "", "tcp"} or _under_mpi():
         return None, None
-    from dtm.launch.again import beyond_here, old_hosts_file
+    from dtm.launch.spec import beyond_here, old_hosts_file
 
     old = old_hosts_file(given.arguments)
     if old is not None:
@@ -250,7 +250,7 @@ def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None
 
 
 def _under_mpi() -> bool:
-    from dtm.launch.ancestry import launched_by_mpi
+    from dtm.comm.mpi.environment import launched_by_mpi
 
     return launched_by_mpi(os.environ)
 

@@ -66,7 +66,7 @@ def _is_of_runpy(cause: BaseException | None) -> bool:
 
 def _was_starting(rest: TracebackType | None) -> bool:
     """Whether an error comes out of ``start``, which had not begun the run."""
-    from dtm import runtime
+    from dtm.run import runtime
 
     if runtime.current is not None and not runtime.current.implicit:
         return False

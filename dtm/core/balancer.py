@@ -45,7 +45,7 @@ from random import Random
 from dtm.core.deque import Deque
 from dtm.core.granularity import Granularity
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
-from dtm.core.neighbours import neighbours, tree_children, tree_parent
+from dtm.core.topology import neighbours, tree_children, tree_parent
 from dtm.task import Range
 
 ANSWER_SECONDS = 5e-3

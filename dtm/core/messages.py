@@ -5,7 +5,7 @@ Each message states who sends it, when, and what the receiver owes.  A
 
 Work is named by :class:`dtm.task.Range`: on the sender it points to the sender's
 call, on the receiver to the receiver's.  How it becomes bytes is the matter of
-:mod:`dtm.wire`.
+:mod:`dtm.wire.codec`.
 
 Named tuples: frozen, slotted and typed, so two of different classes with the same
 fields compare equal; tell them apart by class first, as all code here does.

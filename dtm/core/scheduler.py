@@ -1,7 +1,7 @@
 """One worker's scheduling as a function: something happens, effects come out.
 
 ``Scheduler`` composes the deque, the ledger, the granularity and the balancer.
-Whoever drives it (a :class:`dtm.worker.Worker`, or a simulation) tells it what
+Whoever drives it (a :class:`dtm.run.worker.Worker`, or a simulation) tells it what
 has happened and the time, and carries out the effects that it returns.  Same
 events, same effects: it reads no clock, owns no thread and rolls no dice but
 those of the generator passed in.
@@ -26,8 +26,6 @@ from typing import NamedTuple
 
 from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
-from dtm.core.ending import Ending, Stage
-from dtm.core.gathering import Gathering
 from dtm.core.granularity import PATIENCE_SECONDS, AppraiseItems, AppraiseResults, Granularity
 from dtm.core.ledger import Ledger
 from dtm.core.messages import (
@@ -46,7 +44,9 @@ from dtm.core.messages import (
     Stop,
     Stopped,
 )
-from dtm.core.neighbours import BASE
+from dtm.core.relay import Gathering
+from dtm.core.shutdown import Ending, Stage
+from dtm.core.topology import BASE
 from dtm.task import Call, Range
 
 TICK_SECONDS = 1e-3

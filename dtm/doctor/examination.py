@@ -26,7 +26,7 @@ from dtm.doctor.machine import Machine
 from dtm.doctor.plan import Plan, announced
 from dtm.doctor.visit import Enter, Visit, by_batch_system, by_ssh, visit_all
 from dtm.errors import CommunicationError
-from dtm.launch.numeric import thread_variables
+from dtm.launch.blas_threads import thread_variables
 
 _LOOK_SECONDS = 30.0
 _RUN_SECONDS = 60.0
@@ -117,8 +117,8 @@ def exchanged(options: Sequence[str], variables: Mapping[str, str]) -> Exchanged
 
 
 def _under_mpi(here: Machine) -> list[Finding] | None:
-    from dtm.comm.mpi import MpiManager
-    from dtm.comm.mpi_library import load
+    from dtm.comm.mpi.library import load
+    from dtm.comm.mpi.manager import MpiManager
 
     started = announced(os.environ)
     watch = threading.Timer(_RUN_SECONDS, _give_up)

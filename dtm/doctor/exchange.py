@@ -190,7 +190,7 @@ def read(text: str) -> Exchanged:
 def main() -> None:
     """Become a run, exchange, and print on the root what came of it."""
     from dtm.options import Options
-    from dtm.runtime import join
+    from dtm.run.runtime import join
 
     manager = join(Options().overridden(os.environ))
     if manager.rank:

@@ -59,7 +59,7 @@ class Mpi:
 
 def tell() -> None:
     """Print what this process's MPI library says, as lines of JSON; for a process of its own."""
-    from dtm.comm.mpi_library import initialise, load
+    from dtm.comm.mpi.library import initialise, load
     from dtm.errors import CommunicationError
 
     try:

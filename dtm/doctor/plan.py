@@ -82,8 +82,8 @@ def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
     Raises:
         OptionError: hosts or allocation cannot be understood, or the wishes contradict each other.
     """
-    from dtm.launch.again import is_beyond_here
-    from dtm.launch.ancestry import launched_by_mpi
+    from dtm.comm.mpi.environment import launched_by_mpi
+    from dtm.launch.spec import is_beyond_here
 
     words(wishes.ssh)
     if wishes.hosts_file is not None:

@@ -20,13 +20,13 @@ import sys
 from collections.abc import Sequence
 from time import monotonic
 
-from dtm.launch.branch import PULSE_SECONDS, SILENT_SECONDS
 from dtm.launch.channel import Channel, hello
 from dtm.launch.loop import Loop
 from dtm.launch.mailbox import LOOK_SECONDS, Mailbox, paths
 from dtm.launch.messages import Job, Message, Pulse
 from dtm.launch.node import Node
 from dtm.launch.plan import read
+from dtm.launch.remote_agent import PULSE_SECONDS, SILENT_SECONDS
 
 _CROWDED = 64  # messages that wait to go up before workers are read no more
 _HUNG_SECONDS = 30

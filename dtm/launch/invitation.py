@@ -1,6 +1,6 @@
 """How a worker of a run over TCP learns of its run: an invitation, by an inherited socket.
 
-Who starts a worker (:mod:`dtm.launch.crew`) passes on one end of a socket pair.  Its
+Who starts a worker (:mod:`dtm.launch.processes`) passes on one end of a socket pair.  Its
 number is in the environment, the secret of the run comes through it: neither a
 command line nor an environment ever holds that.  At ``start`` the worker takes the
 variable out (what a task starts is no worker), checks that who invited is its

@@ -19,18 +19,18 @@ import os
 import signal
 from urllib.parse import urlsplit
 
-from dtm.comm.credentials import Credentials
-from dtm.comm.handshake import ANY_RANK
-from dtm.comm.introduction import Member
-from dtm.comm.joining import REFUSED_SECONDS, look
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.handshake import ANY_RANK
+from dtm.comm.tcp.joining import REFUSED_SECONDS, look
+from dtm.comm.tcp.pending import Member
 from dtm.errors import CommunicationError, OptionError
-from dtm.launch.crew import Crew
+from dtm.launch.command_line import command_line, why_not_again
 from dtm.launch.invitation import Invitation
 from dtm.launch.launcher import worker_environment
 from dtm.launch.loop import Loop
 from dtm.launch.messages import Ended, Message, Output
 from dtm.launch.plan import check_ports
-from dtm.launch.program import command_line, why_not_again
+from dtm.launch.processes import Crew
 from dtm.launch.root import ROOT_GONE
 from dtm.launch.terminal import Terminal
 

@@ -34,7 +34,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from dtm.comm.credentials import Credentials
+from dtm.comm.tcp.credentials import Credentials
 from dtm.errors import CommunicationError
 from dtm.launch.agent import is_of_the_host, own_address
 from dtm.launch.invitation import INVITATION, Invitation

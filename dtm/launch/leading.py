@@ -13,8 +13,8 @@ import atexit
 import shlex
 import sys
 
-from dtm.comm.credentials import Credentials
-from dtm.comm.tcp import TcpManager
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.manager import TcpManager
 from dtm.launch.root import LOOPBACK
 from dtm.launch.secret import SecretFile
 from dtm.launch.settings import JOIN_SLOTS, Settings

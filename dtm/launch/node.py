@@ -17,8 +17,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dtm.errors import CommunicationError
-from dtm.launch.branch import PULSE_SECONDS, Branch, site_depth
-from dtm.launch.crew import Crew
 from dtm.launch.loop import Loop
 from dtm.launch.messages import (
     Address,
@@ -34,7 +32,9 @@ from dtm.launch.messages import (
 )
 from dtm.launch.modules import is_there
 from dtm.launch.plan import Site
+from dtm.launch.processes import Crew
 from dtm.launch.remote import Starting
+from dtm.launch.remote_agent import PULSE_SECONDS, Branch, site_depth
 
 _PARTING_SECONDS = 4.0  # for agents below to end their workers, and themselves
 

@@ -25,8 +25,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
-from dtm.comm.credentials import Credentials
-from dtm.comm.tcp import UNKNOWN, TcpManager, TcpRoot
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.manager import UNKNOWN, TcpManager, TcpRoot
 from dtm.errors import UnreachableError
 from dtm.launch.invitation import Invitation, accept_invitation
 

@@ -14,7 +14,7 @@ import shlex
 import sys
 from contextlib import suppress
 
-from dtm.comm.credentials import Credentials
+from dtm.comm.tcp.credentials import Credentials
 
 
 class SecretFile:

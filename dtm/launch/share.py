@@ -42,8 +42,8 @@ def granted_here(environ: Mapping[str, str]) -> int | None:
     """
     if not any(name.startswith(_SIGNS) for name in environ):
         return None
-    from dtm.launch.again import is_beyond_here
     from dtm.launch.allocation import allocation
+    from dtm.launch.spec import is_beyond_here
 
     granted = allocation(environ)
     if granted is None or is_beyond_here(granted):

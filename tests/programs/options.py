@@ -7,7 +7,7 @@ import sys
 import time
 
 from dtm import dtm
-from dtm.comm.single import SingleManager
+from dtm.comm.serial import SingleManager
 from dtm.core.balancer import Balancer
 from dtm.errors import OptionError
 

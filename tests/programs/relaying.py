@@ -1,8 +1,8 @@
 """The checks of ``interface.py`` with results going home in hops, as in runs of many workers."""
 
-from dtm.core import gathering
+from dtm.core import relay
 
-gathering.MANY = 2
+relay.MANY = 2
 
 from interface import main  # noqa: E402 - after the change
 

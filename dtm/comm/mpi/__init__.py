@@ -1,0 +1,1 @@
+"""The communication manager over MPI, and what MPI needs around it."""

@@ -1,0 +1,283 @@
+"""The communication manager for clusters: MPI, by way of mpi4py.
+
+Invariants:
+
+* No MPI call blocks after the constructor and before ``Finalize``; all are made
+  under one lock, so the thread level SERIALIZED is enough.
+* Who sleeps can be woken: a rank sleeps long only when all others can ring its
+  :mod:`~dtm.comm.mpi.doorbell` and nothing of its own is under way.  Else it looks
+  at MPI each millisecond, and each ten when all has been quiet.
+* ``Finalize`` is called only when every rank has said that it is ready for it
+  (a barrier that is tested, not waited for).  Where one is missing, MPI is left
+  as it is, and the launcher ends what remains of the job; ``abort`` ends it now.
+
+Threads: as the interface says.  Of several threads in ``wait`` one looks after
+MPI and sleeps on the descriptors; the others return when it does.
+
+Rejected: a progress thread in C or by ``MPI_THREAD_MULTIPLE``.  Many sites
+provide no such level, and a thread that polls takes the time of a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, NoReturn
+
+from dtm.comm.base import CommunicationManager, Frame, LostPeer
+from dtm.comm.mpi.deathwatch import Deathwatch
+from dtm.comm.mpi.doorbell import Doorbell
+from dtm.comm.mpi.library import initialise, load
+from dtm.comm.mpi.messages import Mail
+from dtm.errors import CommunicationError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_SPIN_NEAR = 50e-6
+_SPIN_FAR = 100e-6
+_SETTLE = 0.010
+_SHORT_SLEEP = 0.001
+_LONGEST_SLEEP_FAR = 0.010
+_LONGEST_SLEEP_NEAR = 0.100
+_SLOWEST_TRANSFER = 200e6
+_ABORT_LOCK_SECONDS = 1.0
+
+
+class MpiManager(CommunicationManager):
+    """Joins the ranks of ``MPI.COMM_WORLD``, on a duplicate of it."""
+
+    def __init__(self) -> None:
+        self._mpi = load()
+        self._ours = initialise(self._mpi)
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(threading.Lock())
+        self._led = False
+        self._asleep = False
+        self._news: list[LostPeer] = []
+        self._gone: set[int] = set()
+        self._stirred = monotonic()
+        self._traffic_seen = 0
+        try:
+            self._join()
+        except (OSError, self._mpi.Exception) as error:
+            message = f"cannot join the MPI run: {error}"
+            raise CommunicationError(message) from error
+
+    def _join(self) -> None:
+        self._comm: MPI.Comm = self._mpi.COMM_WORLD.Dup()
+        self._comm.Set_errhandler(self._mpi.ERRORS_RETURN)
+        self.rank = self._comm.Get_rank()
+        self.size = self._comm.Get_size()
+        self._bell = Doorbell(self.size)
+        self._watch = Deathwatch(self.rank)
+        self._mail = Mail(self._mpi, self._comm, self._bell.ring)
+        card = (self._mpi.Get_processor_name(), self._bell.card, self._watch.card)
+        hosts, bells, watches = zip(*self._comm.allgather(card), strict=True)
+        self.hosts = hosts
+        self._bell.meet(self.rank, bells)
+        self._watch.connect(watches, self._bell.neighbours)
+        self._comm.Barrier()
+        self._watch.accept()
+        self._far = len(self._bell.neighbours) + 1 < self.size
+        self._spin = _SPIN_FAR if self._far else _SPIN_NEAR
+        self._open_poller()
+
+    def _open_poller(self) -> None:
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poller = select.poll()
+        for descriptor in (self._wake_read, self._bell.fileno(), self._watch.fileno()):
+            if descriptor >= 0:
+                self._poller.register(descriptor, select.POLLIN)
+
+    def send(self, rank: int, frames: Sequence[Frame]) -> None:
+        """See :meth:`CommunicationManager.send`."""
+        if rank == self.rank or not 0 <= rank < self.size:
+            message = f"cannot send to rank {rank} from rank {self.rank} of {self.size}"
+            raise ValueError(message)
+        with self._lock:
+            if rank in self._gone:
+                return
+            try:
+                self._mail.send(rank, frames)
+            except self._mpi.Exception as error:
+                self._mourn([LostPeer(rank, f"MPI cannot send to it: {error}")])
+        self._bell.ring(rank)
+        if self._asleep and self._mail.busy:
+            self.wake()
+
+    def receive(self) -> list[tuple[int, list[Frame]]]:
+        """See :meth:`CommunicationManager.receive`."""
+        with self._lock:
+            try:
+                messages = self._mail.receive()
+            except self._mpi.Exception as error:
+                message = f"MPI fails to receive: {error}"
+                raise CommunicationError(message) from error
+        if self._asleep and self._mail.busy:
+            self.wake()
+        return messages
+
+    def wait(self, timeout: float) -> None:
+        """See :meth:`CommunicationManager.wait`."""
+        with self._turn:
+            if self._led:
+                self._turn.wait(timeout)
+                return
+            self._led = True
+        try:
+            self._lead(monotonic() + timeout)
+        finally:
+            if self._asleep:
+                self._asleep = False
+                self._bell.get_up()
+            with self._turn:
+                self._led = False
+                self._turn.notify_all()
+
+    def _lead(self, deadline: float) -> None:
+        """Look at MPI and sleep, by turns, until there is a reason to return."""
+        while not self._look():
+            now = monotonic()
+            if now >= deadline:
+                return
+            pause = min(self._pause(now - self._stirred), deadline - now)
+            if pause > 0 and not self._asleep:
+                self._asleep = True
+                self._bell.lie_down()
+            elif self._doze(pause):
+                return
+
+    def _look(self) -> bool:
+        """Let MPI work; tell whether ``receive`` or ``lost`` may have something."""
+        with self._lock:
+            try:
+                found = self._mail.look()
+            except self._mpi.Exception:
+                return True  # receive runs into the same and says so
+            self._note_traffic()
+            return found or bool(self._news)
+
+    def _note_traffic(self) -> None:
+        if self._mail.traffic != self._traffic_seen:
+            self._traffic_seen = self._mail.traffic
+            self._stirred = monotonic()
+
+    def _pause(self, quiet: float) -> float:
+        """Say how long to sleep when there has been no sign of traffic for so many seconds."""
+        if load := self._mail.load:
+            return 0.0 if quiet < _SHORT_SLEEP + load / _SLOWEST_TRANSFER else _SHORT_SLEEP
+        if quiet < self._spin:
+            return 0.0
+        if self._far:
+            return min(max(quiet / 10, _SHORT_SLEEP), _LONGEST_SLEEP_FAR)
+        # What has just been sent, or rung for, may need MPI to be called a little longer.
+        return _SHORT_SLEEP if quiet < _SETTLE else _LONGEST_SLEEP_NEAR
+
+    def _doze(self, pause: float) -> bool:
+        """Sleep, or only yield the core; tell whether ``wait`` has to return."""
+        if pause <= 0:
+            os.sched_yield()
+        elif self._mail.sending:
+            with self._lock:
+                receivers = self._mail.receivers()
+            for rank in receivers:
+                self._bell.ring(rank)
+        over = False
+        for descriptor, _ in self._poller.poll(pause * 1000):
+            if descriptor == self._bell.fileno():
+                self._bell.drain()
+                self._stirred = monotonic()
+            elif descriptor == self._wake_read:
+                self._drain_wakes()
+                over = True
+            else:
+                with self._lock:
+                    self._mourn(self._watch.check())
+        return over
+
+    def _drain_wakes(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+
+    def wake(self) -> None:
+        """See :meth:`CommunicationManager.wake`."""
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:  # full of wakes that nobody has read yet
+            return
+
+    def lost(self) -> list[LostPeer]:
+        """See :meth:`CommunicationManager.lost`."""
+        with self._lock:
+            self._mourn(self._watch.check())
+            news, self._news = self._news, []
+        return news
+
+    def absent(self) -> set[int]:
+        """See :meth:`CommunicationManager.absent`."""
+        return self._gone
+
+    def _mourn(self, dead: Sequence[LostPeer]) -> None:
+        for peer in dead:
+            if peer.rank not in self._gone:
+                self._gone.add(peer.rank)
+                self._mail.abandon(peer.rank)
+                self._news.append(peer)
+
+    def close(self, timeout: float) -> None:
+        """See :meth:`CommunicationManager.close`.
+
+        Ends MPI if it was started here and every rank closes within ``timeout``.
+        """
+        self._watch.farewell()
+        together = self._part(monotonic() + timeout)
+        self._bell.close()
+        self._watch.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        if together:
+            self._comm.Free()
+            if self._ours:
+                self._mpi.Finalize()
+
+    def _part(self, deadline: float) -> bool:
+        """Get our messages out and take in those of the others; tell whether all have done so."""
+        barrier: MPI.Request | None = None
+        while (now := monotonic()) < deadline and not self._gone:
+            with self._lock:
+                try:
+                    self._mail.receive()
+                    if barrier is None and not self._mail.sending:
+                        barrier = self._comm.Ibarrier()
+                    if barrier is not None and barrier.Test():
+                        return True
+                except self._mpi.Exception:
+                    return False
+                self._note_traffic()
+            self._doze(0.0 if now - self._stirred < _SHORT_SLEEP else _SHORT_SLEEP)
+        return False
+
+    @staticmethod
+    def quit(status: int) -> NoReturn:
+        """End this process, after ``close``.  From any thread.
+
+        By way of the C library: a process that has not run its exit handlers counts as
+        failed with MPICH, whose launcher then kills the others.
+        """
+        from ctypes import CDLL
+
+        CDLL(None).exit(status)
+        os._exit(status)
+
+    def abort(self, status: int) -> None:
+        """End the whole MPI job at once, this process too.  From any thread."""
+        self._lock.acquire(timeout=_ABORT_LOCK_SECONDS)
+        self._mpi.COMM_WORLD.Abort(status)

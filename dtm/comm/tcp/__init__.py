@@ -1,0 +1,1 @@
+"""The communication manager over TCP: addresses, authentication, encryption, joining."""

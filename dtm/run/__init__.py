@@ -1,0 +1,1 @@
+"""One worker as it lives: it begins, runs bodies of tasks, talks to the others, ends."""

@@ -1,0 +1,364 @@
+"""One run, assembled from its options: the manager, the worker, signals, the end.
+
+``current`` is the only global of dtm that is ever rebound: the run of this
+process.
+
+States of a process: IDLE (nothing started) -> RUNNING (in ``start``) -> OVER.  In
+IDLE the functions of dtm work too, in a run of one worker made when first needed,
+which says on stderr once that nothing is parallel.
+
+How a run ends on the root:
+
+* ``main`` returns: Stop goes down the tree, Stopped comes up, ``start`` returns;
+* ``main`` raises: the same, then the exception passes on;
+* Ctrl-C, SIGTERM: ``KeyboardInterrupt``, ``SystemExit(143)`` out of ``main``; running tasks
+  of other workers are not waited for; a second one ends the process on the spot;
+* a worker is lost: ``WorkerLostError`` out of ``main``, likewise; if ``main`` cannot be
+  interrupted within ``GRACE_SECONDS`` (deep in C code), the error is printed and the
+  process ends.
+
+On the other workers the process ends, with status 0 if all went well, so that the
+code after ``start`` runs once.
+
+Threads: ``start`` belongs to the main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from dtm.comm.base import CommunicationManager
+from dtm.errors import CommunicationError, OptionError, RunStateError
+from dtm.launch.command_line import why_not_again
+from dtm.options import Options
+from dtm.run.runner import MOST_FRAMES
+from dtm.run.stack import call_with_room
+from dtm.run.worker import Worker
+
+SWITCH_SECONDS = 1e-4
+STOP_SECONDS = 5.0
+BROKEN_SECONDS = 1.0
+GRACE_SECONDS = 3.0
+PARTING_SECONDS = 60.0
+
+options = Options()
+current: Run | None = None
+
+
+class Run:
+    """A run, as this process sees it.
+
+    Attributes:
+        worker: the worker of this process.
+        over: whether it has ended.
+    """
+
+    def __init__(self, comm: CommunicationManager, chosen: Options, *, implicit: bool) -> None:
+        self.implicit = implicit
+        self.over = False
+        self.comm = comm
+        self.options = chosen
+        self.worker = Worker(
+            comm,
+            minimum=chosen.taskGranularity,
+            chunk=max(1, chosen.mapChunkSize),
+            seed=chosen.seed,
+            balancer=_balancer(chosen.loadBalancer),
+            on_end=self._on_end,
+        )
+        self.runner = self.worker.runner
+        self._leaving = threading.Lock()
+        self._depth = sys.getrecursionlimit()
+        sys.setrecursionlimit(self._depth + MOST_FRAMES)
+        self._signals = 0
+        self.runner.adopt()
+
+    # The root.
+
+    def lead(self, main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run ``main`` on the root, and end the run."""
+        handlers = self._catch_signals()
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self.worker.start()
+        streams = self.runner.streams
+        self.runner.context()
+        if streams is not None:
+            streams.enter(())
+        try:
+            return call_with_room(main, *args, **kwargs)
+        finally:
+            try:
+                self._end()
+            finally:
+                sys.setswitchinterval(interval)
+                sys.setrecursionlimit(self._depth)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
+    def _end(self) -> None:
+        broken = self.runner.interrupted
+        stopped = False
+        if broken:
+            self.worker.abandon()
+        else:
+            stopped = self.worker.stop(STOP_SECONDS)
+        self.over = True
+        summary = self.worker.scheduler.summary()
+        self.worker.leave(STOP_SECONDS if stopped else BROKEN_SECONDS)
+        if self.options.printSummary:
+            from dtm.run.summary import table
+
+            sys.stderr.write(table(summary, self.comm.hosts) + "\n")
+
+    def _catch_signals(self) -> dict[int, Any]:
+        handlers = {}
+        for number, default in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+        ):
+            handler = signal.getsignal(number)
+            if handler is default:
+                handlers[int(number)] = handler
+                signal.signal(number, self._on_signal)
+        return handlers
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.runner.interrupted = True
+        fault = self.runner.fault
+        if fault is not None and not self._signals:
+            self._signals += 1
+            raise fault
+        self._signals += 1
+        if self._signals > 1:
+            self._abort(128 + number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    def _on_end(self, reason: BaseException | None) -> None:
+        """The run is over, or broken, for this worker.  Any thread."""
+        if self.comm.rank:
+            self._part(1 if reason else 0)
+        elif reason is not None and self.runner.fault is None and not self.over:
+            self.runner.fault = reason
+            self.runner.interrupted = True
+            watch = threading.Timer(GRACE_SECONDS, self._give_up, (reason,))
+            watch.daemon = True
+            watch.start()
+            self.worker.nudge()
+            if signal.getsignal(signal.SIGINT) == self._on_signal:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def _give_up(self, reason: BaseException) -> None:
+        if not self.over:
+            sys.stderr.write(f"{type(reason).__name__}: {reason}\n")
+            self._abort(1)
+
+    def _abort(self, status: int) -> None:
+        abort = getattr(self.comm, "abort", None)
+        if abort is not None:
+            abort(status)
+        os._exit(status)
+
+    # The other workers.
+
+    def follow(self) -> None:
+        """Work until the run is over."""
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self.worker.start()
+        try:
+            call_with_room(self.runner.serve)
+        except BaseException as error:  # noqa: BLE001 - the top of a thread: tell the root
+            self.worker.broken(error)
+            self._part(1)
+        if not self.options.workersReturn:
+            threading.Event().wait(PARTING_SECONDS)  # the thread in _part ends the process
+            os._exit(1)
+        with self._leaving:
+            self.over = True
+
+    def _part(self, status: int) -> None:
+        """End this process, or let ``start`` return."""
+        if not self._leaving.acquire(blocking=False):
+            return
+        self.over = True
+        self.worker.leave(STOP_SECONDS)
+        if self.options.workersReturn and not status:
+            self._leaving.release()
+            return
+        import atexit
+
+        atexit._run_exitfuncs()  # noqa: SLF001 - os._exit would skip them
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        getattr(self.comm, "quit", os._exit)(status)
+
+
+def start(main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Start the run of this process; see :func:`dtm.start`."""
+    global current  # noqa: PLW0603 - the one rebindable global
+    if threading.current_thread() is not threading.main_thread():
+        raise RunStateError("dtm.start must be called from the main thread of the program")
+    if current is not None and not current.implicit:
+        what = "is over" if current.over else "is under way"
+        raise RunStateError(f"dtm.start was called twice in this process; its run {what}")
+    if not callable(main):
+        raise TypeError(f"dtm.start needs a function to run, not {main!r}")
+    chosen = options.overridden(os.environ)
+    comm = join(chosen)
+    current = run = Run(comm, chosen, implicit=False)
+    if comm.rank == 0:
+        if not comm.alters_threads or comm.size == 1:
+            return run.lead(main, args, kwargs)
+        from dtm.launch.blas_threads import as_in_workers
+
+        with as_in_workers():
+            return run.lead(main, args, kwargs)
+    return run.follow()
+
+
+def join(chosen: Options) -> CommunicationManager:
+    """Join or start the run that this process belongs to, and return its manager."""
+    from dtm.launch.local_workers import join_run
+
+    manager = chosen.communicationManager
+    joined = join_run() or _invited()
+    if joined is not None:
+        return joined
+    if manager is None:
+        from dtm.comm.mpi.environment import is_inherited, launched_by_mpi
+
+        ours = launched_by_mpi(os.environ) and not is_inherited(os.environ)
+        manager = "mpi" if ours else "local"
+    if isinstance(manager, CommunicationManager):
+        return manager
+    if isinstance(manager, str):
+        makers = {"mpi": _mpi, "local": _local, "serial": _serial, "tcp": _tcp}
+        make = makers.get(manager)
+        manager = make if make is not None else imported("communicationManager", manager)
+        if make is not None:
+            return make(chosen)
+    if not callable(manager):
+        raise OptionError(
+            f"option communicationManager is {manager!r}; it must be a name, a manager, a class of "
+            "managers, or the import path of one"
+        )
+    made = manager()
+    if not isinstance(made, CommunicationManager):
+        raise OptionError(
+            f"option communicationManager: {manager!r} made a {type(made).__name__}, "
+            "not a dtm.comm.base.CommunicationManager"
+        )
+    return made
+
+
+def _mpi(_: Options) -> CommunicationManager:
+    from dtm.comm.mpi.environment import is_inherited, leave_mark
+    from dtm.comm.mpi.manager import MpiManager
+
+    if is_inherited(os.environ):
+        raise CommunicationError(
+            "this process was started by one that has joined an MPI run already, and cannot join "
+            "that as well; let dtm choose the communication manager, or start it by mpirun"
+        )
+    joined = MpiManager()
+    leave_mark(os.environ)
+    return joined
+
+
+def _serial(_: Options) -> CommunicationManager:
+    from dtm.comm.serial import SingleManager
+
+    return SingleManager()
+
+
+def _invited() -> CommunicationManager | None:
+    """Join the run over TCP that this process was started for, None if it was not."""
+    if "DTM_INVITATION" not in os.environ:
+        return None
+    from dtm.launch.root import join_invited
+
+    return join_invited()
+
+
+def _tcp(chosen: Options) -> CommunicationManager:
+    """Lead a run that others join, or hand over to the launcher if there are hosts or workers."""
+    from dtm.launch.hosts import Host, read_hosts
+    from dtm.launch.settings import settings
+    from dtm.launch.spec import old_hosts_file, run_again
+
+    found = settings(os.environ)
+    file = old_hosts_file(sys.argv[1:])
+    if file is None and chosen.workers is None:
+        from dtm.launch.leading import lead
+
+        return lead(found)
+    from dtm.launch.launcher import launch
+
+    hosts = (Host("localhost", chosen.workers or 1),) if file is None else read_hosts(file)
+    sys.exit(launch(run_again(hosts, found, chosen.workers)))
+
+
+def _local(chosen: Options) -> CommunicationManager:
+    from dtm.launch.local_workers import start_workers
+    from dtm.launch.share import default_workers
+
+    workers = chosen.workers or default_workers(os.environ)
+    if workers == 1:
+        return _serial(chosen)
+    reason = why_not_again()
+    if reason is not None:
+        sys.stderr.write(f"dtm: {reason}, so it runs serially, in this process\n")
+        return _serial(chosen)
+    return start_workers(workers)
+
+
+def imported(option: str, path: str) -> Any:
+    """Return the object that an import path names."""
+    from importlib import import_module
+
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"option {option}: cannot import {path!r}: {error}") from error
+
+
+def _balancer(chosen: Any) -> Any:
+    from dtm.core.balancer import Balancer
+
+    if chosen is None:
+        return Balancer
+    if isinstance(chosen, str):
+        return imported("loadBalancer", chosen)
+    if not callable(chosen):
+        raise OptionError(f"option loadBalancer must be a class or an import path, not {chosen!r}")
+    return chosen
+
+
+def running() -> Run:
+    """Return the run that a function of dtm called now belongs to.
+
+    Raises:
+        RunStateError: the run of this process is over.
+    """
+    global current  # noqa: PLW0603 - the one rebindable global
+    run = current
+    if run is None:
+        from dtm.comm.serial import SingleManager
+
+        chosen = options.overridden(os.environ)
+        sys.stderr.write(
+            "dtm: no run has been started, so dtm's functions run serially, in this process; "
+            "dtm.start(main) makes them parallel\n"
+        )
+        current = run = Run(SingleManager(), chosen, implicit=True)
+    if run.over:
+        raise RunStateError("the run is over: dtm's functions work inside of dtm.start(main)")
+    return run

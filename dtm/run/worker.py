@@ -1,0 +1,480 @@
+"""A worker: where the core meets the world.
+
+Events go in (a message, work, time), the scheduler says what follows, and the
+worker carries it out: sends, resumes, prints, ends.  It owns the lock under
+which all of this happens, and the *load-balancer thread*, which answers thieves
+while a long task runs.
+
+The load-balancer thread sleeps in ``comm.wait`` and wakes when a message comes;
+then it needs the interpreter, which the running thread yields after the switch
+interval (0.1 ms, :mod:`dtm.run.runtime`).  The running thread looks at the inbox only
+once a millisecond.  Polling between all strips was tried and is worse: each poll
+lets go of the interpreter for an instant, too short for the waiting thread to
+catch it, yet long enough to start its waiting time anew; measured, two threads
+in that dance took 15 % of a core and answered thieves after 50 ms.  While the holder of
+the token looks for work, it alone reads messages: with two threads awake for each, 64
+workers that asked each other at the end of a map kept its last results waiting for 80 ms.
+
+What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
+``main``, wherever that stands; the others are told to end, or see the root go.
+The root dies: its workers end at once, without a word.  An error inside dtm
+(a broken invariant): the root is told and ends the run.  A worker cannot reach another,
+which the root may well reach: it tells the root, which waits for a moment, since if that
+worker has died it will find out itself, and knows how; then it ends the run.  To go on
+is no choice: what the two have for each other does not arrive.
+
+Threads: ``perform``, ``service`` and what they call hold ``lock``; ``rest``,
+``busy``, ``nudge`` and ``balance`` do not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from random import Random
+from time import perf_counter, sleep
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from dtm.comm.base import CommunicationManager, Frame, LostPeer
+from dtm.core.balancer import Balancer
+from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Segment, Stopped
+from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
+from dtm.errors import Unsendable, WorkerLostError
+from dtm.run.output import Output as Streamed
+from dtm.run.recording import Trace
+from dtm.run.runner import Runner
+from dtm.task import Call, Range, Same
+
+if TYPE_CHECKING:
+    from dtm.run.seeding import Streams
+    from dtm.wire.codec import Wire
+
+FOUR_ROUND_TRIPS = 200e-6
+TICK_SECONDS = 0.25
+RESULTS_SECONDS = 300e-6
+MOST_SEGMENTS = 256
+OUTPUT_SECONDS = 5e-3
+HEARSAY_SECONDS = 1.0
+HURRY_SECONDS = 0.3
+
+
+class Worker:
+    """One worker of a run.
+
+    Args:
+        comm: joins it to the others.
+        minimum: seconds of work worth sending; 0 for about four round trips.
+        chunk: fewest items that run or leave together.
+        seed: makes the random numbers of items repeatable; None does not.
+        balancer: makes the balancer.
+        on_end: called, without the lock, when the run is over or broken for this worker.
+
+    Attributes:
+        ended: whether the run is over for this worker.
+    """
+
+    def __init__(
+        self,
+        comm: CommunicationManager,
+        *,
+        minimum: float = 0.0,
+        chunk: int = 1,
+        seed: int | None = None,
+        balancer: Callable[..., Balancer] = Balancer,
+        on_end: Callable[[BaseException | None], None] = lambda _: None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.comm = comm
+        self.lock = threading.RLock()
+        self.ended = False
+        self.trace = trace or Trace()
+        self.output: Streamed | None = None
+        rank, size = comm.rank, comm.size
+        self.where = f"worker {rank} ({comm.hosts[rank]})"
+        self.scheduler = Scheduler(
+            rank,
+            size,
+            Random(rank),  # noqa: S311 - chooses victims
+            minimum or FOUR_ROUND_TRIPS,
+            chunk,
+            self._appraise_items,
+            self._appraise_results,
+            balancer,
+        )
+        self.runner = Runner(self.scheduler, self, _streams(seed))
+        self._on_end = on_end
+        self._outbox: dict[int, list[Segment]] = {}
+        self._outbox_since = 0.0
+        self._pinned: WeakSet[Call] = WeakSet()
+        self._timer = float("inf")
+        self._inside: set[int] = set()
+        self._busy = threading.Event()
+        self._lines: list[Output] = []
+        self._lines_sent = 0.0
+        self._finish: list[tuple[BaseException | None]] = []
+        self._end_reached = False
+        self._hearsay: tuple[float, str] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Redirect the standard streams and start the load-balancer thread."""
+        if self.comm.size == 1:
+            return
+        at_home = self.comm.rank == 0 or self.comm.carries_output
+        self.output = Streamed(None if at_home else self.say)
+        self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
+        self._busy.set()
+        self._thread.start()
+
+    @cached_property
+    def _wire(self) -> Wire:
+        from dtm.wire.codec import Wire
+
+        return Wire(
+            self.comm.rank,
+            self.where,
+            self.scheduler.granularity.profile,
+            lambda: self.runner.interrupted,
+        )
+
+    # Effects.
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects.  Called with the lock held."""
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(effect.to, effect.message)
+            elif isinstance(effect, Resume):
+                self._resume(effect.call)
+            elif isinstance(effect, WakeAt):
+                self._timer = effect.when
+                self.comm.wake()
+            elif isinstance(effect, Print):
+                self._print(effect)
+            elif isinstance(effect, End):
+                self._conclude(effect)
+
+    def _conclude(self, end: End) -> None:
+        reason = end.reason
+        if end.lost is None:
+            self._finish.append((WorkerLostError(reason) if reason else None,))
+            self._end_reached = True
+        elif reason and not self._hearsay:
+            self._hearsay = perf_counter() + HEARSAY_SECONDS, reason
+
+    def _send(self, to: int, message: Message) -> None:
+        if isinstance(message, Grant):
+            sendable = self._sendable(to, message)
+            if sendable is None:
+                message = Refusal(message.serial)
+            else:
+                self._dispatch(to, *sendable)
+                return
+        elif isinstance(message, Stopped):
+            if self.output is not None:
+                self.output.finish()
+            self._flush_lines()
+            self.flush()
+        load = self.scheduler.load(perf_counter())
+        self._dispatch(to, message, self._wire.encode(to, load, message))
+
+    def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
+        if self.ended:  # a task that outlives the run: the manager is closed, or about to be
+            return
+        counters = self.scheduler.counters
+        counters.messages += 1
+        counters.bytes += sum(map(len, frames))
+        if self.trace.recorder is not None:
+            self.trace.record("send", to=to, message=type(message).__name__)
+        self.comm.send(to, frames)
+
+    def _sendable(self, to: int, grant: Grant) -> tuple[Grant, Sequence[Any]] | None:
+        """Encode a grant; parts that cannot be sent go back to the deque."""
+        parts = list(grant.parts)
+        load = self.scheduler.load(perf_counter())
+        try:
+            return grant, self._wire.encode(to, load, grant)
+        except Unsendable:
+            pass
+        kept = []
+        for part in parts:
+            problem = self._wire.unsendable(to, part)
+            if problem is None:
+                kept.append(part)
+            else:
+                self._keep(part, problem)
+        if not kept:
+            return None
+        grant = Grant(grant.serial, tuple(kept))
+        return grant, self._wire.encode(to, load, grant)
+
+    def _keep(self, part: Range, problem: Unsendable) -> None:
+        self.scheduler.put_back(part, problem.index)
+        self._tell_kept(part.call, problem.reason)
+
+    def _tell_kept(self, call: Call, reason: str) -> None:
+        if call not in self._pinned:
+            self._pinned.add(call)
+            sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
+
+    def _appraise_items(self, work: Range) -> float:
+        """Return the seconds of processor time that shipping one item of a range costs."""
+        call = work.call
+        middle = (work.lo + work.hi) // 2 - call.base
+        items = call.items[middle : middle + 16]
+        if isinstance(items, Same):
+            items = [items.item]
+        cost = self._shipping_cost(items, ())
+        if cost == float("inf"):
+            cost = min(
+                self._shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)]
+            )
+        if cost == float("inf"):
+            work.pinned = True
+            found = self._wire.culprit(items, middle + call.base)
+            if found is not None:
+                self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
+        return cost
+
+    def _appraise_results(self, work: Range) -> float | None:
+        """Return the seconds that shipping one result costs, None if none is there to judge by."""
+        results = (work.call.sample or [])[-16:]
+        return self._shipping_cost((), results) if results else None
+
+    def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
+        from dtm.wire.cost import shipping_cost
+
+        try:
+            return shipping_cost(items, results)
+        except BaseException:  # objects that exit when they are pickled
+            if self.runner.interrupted:
+                raise
+            return float("inf")
+
+    def _resume(self, call: Call) -> None:
+        listeners, call.listeners = call.listeners, None
+        for listener in listeners or ():
+            listener()
+
+    def _print(self, effect: Print) -> None:
+        if self.output is not None and self.comm.rank == 0:
+            self.output.write(effect.stream, effect.text)
+        else:
+            getattr(sys, effect.stream).write(effect.text)
+
+    # Messages in.
+
+    def service(self) -> None:
+        """Read what has come and answer it; share work; send what has gathered."""
+        now = perf_counter()
+        with self.lock:
+            if self.ended:
+                return
+            if now >= self._timer:  # first of all, for what follows may set it anew
+                self._timer = float("inf")
+            self._take_all()
+            self.perform(self.scheduler.share(now))
+            if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
+                self.flush()
+            if self._lines and now - self._lines_sent > OUTPUT_SECONDS:
+                self._flush_lines()
+            for peer in self.comm.lost():
+                self._mourn(peer)
+            if self._hearsay and now >= self._hearsay[0]:
+                self._believe(self._hearsay[1])
+            finish, self._finish = self._finish, []
+        for (reason,) in finish:
+            self._on_end(reason)
+        self.runner.call_back()
+
+    def _take(self, source: int, frames: Sequence[Frame]) -> None:
+        load, message, replies = self._wire.decode(source, frames)
+        for to, reply in replies:
+            self._send(to, reply)
+        self.perform(self.scheduler.handle(source, load, message, perf_counter()))
+
+    def _mourn(self, peer: LostPeer) -> None:
+        if self.scheduler.stopping:
+            return
+        host = self.comm.hosts[peer.rank]
+        if peer.rank == 0:
+            os._exit(1)
+        text = f"worker {peer.rank} on {host} was lost"
+        if self.comm.rank == 0:
+            self._finish.append((WorkerLostError(f"{text}: {peer.reason}"),))
+            return
+        own = f"worker {self.comm.rank} on {self.comm.hosts[self.comm.rank]}"
+        self._send(0, Broken(f"{text} to {own}: {peer.reason}", peer.rank))
+
+    def _believe(self, hearsay: str) -> None:
+        """Nothing better is known of a worker that another cannot reach."""
+        self._hearsay = None
+        if not self.scheduler.stopping:
+            reason = f"{hearsay} (this worker, the root, has lost neither of the two)"
+            self._finish.append((WorkerLostError(reason),))
+
+    def broken(self, error: BaseException) -> None:
+        """An error inside dtm: tell the root, which ends the run."""
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        reason = f"internal error on {self.where}:\n{text}"
+        with self.lock:
+            if self.comm.rank:
+                self._send(0, Broken(reason))
+                return
+        self._on_end(error)
+
+    # Results and lines out.
+
+    def ship(self, owner: int, segment: Segment) -> None:
+        """Send results soon: with others, or before this worker does anything long."""
+        with self.lock:
+            if not self._outbox:
+                self._outbox_since = perf_counter()
+            gathered = self._outbox.setdefault(owner, [])
+            gathered.append(segment)
+            if len(gathered) >= MOST_SEGMENTS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send all results now."""
+        if not self._outbox:
+            return
+        with self.lock:
+            outbox, self._outbox = self._outbox, {}
+            for owner, segments in outbox.items():
+                self.perform(self.scheduler.deliver(owner, tuple(segments)))
+
+    def say(self, stream: str, text: str) -> None:
+        """Send lines that a task has printed to the root."""
+        with self.lock:
+            self._lines.append(Output(stream, text))
+            if perf_counter() - self._lines_sent > OUTPUT_SECONDS:
+                self._flush_lines()
+
+    def _flush_lines(self) -> None:
+        lines, self._lines = self._lines, []
+        self._lines_sent = perf_counter()
+        while lines:
+            stream = lines[0].stream
+            count = next((i for i, line in enumerate(lines) if line.stream != stream), len(lines))
+            text = "".join(line.text for line in lines[:count])
+            self._send(0, Output(stream, text))
+            del lines[:count]
+
+    # Threads.
+
+    def rest(self, timeout: float) -> None:
+        """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
+        self._busy.clear()
+        deadline = min(self.scheduler.balancer.deadline, self._due())
+        self._wait(min(timeout, deadline - perf_counter()))
+
+    def _due(self) -> float:
+        """Return when ``service`` is to be called even if no message comes."""
+        return min(self._timer, self._hearsay[0]) if self._hearsay else self._timer
+
+    def busy(self) -> None:
+        """A task runs again: from here on messages are the load-balancer thread's business."""
+        if not self._busy.is_set():
+            self._busy.set()
+
+    def _wait(self, timeout: float) -> None:
+        """Wait in the manager, unless this worker is leaving it."""
+        me = threading.get_ident()
+        self._inside.add(me)
+        try:
+            if not self.ended:
+                self.comm.wait(max(0.0, timeout))
+        finally:
+            self._inside.discard(me)
+
+    def nudge(self) -> None:
+        """End a rest."""
+        if not self.ended:
+            self.comm.wake()
+
+    def balance(self) -> None:
+        """Answer thieves while a task runs: the load-balancer thread."""
+        try:
+            while not self.ended:
+                if not self._busy.wait(TICK_SECONDS):
+                    continue
+                self._balance()
+        except BaseException as error:  # noqa: BLE001 - the top of a thread: tell the root
+            self.broken(error)
+
+    def _balance(self) -> None:
+        self._wait(min(TICK_SECONDS, self._due() - perf_counter()))
+        if not self._busy.is_set() or self.ended:
+            return
+        self.service()
+        if self.runner.resting:  # it has not seen what has just been read here
+            self.nudge()
+
+    def located(self, call: Call, index: int, exception: BaseException) -> None:
+        """Note on an exception where it happened."""
+        item = "" if call.kind.startswith("apply") else f"item {index} of "
+        from dtm.wire.failures import annotate
+
+        annotate(exception, f"in {item}{call.name}, on {self.where}")
+
+    # The end.
+
+    def abandon(self) -> None:
+        """(Root) tell each worker by itself that the run is over, and wait for none."""
+        with self.lock:
+            self._take_all()
+            self.perform(self.scheduler.stop(range(1, self.comm.size)))
+
+    def stop(self, timeout: float) -> bool:
+        """(Root) end the run; whether every worker has said that it stopped, in time."""
+        with self.lock:
+            self.flush()
+            self._take_all()
+            self.perform(self.scheduler.stop(self.comm.absent()))
+        began = perf_counter()
+        hurried = not self.comm.ways_may_break
+        while not self._end_reached:
+            spent = perf_counter() - began
+            if spent >= timeout:
+                return False
+            self.comm.wait(min(timeout - spent, TICK_SECONDS))
+            with self.lock:
+                self._take_all()
+                self.perform(self.scheduler.excuse(self.comm.absent()))
+                if spent >= HURRY_SECONDS and not hurried and not self._end_reached:
+                    hurried = True
+                    self.perform(self.scheduler.hurry(self.comm.absent()))
+        return True
+
+    def _take_all(self) -> None:
+        for source, frames in self.comm.receive():
+            self._take(source, frames)
+
+    def leave(self, timeout: float) -> None:
+        """Let go of the other workers.  Nothing of dtm runs in this process afterwards."""
+        self.ended = True
+        self.runner.end()
+        self._busy.set()
+        deadline = perf_counter() + 1.0
+        while self._inside and perf_counter() < deadline:
+            self.comm.wake()
+            sleep(1e-3)
+        if self.output is not None:
+            self.output.restore()
+        with self.lock:
+            self.comm.close(timeout)
+
+
+def _streams(seed: int | None) -> Streams | None:
+    if seed is None:
+        return None
+    from dtm.run.seeding import Streams
+
+    return Streams(seed)

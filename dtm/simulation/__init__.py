@@ -1,1 +1,0 @@
-"""Many workers in one process, in virtual time; :mod:`dtm.testing` is the door."""

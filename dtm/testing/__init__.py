@@ -1,0 +1,59 @@
+"""Public means of testing: runs in virtual time, and what a communication manager owes.
+
+The parts stand in the modules of this folder; all that is public has its name here.
+"""
+
+from dtm.testing.conformance import Factory, Scenario, check_communication_manager
+from dtm.testing.faults import Crawl, Death, Delay, Echo, Fault, Freeze, Suspicion
+from dtm.testing.network import Network
+from dtm.testing.programs import (
+    Calls,
+    Caught,
+    Inner,
+    Script,
+    binomial,
+    constant,
+    exponential,
+    flat,
+    geometric,
+    measure,
+    nested,
+    random_tree,
+    recorded,
+    total_work,
+)
+from dtm.testing.report import Report
+from dtm.testing.simulation import Simulation, check_invariants, greedy_makespan, random_simulation
+
+__all__ = [
+    "Calls",
+    "Caught",
+    "Crawl",
+    "Death",
+    "Delay",
+    "Echo",
+    "Factory",
+    "Fault",
+    "Freeze",
+    "Inner",
+    "Network",
+    "Report",
+    "Scenario",
+    "Script",
+    "Simulation",
+    "Suspicion",
+    "binomial",
+    "check_communication_manager",
+    "check_invariants",
+    "constant",
+    "exponential",
+    "flat",
+    "geometric",
+    "greedy_makespan",
+    "measure",
+    "nested",
+    "random_simulation",
+    "random_tree",
+    "recorded",
+    "total_work",
+]

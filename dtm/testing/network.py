@@ -1,0 +1,200 @@
+"""A network in virtual time: when a message that is sent now arrives, and managers on it.
+
+The noun is a :class:`Network`: latency by distance (same host, same rack, far),
+bandwidth, the processor time that a message costs at each end, jitter.  It keeps
+the order of each pair of ranks, whatever the jitter and the sizes.
+
+Rejected: contention of links.  It would tie the figures to one machine's wiring;
+what the balancer is proved against is the cost at the ends, which is what a
+process pays on every fabric.
+
+:class:`SimulatedManager` joins the threads of one process over such a network.  Nothing is
+delayed in real time; each rank has a clock in virtual time, which sending and receiving push on
+(Lamport 1978), so whatever runs on it can be timed as if it ran on a cluster.
+
+Threads: :class:`Links` belongs to one; the managers are as every manager is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from threading import Condition
+
+from dtm.comm.base import CommunicationManager, Frame, LostPeer
+from dtm.quantities import count, number
+
+PRUNED_LINKS = 256
+
+
+@dataclass(frozen=True)
+class Network:
+    """How long messages take.
+
+    Attributes:
+        host: ranks in a host.
+        rack: hosts in a rack.
+        near: seconds one way between ranks of a host.
+        middle: seconds one way between hosts of a rack.
+        far: seconds one way between racks.
+        seconds_a_byte: the inverse of the bandwidth.
+        cpu: seconds of processor time at each end of a message.
+        jitter: a message takes up to this many seconds more.
+    """
+
+    host: int = 64
+    rack: int = 16
+    near: float = 2e-6
+    middle: float = 50e-6
+    far: float = 50e-6
+    seconds_a_byte: float = 1e-10
+    cpu: float = 5e-6
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("host", "rack"):
+            count(name, getattr(self, name), least=1)
+        for name in ("near", "middle", "far", "seconds_a_byte", "cpu", "jitter"):
+            number(name, getattr(self, name))
+
+    def latency(self, source: int, to: int) -> float:
+        """Return the seconds that an empty message takes one way."""
+        here, there = source // self.host, to // self.host
+        if here == there:
+            return self.near
+        return self.middle if here // self.rack == there // self.rack else self.far
+
+
+Slowdown = Callable[[int, int, float], float]
+
+
+class Links:
+    """The links of one run: when what is sent now arrives.
+
+    Args:
+        network: the costs.
+        random: gives the jitter.
+        slowdown: returns extra seconds for a message from, to, sent at a time.
+    """
+
+    def __init__(self, network: Network, random: Random, slowdown: Slowdown | None = None) -> None:
+        self._network = network
+        self._random = random
+        self._slowdown = slowdown
+        self._last: dict[int, dict[int, float]] = {}
+
+    def arrival(self, source: int, to: int, now: float, size: int) -> float:
+        """Return when a message of ``size`` bytes that leaves now is there."""
+        network = self._network
+        when = now + network.latency(source, to) + size * network.seconds_a_byte
+        if network.jitter:
+            when += self._random.random() * network.jitter
+        if self._slowdown is not None:
+            when += self._slowdown(source, to, now)
+        last = self._last.setdefault(source, {})
+        when = max(when, last.get(to, 0.0))
+        if len(last) > PRUNED_LINKS:
+            self._last[source] = last = {rank: at for rank, at in last.items() if at > now}
+        last[to] = when
+        return when
+
+
+class Switch:
+    """What joins the managers of one run; ``managers`` are those of all ranks."""
+
+    def __init__(self, size: int, network: Network | None = None, seed: int = 0) -> None:
+        self.network = network or Network()
+        self.links = Links(self.network, Random(seed))
+        self.changed = Condition()
+        self.managers = [SimulatedManager(self, rank, size) for rank in range(size)]
+
+    def vanish(self, rank: int) -> None:
+        """Let a rank go away without closing."""
+        with self.changed:
+            self.managers[rank].gone = True
+            for other in self.managers:
+                if other.rank != rank:
+                    other.losses.append(LostPeer(rank, "its thread has ended"))
+            self.changed.notify_all()
+
+
+class SimulatedManager(CommunicationManager):
+    """The manager of one rank, in a thread of its own.
+
+    Attributes:
+        clock: virtual seconds since the start of the run.
+        inbox: messages that have come, as (sender, arrival, frames).
+        gone: whether it has closed or vanished.
+        losses: ranks that are lost and have not been told of.
+    """
+
+    def __init__(self, switch: Switch, rank: int, size: int) -> None:
+        network = switch.network
+        self.rank = rank
+        self.size = size
+        self.hosts = [f"host{other // network.host}" for other in range(size)]
+        self.clock = 0.0
+        self.gone = False
+        self.losses: list[LostPeer] = []
+        self._switch = switch
+        self.inbox: deque[tuple[int, float, list[Frame]]] = deque()
+        self._waiting = 0
+        self._wakes = 0
+        self._woken = False
+
+    def send(self, rank: int, frames: Sequence[Frame]) -> None:
+        """Put a copy of the frames into the inbox of another rank."""
+        if rank == self.rank or not 0 <= rank < self.size:
+            raise ValueError(f"rank {self.rank} cannot send to rank {rank} of {self.size}")
+        copies: list[Frame] = [bytes(memoryview(frame)) for frame in frames]
+        switch = self._switch
+        with switch.changed:
+            self.clock += switch.network.cpu
+            when = switch.links.arrival(self.rank, rank, self.clock, sum(map(len, copies)))
+            receiver = switch.managers[rank]
+            if not (receiver.gone or self.gone):
+                receiver.inbox.append((self.rank, when, copies))
+                switch.changed.notify_all()
+
+    def receive(self) -> list[tuple[int, list[Frame]]]:
+        """Return what has come."""
+        with self._switch.changed:
+            come, self.inbox = self.inbox, deque()
+            for _, when, _ in come:
+                self.clock = max(self.clock, when) + self._switch.network.cpu
+        return [(sender, frames) for sender, _, frames in come]
+
+    def wait(self, timeout: float) -> None:
+        """Sleep until something comes, until woken, or until time is up."""
+        with self._switch.changed:
+            if self._woken:
+                self._woken = False
+                return
+            wakes = self._wakes
+            self._waiting += 1
+            self._switch.changed.wait_for(
+                lambda: self.inbox or self.losses or self._wakes != wakes, timeout
+            )
+            self._waiting -= 1
+
+    def wake(self) -> None:
+        """End the waits that are under way, or else the next one."""
+        with self._switch.changed:
+            if self._waiting:
+                self._wakes += 1
+                self._switch.changed.notify_all()
+            else:
+                self._woken = True
+
+    def lost(self) -> list[LostPeer]:
+        """Return the ranks that have vanished, each once."""
+        with self._switch.changed:
+            losses, self.losses = self.losses, []
+        return losses
+
+    def close(self, timeout: float) -> None:
+        """Leave; all that was sent is there already."""
+        with self._switch.changed:
+            self.gone = True

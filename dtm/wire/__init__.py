@@ -1,0 +1,1 @@
+"""What travels between workers: messages as frames, functions and data as bytes."""

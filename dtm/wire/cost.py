@@ -1,0 +1,153 @@
+"""What it costs to send items away and to get their results back.
+
+The noun is an estimate in processor seconds per item, of both ends together, taken
+from a small sample of a range before any of it is sent.  (Processor time, for a
+thread that is put aside while it measures would find its items dear.)  A map whose items cost
+more to ship than to run stays where it is, so the estimate has to be nearly free
+itself: some microseconds for numbers, about a millisecond for whatever else.
+
+Pickling writes to a meter that keeps nothing and ends it after ``budget`` bytes.
+(The C pickler hands over 64 KiB at a time, so a list of 10^8 numbers ends there.)
+Buffers of arrays are counted, not copied.  One item is tried before sixteen are,
+so a slow ``__reduce__`` is paid for once.  For small items the cost is the slope from
+one to sixteen: what a pickle costs by itself is shared by a whole strip.
+
+What comes out is a lower bound for large items and, for what plain pickle refuses,
+``BY_VALUE_SECONDS`` or more; infinity for what cannot be sent at all.
+
+Threads: any.
+
+Rejected: pickling the whole slice and looking at its length (the cost is then paid
+before it is known), and guessing from the types (a list may hold anything).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from pickle import PickleBuffer
+from time import thread_time
+from typing import Any, Final, NamedTuple
+
+SAMPLE: Final = 16
+BY_VALUE_SECONDS: Final = 200e-6
+"""The least that an item costs which goes through dill."""
+
+_BOTH_ENDS = 3.0  # pickling here, loading there (slower than pickling), and the hand-over
+_SECONDS_PER_BYTE = 2e-9  # both ends, measured: large pickles are copied at every step
+_SECONDS_PER_BYTE_LEFT_OUT = 1e-9  # a buffer that travels as it is
+_SLOW = 50e-6  # an item that takes this long to pickle is sample enough
+_REPEATS = 3
+_TOO_SLOW = 250e-6  # and one that takes this long is not tried twice
+
+
+def shipping_cost(
+    items: Sequence[Any], results: Sequence[Any], budget_bytes: int = 1 << 16
+) -> float:
+    """Return the seconds of processor time that shipping costs per item, both ends together.
+
+    ``items`` are some that would be sent, ``results`` some that were had; a side
+    which is empty costs nothing.  ``inf`` if one of them cannot be pickled.
+    """
+    return _cost(items, budget_bytes) + _cost(results, budget_bytes)
+
+
+class _EnoughError(Exception):
+    """More bytes were written than the budget allows."""
+
+
+class _Measured(NamedTuple):
+    seconds: float
+    cost: float
+    complete: bool
+
+
+class _Meter:
+    """A file that only counts."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.written = 0
+        self.out_of_band = 0
+
+    def write(self, data: Any) -> int:
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        self.written += size
+        if self.written > self.budget:
+            raise _EnoughError
+        return size
+
+    def leave_out(self, buffer: PickleBuffer) -> bool:
+        self.out_of_band += memoryview(buffer).nbytes
+        return False
+
+
+def _cost(values: Sequence[Any], budget: int) -> float:
+    count = len(values)
+    if count == 0:
+        return 0.0
+    middle = count // 2
+    size = _size_of_text(values[middle])
+    if size > budget:
+        return size * _SECONDS_PER_BYTE
+    start = max(0, middle - SAMPLE // 2)
+    try:
+        return _cost_plain(values[middle : middle + 1], values[start : start + SAMPLE], budget)
+    except Exception:  # noqa: BLE001 - the objects' own methods may raise anything
+        return _cost_by_value(values[middle : middle + 1], budget)
+
+
+def _cost_plain(one: Sequence[Any], sample: Sequence[Any], budget: int) -> float:
+    first = _measure(one, budget, _dump_plain)
+    if _SLOW < first.seconds < _TOO_SLOW:  # cold, perhaps
+        first = min(first, _measure(one, budget, _dump_plain))
+    if len(sample) == 1 or first.seconds > _SLOW or not first.complete:
+        return first.cost
+    many = _measure(sample, budget, _dump_plain)
+    if many.seconds > _TOO_SLOW or not many.complete:
+        return many.cost / len(sample)
+    one_cost, many_cost = first.cost, many.cost
+    # Again, now that all is warm: so short a time is easily doubled by a cold cache.
+    for _ in range(_REPEATS):
+        one_cost = min(one_cost, _measure(one, budget, _dump_plain).cost)
+        many_cost = min(many_cost, _measure(sample, budget, _dump_plain).cost)
+        if one_cost < many_cost:
+            break
+    return max(many_cost - one_cost, 0.0) / (len(sample) - 1)
+
+
+def _cost_by_value(one: Sequence[Any], budget: int) -> float:
+    try:
+        return max(BY_VALUE_SECONDS, _measure(one, budget, _dump_by_value).cost)
+    except Exception:  # noqa: BLE001 - as above: it cannot be sent
+        return float("inf")
+
+
+def _measure(
+    sample: Sequence[Any], budget: int, dump: Callable[[Sequence[Any], _Meter], None]
+) -> _Measured:
+    meter = _Meter(budget)
+    complete = True
+    started = thread_time()
+    try:
+        dump(sample, meter)
+    except _EnoughError:
+        complete = False
+    seconds = thread_time() - started
+    moved = meter.written * _SECONDS_PER_BYTE + meter.out_of_band * _SECONDS_PER_BYTE_LEFT_OUT
+    return _Measured(seconds, seconds * _BOTH_ENDS + moved, complete)
+
+
+def _dump_plain(sample: Sequence[Any], meter: _Meter) -> None:
+    pickle.Pickler(meter, 5, buffer_callback=meter.leave_out).dump(sample)
+
+
+def _dump_by_value(sample: Sequence[Any], meter: _Meter) -> None:
+    from dtm.wire import byvalue
+
+    byvalue.dump(sample, meter, meter.leave_out)
+
+
+def _size_of_text(value: Any) -> int:
+    # Encoding a long text cannot be ended half-way.
+    return len(value) if isinstance(value, str) else 0
