@@ -36,8 +36,8 @@ from dtm.comm.base import CommunicationManager
 from dtm.errors import CommunicationError, OptionError, RunStateError
 from dtm.launch.command_line import why_not_again
 from dtm.options import Options
-from dtm.run.runner import MOST_FRAMES
 from dtm.run.stack import call_with_room
+from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
 
 SWITCH_SECONDS = 1e-4
@@ -111,6 +111,7 @@ class Run:
         self.over = True
         summary = self.worker.scheduler.summary()
         self.worker.leave(STOP_SECONDS if stopped else BROKEN_SECONDS)
+        self.runner.stacks.unwind()
         if self.options.printSummary:
             from dtm.run.summary import table
 
@@ -182,6 +183,7 @@ class Run:
             os._exit(1)
         with self._leaving:
             self.over = True
+        self.runner.stacks.unwind()
 
     def _part(self, status: int) -> None:
         """End this process, or let ``start`` return."""

@@ -289,7 +289,6 @@ class Worker:
             finish, self._finish = self._finish, []
         for (reason,) in finish:
             self._on_end(reason)
-        self.runner.call_back()
 
     def _take(self, source: int, frames: Sequence[Frame]) -> None:
         load, message, replies = self._wire.decode(source, frames)
