@@ -101,7 +101,7 @@ def test_check_runs_the_test_command_of_the_readme() -> None:
         pytest.skip("there is no bash")
     done = run([bash, str(ROOT / ".ci" / "run"), "--show"], environment(), 10.0)
     lines = (ROOT / "README.rst").read_text(encoding="utf-8").splitlines()
-    commands = [line.strip() for line in lines if line.strip().endswith("-m pytest")]
+    commands = [line.strip() for line in lines if "python -m pytest" in line]
     assert [done.stdout.strip()] == commands
 
 
