@@ -265,7 +265,10 @@ class Launcher:
 
 
 def launchers(*wanted: str) -> list[Any]:
-    """Return parameters of a fixture, as in ``launchers("local-2", "mpi-3")``."""
+    """Return parameters of a fixture, as in ``launchers("local-2", "mpi-3")``.
+
+    Those after the first are variants, which a fast run of the tests leaves out.
+    """
     import pytest
 
     made = []
@@ -273,5 +276,7 @@ def launchers(*wanted: str) -> list[Any]:
         kind, _, workers = name.partition("-")
         missing = kind == "mpi" and find_mpirun() is None
         marks = [pytest.mark.skipif(missing, reason="there is no mpirun")]
+        if made:
+            marks.append(pytest.mark.slow)
         made.append(pytest.param(Launcher(kind, int(workers)), id=name, marks=marks))
     return made

@@ -28,6 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return text.read_text(encoding="utf-8"), json.loads(values.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_quick_run_measures_dtm_and_a_peer(report: Report) -> None:
     _, values = report
     for row in values["rows"]:
@@ -35,6 +36,7 @@ def test_quick_run_measures_dtm_and_a_peer(report: Report) -> None:
         assert measured >= {"dtm local", "Pool"}, row
 
 
+@pytest.mark.slow
 def test_report_names_the_machine_the_bar_and_the_contenders(report: Report) -> None:
     text, values = report
     assert {"processor", "cores", "Python", "MPI"} <= values["machine"].keys()

@@ -51,7 +51,7 @@ def _launchers() -> Iterator[Launcher]:
 LAUNCHERS = {launcher.name: launcher for launcher in _launchers()}
 
 
-@pytest.fixture(params=["openmpi", "mpich"])
+@pytest.fixture(params=["openmpi", pytest.param("mpich", marks=pytest.mark.slow)])
 def launcher(request: pytest.FixtureRequest) -> Launcher:
     """Each MPI library that is at hand."""
     if request.param == "mpich":
@@ -133,6 +133,7 @@ def number_after(word: str, output: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_messages_arrive_whole_and_in_order(launcher: Launcher, ranks: int) -> None:
     output = run(launcher, ranks, "exchange")
@@ -144,6 +145,7 @@ def test_a_frame_beyond_the_limit_of_mpi_travels_in_pieces(launcher: Launcher) -
     assert run(launcher, 3, "in_pieces").count("pieces good") == 3
 
 
+@pytest.mark.slow
 def test_two_ranks_send_each_other_100_megabytes_at_once(launcher: Launcher) -> None:
     assert run(launcher, 2, "both_ways").count("both ways") == 2
 
@@ -158,12 +160,14 @@ def test_wake_ends_a_wait(launcher: Launcher) -> None:
     assert number_after("slept", output) >= 0.19
 
 
+@pytest.mark.slow
 def test_an_idle_rank_sleeps_and_hears(launcher: Launcher) -> None:
     output = run(launcher, 2, "idle")
     assert number_after("idle", output) < 0.02
     assert number_after("heard", output) < 0.09  # by the bell, not by the look each 0.1 s
 
 
+@pytest.mark.slow
 def test_what_was_sent_before_close_arrives(launcher: Launcher) -> None:
     output = run(launcher, 2, "sent_and_left")
     assert "all came" in output

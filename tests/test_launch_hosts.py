@@ -245,6 +245,7 @@ def test_a_closed_standard_output_is_nobodys_loss(tmp_path: Path) -> None:
 # What can be wrong with hosts.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "words"),
     [
@@ -271,6 +272,7 @@ def test_a_host_that_cannot_do_its_part_is_named_and_nothing_is_started(
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_script_that_stands_for_ssh(tmp_path: Path) -> None:
     hosts = Hosts(tmp_path, "alpha", "hanging")
     script = tmp_path / "wrapper"

@@ -128,6 +128,7 @@ def test_standard_input_is_not_read_again(script: Path, options: list[str]) -> N
     assert reason == expected.get("".join(options), "the program was read from standard input")
 
 
+@pytest.mark.slow
 def test_a_process_of_multiprocessing_is_not_started_again(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(
@@ -281,6 +282,7 @@ def test_starting_delays_an_interrupt_only_for_the_time_it_takes(tmp_path: Path)
         assert started.finish() == ("0\nTrue\n", "")
 
 
+@pytest.mark.slow
 def test_sixty_workers_start_and_end(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(

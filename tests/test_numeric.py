@@ -65,6 +65,7 @@ def test_a_root_has_the_variables_of_its_workers_meanwhile(monkeypatch: pytest.M
     del os.environ["BLIS_NUM_THREADS"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comm", ["local", "tcp"])
 @pytest.mark.parametrize("number", [None, "2"])
 def test_libraries_have_as_many_threads_in_the_root_as_in_a_worker(

@@ -31,6 +31,7 @@ GOOD = Measured(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alternative", ALTERNATIVES, ids=[each.name for each in ALTERNATIVES])
 def test_every_alternative_obeys_the_laws(alternative: Alternative) -> None:
     program = random_tree(3, 150, 1e-3)
