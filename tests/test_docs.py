@@ -109,3 +109,13 @@ def test_check_runs_the_test_command_of_the_readme() -> None:
 def test_readme_uses_no_role_that_only_sphinx_knows() -> None:
     text = (ROOT / "README.rst").read_text(encoding="utf-8")
     assert not re.findall(r":(?:doc|func|class|ref|mod):`", text)
+
+
+def test_every_place_that_contributors_are_sent_to_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
+    tree = re.findall(r"^   ([\w/.]+?)/? {3,}\S", text, re.MULTILINE)
+    named = re.findall(r"(?:``|bin/python -m pytest )([\w.]+/[\w/.]*?\w(?:\.\w+)?)/?(?:``| )", text)
+    assert len(tree) > 10
+    assert len(named) > 25
+    missing = [name for name in {*tree, *named} if not (ROOT / name).exists()]
+    assert not missing
