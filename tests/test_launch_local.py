@@ -220,7 +220,7 @@ def test_a_program_that_a_worker_runs_before_it_joins_is_no_worker(tmp_path: Pat
         "import os, sys\n"
         "if 'DTM_WORKER' in os.environ:\n"
         "    inner = 'from dtm.launch.local_workers import join_run; print(join_run())'\n"
-        "    os.system(f'{sys.executable} -c \"{inner}\"')\n"
+        '    os.system(f\'"{sys.executable}" -c "{inner}"\')\n'
         + TWO_RANKS.format(expression="'joined'", before="")
     )
     with program(path) as started:
@@ -347,7 +347,7 @@ def test_a_grant_that_is_not_understood_is_told_of(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("command", [(), ("-m", "dtm")])
 def test_a_job_of_one_slot_is_a_run_of_one_worker(tmp_path: Path, command: tuple[str, ...]) -> None:
-    text = "from dtm import dtm, runtime\ndtm.start(lambda: print(runtime.current.comm.size))\n"
+    text = "from dtm import dtm\nfrom dtm.run import runtime\ndtm.start(lambda: print(runtime.current.comm.size))\n"
     (tmp_path / "size.py").write_text(text)
     environment = launch.environment(SLURM | {"SLURM_TASKS_PER_NODE": "1"})
     words = [sys.executable, *command, "size.py"]
