@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -11,6 +12,21 @@ from tests.fresh import FIRST_SEED, REPLAY, SEEDS
 # A shell that starts the tests in the background has them ignore SIGINT, and whatever they
 # start inherits that; a handler is not inherited, so programs under test take Ctrl-C again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What changes where programs import from, what they check or what they print.  Programs under test
+# inherit all else, PYTHONDONTWRITEBYTECODE and PYTHONUNBUFFERED for example.
+for variable in (
+    "PYTHONDEVMODE",
+    "PYTHONINSPECT",
+    "PYTHONOPTIMIZE",
+    "PYTHONPROFILEIMPORTTIME",
+    "PYTHONSAFEPATH",
+    "PYTHONSTARTUP",
+    "PYTHONTRACEMALLOC",
+    "PYTHONVERBOSE",
+    "PYTHONWARNINGS",
+):
+    os.environ.pop(variable, None)
 
 
 def pytest_report_header() -> str:

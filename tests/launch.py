@@ -31,6 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "tests" / "programs"
 DEFAULT_TIMEOUT = 60.0
+GONE_SECONDS = 15.0  # half a second is usual; a busy machine may let a process wait
 MARK = "RUN_MARK"
 
 Completed = subprocess.CompletedProcess[str]
@@ -161,7 +162,7 @@ class Started:
         except OSError:  # it has ended, or belongs to somebody else
             return False
 
-    def assert_nothing_is_left(self, timeout: float = 5.0) -> None:
+    def assert_nothing_is_left(self, timeout: float = GONE_SECONDS) -> None:
         """Fail, after killing them, if processes or directories of the program are left."""
         deadline = time.monotonic() + timeout
         while (left := self.processes()) and time.monotonic() < deadline:

@@ -22,6 +22,7 @@ from dtm.comm.base import Frame
 from dtm.comm.mpi import messages
 from dtm.comm.mpi.environment import launched_by_mpi
 from tests import mpich
+from tests.launch import GONE_SECONDS
 
 SCENARIOS = Path(__file__).with_name("mpi_scenarios.py")
 ROOT = str(Path(dtm.errors.__file__).parents[1])
@@ -78,8 +79,8 @@ def _kill(process: int) -> None:
 
 
 def _still_there(processes: list[int]) -> list[int]:
-    """Return those that run on five seconds after the end, and kill them."""
-    deadline = time.monotonic() + 5
+    """Return those that run on long after the end, and kill them."""
+    deadline = time.monotonic() + GONE_SECONDS
     alive = processes
     while alive and time.monotonic() < deadline:
         alive = [process for process in alive if Path(f"/proc/{process}/exe").exists()]

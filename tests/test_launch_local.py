@@ -301,7 +301,7 @@ def test_sixty_workers_start_and_end(tmp_path: Path) -> None:
     began = time.monotonic()
     with program(path) as started:
         assert started.finish() == ("", "")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50  # they would sleep for 60
 
 
 # Cores
