@@ -262,7 +262,7 @@ def killed(manager: MpiManager) -> None:
         Inbox(manager).take(b"ready", 1)
         os.kill(os.getpid(), signal.SIGKILL)
     manager.send(1, [b"ready"])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     lost = manager.lost()
     while not lost and time.monotonic() < deadline:
         manager.wait(1.0)
@@ -271,8 +271,8 @@ def killed(manager: MpiManager) -> None:
     manager.send(lost[0].rank, [b"dropped"])
     assert manager.lost() == []
     began = time.monotonic()
-    manager.close(5.0)
-    assert time.monotonic() - began < 1.0
+    manager.close(PATIENCE)
+    assert time.monotonic() - began < PATIENCE / 2  # nobody waits for a peer that is dead
     manager.abort(3)
 
 

@@ -78,6 +78,7 @@ def pair() -> tuple[socket.socket, FramedStream]:
     return left, FramedStream(right, 1, greeted=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_local_manager_keeps_every_promise() -> None:
     check_communication_manager(local_factory)
@@ -207,6 +208,7 @@ def test_what_a_worker_sent_before_it_died_arrives(tmp_path: Path) -> None:
     assert output.startswith("101 [LostPeer(rank=1"), output + errors
 
 
+@pytest.mark.slow
 def test_a_worker_hidden_by_a_forked_grandchild_is_found_dead(tmp_path: Path) -> None:
     source = """
     if manager:
@@ -225,6 +227,7 @@ def test_a_worker_hidden_by_a_forked_grandchild_is_found_dead(tmp_path: Path) ->
     assert output.endswith("True\n")
 
 
+@pytest.mark.slow
 def test_workers_learn_of_the_death_of_the_root_and_clean_up(tmp_path: Path) -> None:
     source = """
     if manager:
@@ -241,6 +244,7 @@ def test_workers_learn_of_the_death_of_the_root_and_clean_up(tmp_path: Path) -> 
     assert output.count("LostPeer(rank=0, reason='its process has ended')") == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_after_the_death_of_the_root_ends(tmp_path: Path) -> None:
     source = """
     manager = start_workers(2)

@@ -22,6 +22,7 @@ from dtm.comm.base import Frame
 from dtm.comm.mpi import messages
 from dtm.comm.mpi.environment import launched_by_mpi
 from tests import mpich
+from tests.launch import GONE_SECONDS
 
 SCENARIOS = Path(__file__).with_name("mpi_scenarios.py")
 ROOT = str(Path(dtm.errors.__file__).parents[1])
@@ -51,7 +52,7 @@ def _launchers() -> Iterator[Launcher]:
 LAUNCHERS = {launcher.name: launcher for launcher in _launchers()}
 
 
-@pytest.fixture(params=["openmpi", "mpich"])
+@pytest.fixture(params=["openmpi", pytest.param("mpich", marks=pytest.mark.slow)])
 def launcher(request: pytest.FixtureRequest) -> Launcher:
     """Each MPI library that is at hand."""
     if request.param == "mpich":
@@ -78,8 +79,8 @@ def _kill(process: int) -> None:
 
 
 def _still_there(processes: list[int]) -> list[int]:
-    """Return those that run on five seconds after the end, and kill them."""
-    deadline = time.monotonic() + 5
+    """Return those that run on long after the end, and kill them."""
+    deadline = time.monotonic() + GONE_SECONDS
     alive = processes
     while alive and time.monotonic() < deadline:
         alive = [process for process in alive if Path(f"/proc/{process}/exe").exists()]
@@ -133,6 +134,7 @@ def number_after(word: str, output: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_messages_arrive_whole_and_in_order(launcher: Launcher, ranks: int) -> None:
     output = run(launcher, ranks, "exchange")
@@ -144,6 +146,7 @@ def test_a_frame_beyond_the_limit_of_mpi_travels_in_pieces(launcher: Launcher) -
     assert run(launcher, 3, "in_pieces").count("pieces good") == 3
 
 
+@pytest.mark.slow
 def test_two_ranks_send_each_other_100_megabytes_at_once(launcher: Launcher) -> None:
     assert run(launcher, 2, "both_ways").count("both ways") == 2
 
@@ -158,12 +161,14 @@ def test_wake_ends_a_wait(launcher: Launcher) -> None:
     assert number_after("slept", output) >= 0.19
 
 
+@pytest.mark.slow
 def test_an_idle_rank_sleeps_and_hears(launcher: Launcher) -> None:
     output = run(launcher, 2, "idle")
     assert number_after("idle", output) < 0.02
     assert number_after("heard", output) < 0.09  # by the bell, not by the look each 0.1 s
 
 
+@pytest.mark.slow
 def test_what_was_sent_before_close_arrives(launcher: Launcher) -> None:
     output = run(launcher, 2, "sent_and_left")
     assert "all came" in output

@@ -33,6 +33,7 @@ def has_ipv6() -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("tls", [False, True], ids=["sealed", "TLS"])
 def test_the_tcp_manager_keeps_every_promise(tls: bool) -> None:

@@ -57,6 +57,7 @@ def test_people_read_it_in_plain_words() -> None:
     assert any(line.startswith("ok        software: Python 3") for line in lines)
 
 
+@pytest.mark.slow
 def test_variables_say_what_options_do_not() -> None:
     env = {"DTM_WORKERS": "1", "DTM_COMM": "multiprocessing", "PMI_SIZE": "4"}
     assert doctor(env=env).stdout.startswith("dtm doctor: 1 worker on this machine\n")
@@ -99,6 +100,7 @@ def test_a_host_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert "in time" in found["entry"][0]["found"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_doctor_that_is_ended_leaves_nothing(tmp_path: Path, number: int) -> None:
     hosts = Hosts(tmp_path, "hanging1")
@@ -161,6 +163,7 @@ def test_the_ranks_of_an_mpi_run_are_examined() -> None:
     assert re.search("thread level [A-Z]+; the launcher is one", found["MPI"][0]["found"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_ranks_that_do_not_see_each_other_are_a_problem(rank: int) -> None:
     pytest.importorskip("mpi4py")

@@ -65,7 +65,7 @@ def test_the_same_software_is_fine() -> None:
     ("changes", "level", "said", "advice"),
     [
         ({"python": (3, 12, 1)}, Level.PROBLEM, "is Python 3.12.1, here it is 3.11.7", "python="),
-        ({"python": (3, 8, 1)}, Level.PROBLEM, "is Python 3.8.1", "3.10 or later"),
+        ({"python": (3, 8, 1)}, Level.PROBLEM, "is Python 3.8.1", "3.11 or later"),
         ({"implementation": "PyPy"}, Level.WARNING, "is PyPy", "CPython"),
         ({"dtm": "0.9"}, Level.PROBLEM, "dtm is 0.9 there and 1.0 here", "install dtm 1.0"),
         (
@@ -222,7 +222,7 @@ def visit(status: int | None = 255, error: str = "", late: bool = False, **more:
         (visit(127, host=Host("n7", python="/p/y")), "there is no /p/y there", "correct python="),
         (visit(1, "MemoryError"), "ended with status 1: MemoryError", "try"),
         (visit(1), "ended with status 1: nothing was said", "try"),
-        (visit(1, "SyntaxError", python=(3, 6, 15)), "is Python 3.6.15", "3.10 or later"),
+        (visit(1, "SyntaxError", python=(3, 6, 15)), "is Python 3.6.15", "3.11 or later"),
         (visit(1, "OSError: x", python=(3, 12, 1)), "told nothing (OSError: x)", ""),
         (visit(None, late=True, python=(3, 12, 1)), "told nothing in time", ""),
     ],

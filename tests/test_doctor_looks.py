@@ -75,6 +75,7 @@ def test_what_does_not_end_in_time_is_ended_with_its_children() -> None:
     assert_gone(int(done.output))
 
 
+@pytest.mark.slow
 def test_what_ignores_sigterm_is_killed() -> None:
     done = ask([sys.executable, "-c", _STUBBORN], 2.0)
     assert done.late

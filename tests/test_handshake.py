@@ -260,6 +260,7 @@ def worker_joins(root: TcpManager, credentials: Credentials) -> None:
 # Strangers who say nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["sealed", "TLS"])
 def test_a_worker_joins_past_a_thousand_silent_connections(tls: bool) -> None:
     allow_descriptors(1500)

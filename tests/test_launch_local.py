@@ -128,6 +128,7 @@ def test_standard_input_is_not_read_again(script: Path, options: list[str]) -> N
     assert reason == expected.get("".join(options), "the program was read from standard input")
 
 
+@pytest.mark.slow
 def test_a_process_of_multiprocessing_is_not_started_again(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(
@@ -219,7 +220,7 @@ def test_a_program_that_a_worker_runs_before_it_joins_is_no_worker(tmp_path: Pat
         "import os, sys\n"
         "if 'DTM_WORKER' in os.environ:\n"
         "    inner = 'from dtm.launch.local_workers import join_run; print(join_run())'\n"
-        "    os.system(f'{sys.executable} -c \"{inner}\"')\n"
+        '    os.system(f\'"{sys.executable}" -c "{inner}"\')\n'
         + TWO_RANKS.format(expression="'joined'", before="")
     )
     with program(path) as started:
@@ -281,6 +282,7 @@ def test_starting_delays_an_interrupt_only_for_the_time_it_takes(tmp_path: Path)
         assert started.finish() == ("0\nTrue\n", "")
 
 
+@pytest.mark.slow
 def test_sixty_workers_start_and_end(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(
@@ -299,7 +301,7 @@ def test_sixty_workers_start_and_end(tmp_path: Path) -> None:
     began = time.monotonic()
     with program(path) as started:
         assert started.finish() == ("", "")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50  # they would sleep for 60
 
 
 # Cores
@@ -345,7 +347,10 @@ def test_a_grant_that_is_not_understood_is_told_of(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("command", [(), ("-m", "dtm")])
 def test_a_job_of_one_slot_is_a_run_of_one_worker(tmp_path: Path, command: tuple[str, ...]) -> None:
-    text = "from dtm import dtm, runtime\ndtm.start(lambda: print(runtime.current.comm.size))\n"
+    text = (
+        "from dtm import dtm\nfrom dtm.run import runtime\n"
+        "dtm.start(lambda: print(runtime.current.comm.size))\n"
+    )
     (tmp_path / "size.py").write_text(text)
     environment = launch.environment(SLURM | {"SLURM_TASKS_PER_NODE": "1"})
     words = [sys.executable, *command, "size.py"]

@@ -124,7 +124,7 @@ def _refused(answer: Answer, name: str, by: str) -> Finding:
 def _mute(visit: Visit) -> Finding:
     """Judge a host where Python started, but told nothing more."""
     assert visit.python is not None
-    if visit.python < (3, 10):
+    if visit.python < (3, 11):
         return too_old(visit.python, visit.host.python or "that Python")
     why = "in time" if visit.answer.late else f"({_last(visit.answer)})"
     return problem("entry", f"Python started there, but told nothing {why}", "try it by hand")

@@ -1,7 +1,7 @@
 """What a machine looks like from inside of a process on it.
 
 The text of this module is sent to other hosts too, and run by the Python there: so
-it needs nothing but the standard library, and is written for whatever Python 3.10
+it needs nothing but the standard library, and is written for whatever Python 3.11
 or later may come.  Whether dtm is there is part of the look.
 
 It changes nothing; any thread.

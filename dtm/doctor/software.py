@@ -8,7 +8,7 @@ from __future__ import annotations
 from dtm.doctor.finding import Finding, fine, problem, warning
 from dtm.doctor.machine import Machine
 
-OLDEST = (3, 10)
+OLDEST = (3, 11)
 
 
 def judge(machine: Machine, here: Machine) -> list[Finding]:
