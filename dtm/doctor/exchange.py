@@ -1,15 +1,16 @@
-"""A real exchange between workers: what each sees of its machine, round trips, bandwidth.
+"""A trial run: its workers tell what they see, and the root measures round trips and bandwidth.
 
-The root asks, one worker after the other, and the workers answer until they are
-told that it is over.  It goes through the communication manager of a real run, and
-nothing above it, so the figures are those of the manager.  As a program of its own,
-``python -m dtm.doctor.exchange``, this becomes a run as any program does, and
-prints what it measured as JSON.
+``python -m dtm.doctor.exchange`` becomes a run as any program does, by any
+communication manager, with nothing above the manager: the figures are its own.  The
+process prints what it knows as lines of JSON: under MPI each rank the library and
+then its rank, and the root in the end what was exchanged.
 
-Invariant: the root waits for no answer longer than said, and a worker not longer
-than that for the next question; so a run that hangs ends too.
+Invariant: neither side waits for a message longer than a set time, so a run whose
+workers hang ends too.  What hangs inside of a library is for who started it to end.
 
 Called in the main thread, with a manager that nobody else uses.
+
+Rejected: a task of dtm's that does the measuring.  It would measure the scheduler too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import Any
@@ -36,6 +38,7 @@ _TRIPS_SECONDS = 1.0
 _LARGE = 16_000_000
 _LARGE_TIMES = 4
 _MOST_PARTNERS = 16
+_LEVELS = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,63 +62,25 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """What came of an exchange.
+    """What a process of a trial run has told.
 
     Attributes:
-        machines: what each rank sees of its machine, by rank.
-        links: what was measured: a worker of each machine.
-        error: why it did not come to its end, empty if it did.
+        machines: what each rank sees of its machine, by rank; told by the root.
+        links: what was measured: a worker of each machine; told by the root.
+        error: why the run did not come to its end, empty if it did.
+        rank: the rank of the process.
+        size: how many ranks the run has; 0 if the process has not joined it.
+        library: what the MPI library says of itself; empty if none was loaded.
+        level: the thread level that MPI came up with; empty if it did not.
     """
 
     machines: dict[int, Machine] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
     error: str = ""
-
-
-class Root:
-    """The one who asks."""
-
-    def __init__(self, manager: CommunicationManager, seconds: float = ANSWER_SECONDS) -> None:
-        self._manager = manager
-        self._inbox = Inbox(manager, seconds)
-
-    def exchange(self) -> Exchanged:
-        """Ask all the workers, tell them that it is over, and return what came of it."""
-        manager = self._manager
-        done = Exchanged(machines={0: machine.look()})
-        others = range(1, manager.size)
-        try:
-            for rank in others:
-                manager.send(rank, [_LOOK, b""])
-            for _ in others:
-                rank, frames = self._inbox.next()
-                done.machines[rank] = machine.read(json.loads(bytes(frames[0])))
-            done.links.extend(map(self._measured, partners(manager.hosts)))
-        except CommunicationError as error:
-            return replace(done, error=str(error))
-        finally:
-            for rank in others:
-                manager.send(rank, [_END, b""])
-            manager.close(_CLOSE_SECONDS)
-        return done
-
-    def _measured(self, rank: int) -> Link:
-        trips: list[float] = []
-        start = perf_counter()
-        while len(trips) < _TRIPS and perf_counter() - start < _TRIPS_SECONDS:
-            trips.append(self._asked(rank, _ECHO, b"12345678"))
-        large = bytearray(_LARGE)
-        taken = min(self._asked(rank, _TAKE, large) for _ in range(_LARGE_TIMES))
-        hosts = self._manager.hosts
-        near = hosts[rank] == hosts[0]
-        return Link(rank, hosts[rank], near, sorted(trips)[len(trips) // 2], _LARGE / taken)
-
-    def _asked(self, rank: int, what: bytes, load: Frame) -> float:
-        """Send a question, wait for the answer; return the seconds that it took."""
-        start = perf_counter()
-        self._manager.send(rank, [what, load])
-        self._inbox.next()
-        return perf_counter() - start
+    rank: int = 0
+    size: int = 0
+    library: str = ""
+    level: str = ""
 
 
 class Inbox:
@@ -146,6 +111,53 @@ class Inbox:
         return self._messages.popleft()
 
 
+def lead(manager: CommunicationManager, seconds: float = ANSWER_SECONDS) -> Exchanged:
+    """Ask all the workers, tell them that it is over, and return what came of it."""
+    done = Exchanged(machines={0: machine.look()}, size=manager.size)
+    inbox = Inbox(manager, seconds)
+    others = range(1, manager.size)
+    try:
+        for rank in others:
+            manager.send(rank, [_LOOK, b""])
+        for _ in others:
+            rank, frames = inbox.next()
+            done.machines[rank] = machine.read(json.loads(bytes(frames[0])))
+        done.links.extend(_measured(manager, inbox, rank) for rank in partners(manager.hosts))
+    except CommunicationError as error:
+        return replace(done, error=str(error))
+    finally:
+        for rank in others:
+            manager.send(rank, [_END, b""])
+        manager.close(_CLOSE_SECONDS)
+    return done
+
+
+def _measured(manager: CommunicationManager, inbox: Inbox, rank: int) -> Link:
+    def ask(what: bytes, load: Frame) -> float:
+        start = perf_counter()
+        manager.send(rank, [what, load])
+        inbox.next()
+        return perf_counter() - start
+
+    trips: list[float] = []
+    start = perf_counter()
+    while len(trips) < _TRIPS and perf_counter() - start < _TRIPS_SECONDS:
+        trips.append(ask(_ECHO, b"12345678"))
+    large = bytearray(_LARGE)
+    taken = min(ask(_TAKE, large) for _ in range(_LARGE_TIMES))
+    hosts = manager.hosts
+    near = hosts[rank] == hosts[0]
+    return Link(rank, hosts[rank], near, sorted(trips)[len(trips) // 2], _LARGE / taken)
+
+
+def partners(hosts: Sequence[str]) -> list[int]:
+    """Return whom the root measures: the first other rank of each machine, of 16 at most."""
+    first: dict[str, int] = {}
+    for rank in range(1, len(hosts)):
+        first.setdefault(hosts[rank], rank)
+    return list(first.values())[:_MOST_PARTNERS]
+
+
 def answer(manager: CommunicationManager, seconds: float = 3 * ANSWER_SECONDS) -> None:
     """Answer the root's questions until it says that it is over."""
     inbox = Inbox(manager, seconds)
@@ -163,40 +175,58 @@ def answer(manager: CommunicationManager, seconds: float = 3 * ANSWER_SECONDS) -
         manager.close(_CLOSE_SECONDS)
 
 
-def partners(hosts: Sequence[str]) -> list[int]:
-    """Return whom the root measures: the first other rank of each machine, of 16 at most."""
-    first: dict[str, int] = {}
-    for rank in range(1, len(hosts)):
-        first.setdefault(hosts[rank], rank)
-    return list(first.values())[:_MOST_PARTNERS]
+def told(output: str) -> dict[str, Any]:
+    """Return the fields of an exchange that a process has printed, as far as it came."""
+    known: dict[str, Any] = {}
+    for line in output.splitlines():
+        with suppress(json.JSONDecodeError):  # other lines, and one that was cut off
+            if line.startswith("{"):
+                known |= json.loads(line)
+    return known
 
 
-def written(exchanged: Exchanged) -> str:
-    """Return what :func:`read` makes this from."""
-    return json.dumps(asdict(exchanged))
+def read(known: dict[str, Any]) -> Exchanged:
+    """Return the exchange with these fields."""
+    machines = {int(rank): machine.read(each) for rank, each in known.get("machines", {}).items()}
+    links = [Link(**link) for link in known.get("links", ())]
+    return Exchanged(**{**known, "machines": machines, "links": links})
 
 
-def read(text: str) -> Exchanged:
-    """Return the exchange that was written.
-
-    Raises:
-        ValueError: the text is not one.
-    """
-    seen: Any = json.loads(text)
-    machines = {int(rank): machine.read(each) for rank, each in seen["machines"].items()}
-    return Exchanged(machines, [Link(**link) for link in seen["links"]], seen["error"])
+def tell(**fields: Any) -> None:
+    """Print fields of an exchange."""
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
-    """Become a run, exchange, and print on the root what came of it."""
+    """Become a run, exchange, and print what came of it."""
     from dtm.options import Options
     from dtm.run.runtime import join
 
-    manager = join(Options().overridden(os.environ))
-    if manager.rank:
+    chosen = Options().overridden(os.environ)
+    manager = _join_mpi() if chosen.communicationManager == "mpi" else join(chosen)
+    if manager.rank == 0:
+        tell(**{name: value for name, value in asdict(lead(manager)).items() if value})
+        return
+    with suppress(CommunicationError):  # the root has seen the same, and says so
         answer(manager)
-    else:
-        sys.stdout.write(written(Root(manager).exchange()) + "\n")
+
+
+def _join_mpi() -> CommunicationManager:
+    """Join the MPI run, or start one of a single rank; each step is told before the next."""
+    from dtm.comm.mpi.library import load
+    from dtm.comm.mpi.manager import MpiManager
+
+    try:
+        mpi = load()
+        tell(library=" ".join(mpi.Get_library_version().split()).rstrip("\0"))
+        manager = MpiManager()
+    except CommunicationError as error:
+        tell(error=str(error))
+        sys.exit(1)
+    levels = {getattr(mpi, f"THREAD_{name}"): name for name in _LEVELS}
+    tell(level=levels[mpi.Query_thread()], rank=manager.rank, size=manager.size)
+    return manager
 
 
 if __name__ == "__main__":

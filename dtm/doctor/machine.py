@@ -1,10 +1,12 @@
-"""What a machine looks like from inside of a process on it.
+"""A machine, as a process on it sees it: software, cores, load, room for files.
 
-The text of this module is sent to other hosts too, and run by the Python there: so
-it needs nothing but the standard library, and is written for whatever Python 3.10
-or later may come.  Whether dtm is there is part of the look.
+The text of this module is also sent to other hosts and run by the Python there.  So it
+imports nothing but the standard library at its top, and runs on every Python that
+dtm runs on: whether that is installed there is one of the things to see.
 
 It changes nothing; any thread.
+
+Rejected: psutil for cores and load.  It would have to be installed on each host first.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+OLDEST = (3, 11)  # the first Python that dtm runs on
+
 
 @dataclass(frozen=True)
 class Machine:
-    """One look.
+    """What was seen of a machine.
 
     Attributes:
         name: what the machine calls itself.
@@ -32,7 +36,7 @@ class Machine:
         affinity: those that this process may run on.
         usable: how many of them its quota comes to.
         load: processes that ran or wanted to in the last minute, on average.
-        temporary: the directory for temporary files, None if none can be written.
+        temporary: the directory for temporary files, None if none can be written to.
         temporary_free: the free bytes there.
         shared_free: the free bytes of shared memory, None if there is none.
         threads: the variables that tell numeric libraries how many threads to start.
@@ -86,15 +90,15 @@ def look() -> Machine:
 
 
 def read(seen: dict[str, Any]) -> Machine:
-    """Return the look that was written as JSON."""
-    known = {**seen, "python": tuple(seen["python"]), "affinity": tuple(seen["affinity"])}
-    return Machine(**known)
+    """Return the machine that was written as JSON."""
+    lists = {name: tuple(seen[name]) for name in ("python", "affinity")}
+    return Machine(**{**seen, **lists})
 
 
 def _dtm() -> tuple[str | None, str]:
     try:
         import dtm
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are here to tell
+    except Exception as error:  # noqa: BLE001 - a broken package may raise anything: it is reported
         return None, f"{type(error).__name__}: {error}"
     return dtm.__version__, ""
 
