@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtm.comm.mpi.environment import leave_mark
 from dtm.doctor import checks
 from dtm.doctor.checks import Mpi, Placement, Threads, check_machine, check_ranks
-from dtm.doctor.examination import Plan, Wishes, planned, position, without_launcher
+from dtm.doctor.examination import Plan, planned, position, without_launcher
 from dtm.doctor.exchange import Exchanged, Link, partners
 from dtm.doctor.machine import Machine
 from dtm.doctor.probe import NO_DIRECTORY, Outcome, Probe, entry
@@ -220,8 +221,8 @@ def probe(status: int | None = 255, error: str = "", late: bool = False, **more:
         (probe(error="ssh: connect to host n7 port 22: Connection refused"), "no ssh server", ""),
         (probe(error="ssh: connect to host n7: No route to host"), "no way to it", ""),
         (probe(error="ssh: connect to host n7: Connection timed out"), "nobody answers", "firewal"),
-        (probe(error="something new"), "ssh says: something new", "try `ssh n7 true` by hand"),
-        (probe(error=""), "ssh says: nothing", "by hand"),
+        (probe(error="something new"), "ssh says (something new)", "try `ssh n7 true` by hand"),
+        (probe(error=""), "ssh says (nothing)", "by hand"),
         (probe(None, late=True), "did not come to an end in time", "--connect-timeout"),
         (probe(None, "No such file: 'ssh'"), "ssh cannot be run: No such file", "--ssh"),
         (probe(NO_DIRECTORY, "sh: cd: /x"), "the directory of this program", "all hosts share"),
@@ -446,31 +447,31 @@ SLURM = {"SLURM_JOB_NODELIST": "nx[1-2]", "SLURM_TASKS_PER_NODE": "4(x2)"}
 @pytest.mark.parametrize(
     ("wishes", "environ", "way", "workers", "text"),
     [
-        (Wishes(), {}, "local", 8, "8 workers on this machine"),
-        (Wishes(workers=1), {}, "local", 1, "1 worker on this machine"),
-        (Wishes(), {"OMPI_COMM_WORLD_SIZE": "3"}, "mpi", 3, "3 workers under MPI"),
-        (Wishes(way="mpi", workers=2), {}, "mpi", 2, "2 workers under MPI"),
-        (Wishes(way="local"), {"PMI_SIZE": "3"}, "local", 8, "8 workers on this machine"),
-        (Wishes(), SLURM, "tcp", 8, "8 workers on nx[1-2], granted by slurm"),
-        (Wishes(workers=5), SLURM, "tcp", 5, "5 workers on nx[1-2], granted by slurm"),
-        (Wishes(way="local"), SLURM, "local", 8, "8 workers on this machine"),
-        (Wishes(way="tcp", workers=3), {}, "tcp", 3, "3 workers on localhost"),
+        ({}, {}, "local", 8, "8 workers on this machine"),
+        ({"workers": 1}, {}, "local", 1, "1 worker on this machine"),
+        ({}, {"OMPI_COMM_WORLD_SIZE": "3"}, "mpi", 3, "3 workers under MPI"),
+        ({"way": "mpi", "workers": 2}, {}, "mpi", 2, "2 workers under MPI"),
+        ({"way": "local"}, {"PMI_SIZE": "3"}, "local", 8, "8 workers on this machine"),
+        ({}, SLURM, "tcp", 8, "8 workers on nx[1-2], granted by slurm"),
+        ({"workers": 5}, SLURM, "tcp", 5, "5 workers on nx[1-2], granted by slurm"),
+        ({"way": "local"}, SLURM, "local", 8, "8 workers on this machine"),
+        ({"way": "tcp", "workers": 3}, {}, "tcp", 3, "3 workers on localhost"),
     ],
 )
 def test_the_plan_is_that_of_a_run(
-    wishes: Wishes, environ: dict[str, str], way: str, workers: int, text: str
+    wishes: dict[str, Any], environ: dict[str, str], way: str, workers: int, text: str
 ) -> None:
-    plan = planned(wishes, environ, 8)
+    plan = planned(environ, 8, **wishes)
     assert (plan.way, plan.workers, str(plan)) == (way, workers, text)
 
 
 def test_a_plan_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(OptionError, match="--hosts needs the communication manager tcp, not mpi"):
-        planned(Wishes(way="mpi", hosts_file="x"), {}, 8)
+        planned({}, 8, way="mpi", hosts_file="x")
     with pytest.raises(OptionError, match="9 workers are more than the 8 slots"):
-        planned(Wishes(workers=9), SLURM, 8)
+        planned(SLURM, 8, workers=9)
     with pytest.raises(OptionError, match="--ssh"):
-        planned(Wishes(ssh="'"), {}, 8)
+        planned({}, 8, ssh="'")
 
 
 @pytest.mark.parametrize(
@@ -492,9 +493,9 @@ def test_what_the_launcher_says_is_read(environ: dict[str, str], size: int, numb
 
 def test_a_process_that_a_rank_has_started_plans_a_run_of_its_own() -> None:
     environ = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2", "HOME": "/root"}
-    assert planned(Wishes(), environ, 8).under_mpi
+    assert planned(environ, 8).under_mpi
     leave_mark(environ)
-    plan = planned(Wishes(workers=2), environ, 8)
+    plan = planned(environ, 8, workers=2)
     assert (plan.way, plan.workers, plan.under_mpi) == ("local", 2, False)
     assert position(without_launcher(environ)) == (0, 1)
     assert without_launcher(environ)["HOME"] == "/root"
@@ -531,9 +532,9 @@ def test_where_nothing_was_granted_there_is_nothing_to_say() -> None:
 
 def test_hosts_of_a_file_go_before_an_allocation_that_is_not_understood(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("n7\n")
-    wishes = Wishes(hosts_file=str(tmp_path / "hosts"))
-    assert planned(wishes, {"SLURM_JOB_ID": "1"}, 8).around is None
-    plan = planned(wishes, SLURM, 8)
+    file = str(tmp_path / "hosts")
+    assert planned({"SLURM_JOB_ID": "1"}, 8, hosts_file=file).around is None
+    plan = planned(SLURM, 8, hosts_file=file)
     assert plan.granted is None
     assert plan.around is not None
 
@@ -546,10 +547,10 @@ def test_a_tmpdir_that_is_not_used_is_told_of() -> None:
 
 def test_an_allocation_of_this_machine_alone_is_a_local_run() -> None:
     here = {"SLURM_JOB_NODELIST": "localhost", "SLURM_TASKS_PER_NODE": "4"}
-    plan = planned(Wishes(), here, 8)
+    plan = planned(here, 8)
     assert (plan.way, plan.workers) == ("local", 4)
     assert only(checks.allocation(plan.around, plan.hosts, plan.workers)).level is Level.FINE
-    plan = planned(Wishes(workers=8), here, 8)
+    plan = planned(here, 8, workers=8)
     assert only(checks.allocation(plan.around, plan.hosts, plan.workers)).level is Level.WARNING
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
@@ -121,7 +122,7 @@ def probe(host: Host, enter: Enter, seconds: float = LONG) -> Probe:
 
 
 def seen_at(hosts: Hosts, host: Host, seconds: float = LONG) -> Probe:
-    return probe(host, by_ssh(f"'{hosts.stand_in}'", 3.0), seconds)
+    return probe(host, partial(by_ssh, ssh=f"'{hosts.stand_in}'", seconds=3.0), seconds)
 
 
 def test_a_host_that_does_not_read_blocks_nobody() -> None:
@@ -159,7 +160,7 @@ def test_a_look_at_a_host_sees_the_machine_and_its_clock(enter_nothing: Hosts) -
 
 
 def test_this_machine_is_entered_without_ssh() -> None:
-    seen = probe(Host("localhost"), by_ssh("/no/such/ssh", 3.0), LONG)
+    seen = probe(Host("localhost"), partial(by_ssh, ssh="/no/such/ssh", seconds=3.0), LONG)
     assert seen.machine is not None
     assert seen.noise == []
 
@@ -198,7 +199,7 @@ def test_a_host_without_the_directory_is_told_apart(
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
-    enter = by_ssh(f"'{enter_nothing.stand_in}'", 3.0)
+    enter = partial(by_ssh, ssh=f"'{enter_nothing.stand_in}'", seconds=3.0)
 
     def enter_when_it_is_gone(host: Host, words: Sequence[str]) -> Sequence[str]:
         moved = [word.replace(str(gone), str(tmp_path / "moved")) for word in words]
@@ -232,7 +233,7 @@ def test_a_python_without_dtm_is_seen(
 
 def test_many_hosts_are_entered_in_their_order(enter_nothing: Hosts) -> None:
     hosts = [Host(name) for name in ("alpha", "down1", "beta", "down2")]
-    enter = by_ssh(f"'{enter_nothing.stand_in}'", 3.0)
+    enter = partial(by_ssh, ssh=f"'{enter_nothing.stand_in}'", seconds=3.0)
     found = probe_all(hosts, enter, LONG)
     assert [(seen.host.name, seen.machine is not None) for seen in found] == [
         ("alpha", True), ("down1", False), ("beta", True), ("down2", False),
@@ -248,7 +249,7 @@ def test_hosts_are_entered_by_the_batch_system_where_that_starts_workers(
     script(tmp_path / starter, run)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     granted = Allocation("slurm", (Host("nx1"),), (starter, "{host}"))
-    seen = probe(Host("nx1"), by_batch_system(granted), LONG)
+    seen = probe(Host("nx1"), partial(by_batch_system, granted=granted), LONG)
     assert seen.machine is not None, seen.outcome
 
 

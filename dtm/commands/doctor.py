@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from dtm.commands.completing import FILES, hint
 from dtm.commands.run import count, seconds
-
-if TYPE_CHECKING:
-    from dtm.doctor.examination import Wishes
 
 SUMMARY = "look at this machine and its allocation, and say whether a run would work"
 
@@ -52,7 +48,7 @@ def execute(given: Namespace) -> int:
         signal.signal(number, _end)
     here = machine.look()
     try:
-        plan = planned(_wishes(given), os.environ, here.usable)
+        plan = planned(os.environ, here.usable, *_wishes(given))
     except DtmError as error:
         sys.stderr.write(f"dtm: {error}\n")
         return 1
@@ -69,18 +65,21 @@ def _end(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _wishes(given: Namespace) -> Wishes:
-    """Return what the options ask for, and variables where there is no option."""
+def _wishes(given: Namespace) -> tuple[str | None, int | None, str | None, str, float]:
+    """Return what the options ask for, and variables where there is no option.
+
+    That is the communication manager, workers, a file of hosts, what replaces ssh, seconds.
+    """
     import os
 
-    from dtm.doctor.examination import WAYS, Wishes
+    from dtm.doctor.examination import WAYS
     from dtm.launch.settings import settings
     from dtm.options import MANAGERS, Options
 
     usual = settings(os.environ)
     said = Options().overridden(os.environ)
     way = MANAGERS.get(said.communicationManager or "")
-    return Wishes(
+    return (
         given.comm or (way if way in WAYS else None),
         given.workers or said.workers,
         given.hosts,

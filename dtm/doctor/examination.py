@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dtm.comm.mpi.environment import is_inherited, launched_by_mpi
@@ -39,7 +40,8 @@ from dtm.launch.blas_threads import NUMERIC_THREADS, thread_variables
 from dtm.launch.hostlist import compress
 from dtm.launch.hosts import Host, read_hosts
 from dtm.launch.plan import placed
-from dtm.launch.remote import CONNECT_SECONDS, words
+from dtm.launch.remote import CONNECT_SECONDS
+from dtm.launch.remote import words as split
 from dtm.launch.spec import is_beyond_here
 
 WAYS = ("mpi", "local", "tcp")
@@ -72,25 +74,6 @@ else:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the command line and the environment ask for.
-
-    Attributes:
-        way: the communication manager, None for the one that would be chosen.
-        workers: how many, None for all that there is room for.
-        hosts_file: a file of hosts.
-        ssh: what replaces ``ssh``.
-        seconds: how long a host may take to answer.
-    """
-
-    way: str | None = None
-    workers: int | None = None
-    hosts_file: str | None = None
-    ssh: str = "ssh"
-    seconds: float = CONNECT_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """The run that would be started.
 
@@ -100,7 +83,9 @@ class Plan:
         hosts: the hosts of a run over TCP with the workers on each; none for other runs.
         granted: the allocation that they are from.
         around: the allocation that this process is in, whether the run uses it or not.
-        wishes: what was asked for.
+        hosts_file: the file that the hosts are from, if they are from one.
+        ssh: what replaces ``ssh``.
+        seconds: how long a host may take to answer.
         under_mpi: whether an MPI launcher has started this process as a rank of the run.
     """
 
@@ -109,7 +94,9 @@ class Plan:
     hosts: tuple[Host, ...] = ()
     granted: Allocation | None = None
     around: Allocation | None = None
-    wishes: Wishes = Wishes()
+    hosts_file: str | None = None
+    ssh: str = "ssh"
+    seconds: float = CONNECT_SECONDS
     under_mpi: bool = False
 
     def __str__(self) -> str:
@@ -129,44 +116,51 @@ class Plan:
         }
 
 
-def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
+def planned(
+    environ: Mapping[str, str],
+    usable: int,
+    way: str | None = None,
+    workers: int | None = None,
+    hosts_file: str | None = None,
+    ssh: str = "ssh",
+    seconds: float = CONNECT_SECONDS,
+) -> Plan:
     """Return the run that would be started, on ``usable`` cores if it is of this machine.
 
-    That is also bounded by what the batch system has granted here.
+    That is also bounded by what the batch system has granted here.  ``way`` and ``workers``
+    are None where nothing is asked for; the rest is as in :class:`Plan`.
 
     Raises:
         OptionError: hosts or allocation cannot be understood, or the wishes contradict each other.
     """
-    words(wishes.ssh)
-    if wishes.hosts_file is not None:
-        if wishes.way not in (None, "tcp"):
-            raise OptionError(f"--hosts needs the communication manager tcp, not {wishes.way}")
-        around = None
+
+    def on_hosts(hosts: Sequence[Host]) -> Plan:
+        taken = tuple(site.host for site in placed(hosts, workers))
+        slots = sum(host.slots for host in taken)
+        return Plan("tcp", slots, taken, granted, around, hosts_file, ssh, seconds)
+
+    split(ssh)
+    granted = around = None
+    if hosts_file is not None:
+        if way not in (None, "tcp"):
+            raise OptionError(f"--hosts needs the communication manager tcp, not {way}")
         with suppress(OptionError):  # the file is the way around what is not understood
             around = allocation(environ)
-        return _on_hosts(wishes, read_hosts(wishes.hosts_file), None, around)
+        return on_hosts(read_hosts(hosts_file))
     ours = launched_by_mpi(environ) and not is_inherited(environ)
-    if wishes.way in (None, "mpi") and ours:
-        return Plan("mpi", position(environ)[1], wishes=wishes, under_mpi=True)
+    if way in (None, "mpi") and ours:
+        return Plan("mpi", position(environ)[1], under_mpi=True)
     around = allocation(environ)
-    beyond = around is not None and is_beyond_here(around)
-    if around is not None and beyond and wishes.way in (None, "tcp"):
-        return _on_hosts(wishes, around.hosts, around, around)
-    slots = usable if around is None or beyond else sum(host.slots for host in around.hosts)
-    workers = wishes.workers or min(usable, slots)
-    if wishes.way == "tcp":
-        return _on_hosts(wishes, (Host("localhost", workers),), None, around)
-    return Plan(wishes.way or "local", workers, around=around, wishes=wishes)
-
-
-def _on_hosts(
-    wishes: Wishes,
-    hosts: tuple[Host, ...],
-    granted: Allocation | None,
-    around: Allocation | None,
-) -> Plan:
-    taken = tuple(site.host for site in placed(hosts, wishes.workers))
-    return Plan("tcp", sum(host.slots for host in taken), taken, granted, around, wishes)
+    slots = usable
+    if around is not None and not is_beyond_here(around):
+        slots = sum(host.slots for host in around.hosts)
+    elif around is not None and way in (None, "tcp"):
+        granted = around
+        return on_hosts(around.hosts)
+    workers = workers or min(usable, slots)
+    if way == "tcp":
+        return on_hosts((Host("localhost", workers),))
+    return Plan(way or "local", workers, around=around)
 
 
 def position(environ: Mapping[str, str]) -> tuple[int, int]:
@@ -228,13 +222,13 @@ def _examine_hosts(plan: Plan, here: Machine) -> list[Finding]:
     found = [finding.at("here") for finding in checks.software(alone)]
     found += checks.allocation(plan.around, plan.hosts, plan.workers)
     way, enter = _entrance(plan)
-    for probe in probe_all(plan.hosts, enter, plan.wishes.seconds):
+    for probe in probe_all(plan.hosts, enter, plan.seconds):
         found += [finding.at(probe.host.name) for finding in _examine_host(probe, here, way)]
     if not would_work(found):
         return found
-    options = ["--ssh", plan.wishes.ssh, "--connect-timeout", f"{plan.wishes.seconds:g}"]
-    if plan.wishes.hosts_file is not None:
-        options += ["--hosts", plan.wishes.hosts_file]
+    options = ["--ssh", plan.ssh, "--connect-timeout", f"{plan.seconds:g}"]
+    if plan.hosts_file is not None:
+        options += ["--hosts", plan.hosts_file]
     run = ["-m", "dtm", "run", *options, "--comm", "tcp", "-n", str(plan.workers), *_TRIAL]
     return found + checks.exchange(trial(run, {}), "tcp")
 
@@ -243,8 +237,8 @@ def _entrance(plan: Plan) -> tuple[str, Enter]:
     """Return how hosts are entered: as a run would, by ssh if there is one."""
     granted = plan.granted
     if granted is not None and granted.start is not None and shutil.which("ssh") is None:
-        return granted.start[0], by_batch_system(granted)
-    return plan.wishes.ssh, by_ssh(plan.wishes.ssh, plan.wishes.seconds)
+        return granted.start[0], partial(by_batch_system, granted=granted)
+    return plan.ssh, partial(by_ssh, ssh=plan.ssh, seconds=plan.seconds)
 
 
 def _examine_host(probe: Probe, here: Machine, way: str) -> list[Finding]:
@@ -265,7 +259,7 @@ def _examine_ranks(here: Machine, rank: int, started: int) -> list[Finding] | No
     the whole job, the rank that reports included, at the first status that is not 0.
     """
     seen = trial(_TRIAL, {"DTM_COMM": "mpi"}, MPI_SECONDS, under_mpi=True)
-    if rank or seen.rank:
+    if seen.rank if seen.size > 1 else rank:  # ranks that are alone are all of rank 0
         return None
     error = "" if seen.size else seen.error
     found = [checks.joined_mpi(Mpi(seen.library, error, seen.level, wheels=wheels()), os.environ)]

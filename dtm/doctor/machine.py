@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sys
+import tempfile
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 OLDEST = (3, 11)  # the first Python that dtm runs on
@@ -66,8 +69,9 @@ class Machine:
 def look() -> Machine:
     """Look at this machine."""
     dtm, dtm_error = _dtm()
-    temporary, temporary_free = _temporary()
+    temporary, asked = _temporary(), os.environ.get("TMPDIR")
     affinity = _affinity()
+    endings = ("_NUM_THREADS", "_MAXIMUM_THREADS")
     return Machine(
         name=platform.node(),
         python=tuple(sys.version_info[:3]),
@@ -81,11 +85,11 @@ def look() -> Machine:
         usable=_usable(len(affinity)),
         load=os.getloadavg()[0],
         temporary=temporary,
-        temporary_free=temporary_free,
+        temporary_free=(temporary and _free(temporary)) or 0,
         shared_free=_free("/dev/shm"),  # noqa: S108 - looked at, not used
-        threads=_thread_variables(),
-        files=_file_limit(),
-        refused=_refused(temporary),
+        threads={name: text for name, text in os.environ.items() if name.endswith(endings)},
+        files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        refused=asked if asked and temporary and os.path.abspath(asked) != temporary else None,
     )
 
 
@@ -104,11 +108,9 @@ def _dtm() -> tuple[str | None, str]:
 
 
 def _installed(name: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
-        return version(name)
-    except PackageNotFoundError:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
         return None
 
 
@@ -126,19 +128,11 @@ def _usable(allowed: int) -> int:
     return available_cores()
 
 
-def _temporary() -> tuple[str | None, int]:
-    from tempfile import gettempdir
-
+def _temporary() -> str | None:
     try:
-        directory = gettempdir()
+        return tempfile.gettempdir()
     except FileNotFoundError:
-        return None, 0
-    return directory, _free(directory) or 0
-
-
-def _refused(temporary: str | None) -> str | None:
-    asked = os.environ.get("TMPDIR")
-    return asked if asked and temporary and os.path.abspath(asked) != temporary else None
+        return None
 
 
 def _free(path: str) -> int | None:
@@ -147,14 +141,3 @@ def _free(path: str) -> int | None:
     except OSError:
         return None
     return there.f_bavail * there.f_frsize
-
-
-def _thread_variables() -> dict[str, str]:
-    endings = ("_NUM_THREADS", "_MAXIMUM_THREADS")
-    return {name: value for name, value in os.environ.items() if name.endswith(endings)}
-
-
-def _file_limit() -> int:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -186,43 +186,29 @@ class Probe:
 Enter = Callable[[Host, Sequence[str]], Sequence[str]]
 
 
-def by_ssh(ssh: str, seconds: float) -> Enter:
-    """Return what makes commands for hosts by ssh, as a run does, and for this one without."""
-
-    def enter(host: Host, words: Sequence[str]) -> Sequence[str]:
-        return words if host.is_local else ssh_command(host, words, ssh=ssh, timeout=seconds)
-
-    return enter
+def by_ssh(host: Host, words: Sequence[str], *, ssh: str, seconds: float) -> Sequence[str]:
+    """Return the command that runs words on a host by ssh, as a run does, and here without."""
+    return words if host.is_local else ssh_command(host, words, ssh=ssh, timeout=seconds)
 
 
-def by_batch_system(granted: Allocation) -> Enter:
-    """Return what makes commands for hosts by the batch system's own command."""
-
-    def enter(host: Host, words: Sequence[str]) -> Sequence[str]:
-        starter = granted.starter(host)
-        assert starter is not None
-        exact = starter[0] in EXACT
-        return [*starter, *(words if exact else map(shlex.quote, words))]
-
-    return enter
+def by_batch_system(host: Host, words: Sequence[str], *, granted: Allocation) -> Sequence[str]:
+    """Return the command that runs words on a host by the batch system's own command."""
+    starter = granted.starter(host)
+    assert starter is not None
+    return [*starter, *(words if starter[0] in EXACT else map(shlex.quote, words))]
 
 
 def probe_all(hosts: Sequence[Host], enter: Enter, seconds: float) -> list[Probe]:
     """Look at hosts, many at once, each for so long at most; ``enter`` makes the commands."""
 
-    async def probed() -> list[Probe]:
+    async def all_of_them() -> list[Probe]:
         places = asyncio.Semaphore(_AT_ONCE)
+        return await asyncio.gather(*(_probe(host, enter, seconds, places) for host in hosts))
 
-        async def one(host: Host) -> Probe:
-            async with places:
-                return await _probe(host, enter, seconds)
-
-        return await asyncio.gather(*map(one, hosts))
-
-    return asyncio.run(probed())
+    return asyncio.run(all_of_them())
 
 
-async def _probe(host: Host, enter: Enter, seconds: float) -> Probe:
+async def _probe(host: Host, enter: Enter, seconds: float, places: asyncio.Semaphore) -> Probe:
     text = inspect.getsource(machine) + _LAST
     seen = Probe(host)
 
@@ -233,7 +219,9 @@ async def _probe(host: Host, enter: Enter, seconds: float) -> Probe:
             seen.machine = machine.read(await _told(process, text, []))
             seen.round_trip, seen.offset = min([await _time(process) for _ in range(_TIMES_ASKED)])
 
-    seen.outcome = await _command(enter(host, _words(host, len(text))), seconds, dialogue=dialogue)
+    words = enter(host, _words(host, len(text)))
+    async with places:
+        seen.outcome = await _command(words, seconds, dialogue=dialogue)
     return seen
 
 
@@ -263,8 +251,9 @@ async def _told(process: asyncio.subprocess.Process, text: str, noise: list[str]
     """
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(text.encode())
-    await process.stdin.drain()
+    if text:  # to drain alone fails where the command has ended, though its lines are still there
+        process.stdin.write(text.encode())
+        await process.stdin.drain()
     while raw := await process.stdout.readline():
         line = raw.decode(errors="replace").strip()
         if line.startswith(_MARK):
@@ -331,14 +320,9 @@ def _no_entry(probe: Probe, by: str) -> tuple[str, str]:
         advice = "install it (OpenSSH's client), or name what is there instead by --ssh"
         return f"{by} cannot be run: {outcome.error}", advice
     if outcome.status == _SSH_FAILED:
-        return _refused(outcome, name, said) or (f"{by} says: {said or 'nothing'}", by_hand)
+        lower = outcome.error.lower()
+        known = (row for row in _SSH_SAYS if row[0] in lower)
+        _, found, advice = next(known, ("", f"{by} says", by_hand))
+        return f"{found} ({said or 'nothing'})", advice.replace("{host}", name)
     what = said or "nothing was said"
     return f"{by} ended with status {outcome.status}: {what}", f"try `{by} {name}`"
-
-
-def _refused(outcome: Outcome, name: str, said: str) -> tuple[str, str] | None:
-    lower = outcome.error.lower()
-    for sign, found, advice in _SSH_SAYS:
-        if sign in lower:
-            return f"{found} ({said})", advice.format(host=name)
-    return None
