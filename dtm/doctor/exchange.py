@@ -18,8 +18,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic, perf_counter
@@ -83,44 +82,35 @@ class Exchanged:
     level: str = ""
 
 
-class Inbox:
-    """The messages of a manager, one by one, each within a time."""
+def messages(manager: CommunicationManager, seconds: float) -> Iterator[tuple[int, list[Frame]]]:
+    """Give the messages of a manager, one by one.
 
-    def __init__(self, manager: CommunicationManager, seconds: float) -> None:
-        self._manager = manager
-        self._seconds = seconds
-        self._messages: deque[tuple[int, list[Frame]]] = deque()
-
-    def next(self) -> tuple[int, list[Frame]]:
-        """Return the next message.
-
-        Raises:
-            CommunicationError: none came in time, or a worker is gone.
-        """
-        deadline = monotonic() + self._seconds
-        while not self._messages:
-            self._messages += self._manager.receive()
-            lost = [] if self._messages else self._manager.lost()
+    Raises:
+        CommunicationError: none came for so many seconds, or a worker is gone.
+    """
+    while True:
+        deadline = monotonic() + seconds
+        while not (came := manager.receive()):
+            lost = manager.lost()
             if lost:
                 raise CommunicationError(f"worker {lost[0].rank} was lost: {lost[0].reason}")
             left = deadline - monotonic()
             if left <= 0:
-                raise CommunicationError(f"no message came within {self._seconds:g} s")
-            if not self._messages:
-                self._manager.wait(left)
-        return self._messages.popleft()
+                raise CommunicationError(f"no message came within {seconds:g} s")
+            manager.wait(left)
+        yield from came
 
 
 def lead(manager: CommunicationManager, seconds: float = ANSWER_SECONDS) -> Exchanged:
     """Ask all the workers, tell them that it is over, and return what came of it."""
     done = Exchanged(machines={0: machine.look()}, size=manager.size)
-    inbox = Inbox(manager, seconds)
+    inbox = messages(manager, seconds)
     others = range(1, manager.size)
     try:
         for rank in others:
             manager.send(rank, [_LOOK, b""])
         for _ in others:
-            rank, frames = inbox.next()
+            rank, frames = next(inbox)
             done.machines[rank] = machine.read(json.loads(bytes(frames[0])))
         done.links.extend(_measured(manager, inbox, rank) for rank in partners(manager.hosts))
     except CommunicationError as error:
@@ -132,11 +122,13 @@ def lead(manager: CommunicationManager, seconds: float = ANSWER_SECONDS) -> Exch
     return done
 
 
-def _measured(manager: CommunicationManager, inbox: Inbox, rank: int) -> Link:
+def _measured(
+    manager: CommunicationManager, inbox: Iterator[tuple[int, list[Frame]]], rank: int
+) -> Link:
     def ask(what: bytes, load: Frame) -> float:
         start = perf_counter()
         manager.send(rank, [what, load])
-        inbox.next()
+        next(inbox)
         return perf_counter() - start
 
     trips: list[float] = []
@@ -160,17 +152,15 @@ def partners(hosts: Sequence[str]) -> list[int]:
 
 def answer(manager: CommunicationManager, seconds: float = 3 * ANSWER_SECONDS) -> None:
     """Answer the root's questions until it says that it is over."""
-    inbox = Inbox(manager, seconds)
     try:
-        while True:
-            _, (what, load) = inbox.next()
+        for _, (what, load) in messages(manager, seconds):
             if bytes(what) == _END:
                 break
-            if bytes(what) == _LOOK:
-                load = json.dumps(asdict(machine.look())).encode()
-            elif bytes(what) == _TAKE:
-                load = b""
-            manager.send(0, [load])
+            if bytes(what) == _ECHO:
+                manager.send(0, [load])
+            else:
+                seen = asdict(machine.look()) if bytes(what) == _LOOK else None
+                manager.send(0, [json.dumps(seen).encode()])
     finally:
         manager.close(_CLOSE_SECONDS)
 

@@ -79,7 +79,7 @@ def look() -> Machine:
         executable=sys.executable,
         dtm=dtm,
         dtm_error=dtm_error,
-        dill=_installed("dill"),
+        dill=installed("dill"),
         cores=os.cpu_count() or 1,
         affinity=affinity,
         usable=_usable(len(affinity)),
@@ -107,7 +107,8 @@ def _dtm() -> tuple[str | None, str]:
     return dtm.__version__, ""
 
 
-def _installed(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

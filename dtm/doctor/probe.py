@@ -26,12 +26,12 @@ import shlex
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from time import perf_counter, time
-from typing import Any
+from typing import Any, TypeVar
 
 from dtm.doctor import machine
 from dtm.doctor.checks import too_old
@@ -94,6 +94,7 @@ class Outcome:
         return f"ended with status {self.status}: {said or 'it said nothing'}"
 
 
+Result = TypeVar("Result")
 Dialogue = Callable[[asyncio.subprocess.Process], Awaitable[None]]
 
 
@@ -108,7 +109,37 @@ def run_command(
     ``keep_files`` passes on the files that this process was started with, which a rank of
     MPI needs.
     """
-    return asyncio.run(_command(words, seconds, environ, keep_files))
+    return _run(_command(words, seconds, environ, keep_files))
+
+
+def _run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine; a signal that ends the doctor cancels it, so that it cleans up first.
+
+    A handler that raises would do so anywhere, between the start of a process and the
+    place that is to end it too.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+
+    async def cancelled_by_signals() -> Result:
+        task = asyncio.ensure_future(main)
+
+        def end(number: int) -> None:
+            if not came:  # cleaning up is not cancelled again
+                task.cancel()
+            came.append(number)
+
+        for number in handlers:
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+        return await task
+
+    try:
+        return asyncio.run(cancelled_by_signals())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 async def _command(
@@ -121,13 +152,19 @@ async def _command(
     """Run a command, with a dialogue before its input is closed and the rest is read."""
     output, status = bytearray(), None
     with TemporaryFile() as errors:
+        starting = asyncio.create_subprocess_exec(
+            *words, env=environ, stdin=PIPE, stdout=PIPE, stderr=errors, limit=_LONGEST_LINE,
+            start_new_session=True, close_fds=not keep_files,
+        )  # fmt: skip
+        start = asyncio.ensure_future(starting)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *words, env=environ, stdin=PIPE, stdout=PIPE, stderr=errors, limit=_LONGEST_LINE,
-                start_new_session=True, close_fds=not keep_files,
-            )  # fmt: skip
+            process = await asyncio.shield(start)
         except OSError as error:
             return Outcome(None, "", str(error))
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                await _end(await start)
+            raise
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -205,7 +242,7 @@ def probe_all(hosts: Sequence[Host], enter: Enter, seconds: float) -> list[Probe
         places = asyncio.Semaphore(_AT_ONCE)
         return await asyncio.gather(*(_probe(host, enter, seconds, places) for host in hosts))
 
-    return asyncio.run(all_of_them())
+    return _run(all_of_them())
 
 
 async def _probe(host: Host, enter: Enter, seconds: float, places: asyncio.Semaphore) -> Probe:
