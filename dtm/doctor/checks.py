@@ -1,15 +1,15 @@
-"""Checks: each judges one thing that was seen, and returns what it has found.
+"""Checks: functions that judge what was seen, and return findings.
 
-``MACHINE_CHECKS`` is the table of those that every machine goes through, be it this
-one, a host or the place of some ranks of MPI: a new one is a function with an entry
-there.  The others judge what there is once: the allocation, the clock of a host, the MPI
-library with its launcher, the exchange of a trial run.
+``MACHINE_CHECKS`` is the table of the checks that every machine goes through: this machine,
+a host, or a host of MPI ranks.  A new check of machines is a function with an entry there.
+The other checks judge the allocation, the clock of a host, the MPI library and its
+launcher, and the exchange of a trial run.
 
-Invariant: who says that something is wrong says what to do about it.
+Invariant: each warning and each problem says what to do about it.
 
 Pure; any thread.
 
-Rejected: a class for each check.  They have no state, and a look serves several.
+Rejected: a class for each check.  Checks have no state, and several read the same look.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def check_machine(place: Placement) -> list[Finding]:
 
 
 def check_ranks(machines: Mapping[int, Machine], here: Machine) -> list[Finding]:
-    """Judge the machines of the ranks of an MPI run, each once."""
+    """Judge each machine on which ranks of an MPI run are."""
     found: list[Finding] = []
     for name in dict.fromkeys(machines[rank].name for rank in sorted(machines)):
         there = [machines[rank] for rank in sorted(machines) if machines[rank].name == name]
@@ -320,7 +320,7 @@ def _short(name: str) -> str:
 
 
 def clock(offset: float, uncertainty: float) -> Finding:
-    """Judge by how many seconds a clock is ahead; dtm does not need it, files and keys do."""
+    """Judge by how many seconds a clock is ahead; dtm itself never compares clocks."""
     found = f"{abs(offset):.3f} s {'ahead' if offset >= 0 else 'behind'}, ±{uncertainty:.3f} s"
     if abs(offset) - uncertainty <= _MOST_OFFSET:
         return fine("clock", found, offset=offset, uncertainty=uncertainty)
@@ -402,7 +402,7 @@ def mpi(seen: Mpi, wanted: bool) -> Finding:
 
 
 def joined_mpi(seen: Mpi, environ: Mapping[str, str]) -> Finding:
-    """Judge the MPI of a run, whose launcher has left its marks in the environment."""
+    """Judge the MPI of a run by its library and the variables that its launcher has set."""
     ours, theirs = kind(seen.library), _launched_by(environ)
     differ = bool(theirs) and ours not in (_UNKNOWN, theirs) and not {ours, theirs} <= _OF_MPICH
     suspicion = f"mpi4py uses {ours}, and the launcher seems to be of {theirs}"
@@ -430,7 +430,7 @@ def kind(text: str) -> str:
 
 
 def _launched_by(environ: Mapping[str, str]) -> str:
-    """Return the kind of a launcher by its marks, nothing if it is none that has one."""
+    """Return the kind of the launcher by its variables, an empty text if they do not tell."""
     if "OMPI_COMM_WORLD_SIZE" in environ:
         return "Open MPI"
     return "MPICH" if "PMI_SIZE" in environ and "SLURM_STEP_ID" not in environ else ""

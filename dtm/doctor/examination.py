@@ -1,13 +1,13 @@
-"""An examination: the run that would be started, and all that speaks for or against it.
+"""An examination: plans the run that would be started, and checks all that it needs.
 
-The plan is made as a run makes it.  Then what the plan needs is looked at and checked:
-this machine, the hosts of a file or an allocation, or the ranks of the MPI run that
-this process belongs to.  A trial run comes last, and only if there is no problem
-before it: its own message would say the same again, less clearly.
+The plan is made as a run makes it.  Then the doctor looks at this machine, at the hosts of
+a file or an allocation, or at the ranks of the MPI run that this process belongs to, and
+checks what it sees.  A trial run comes last, and only if no check has found a problem: its
+own error message would be less clear.
 
-Invariants: this process never brings up MPI, a child does.  So whatever an MPI library does
-(hang, abort, crash), the doctor reports it, and no wait is without a bound.  Of the ranks of
-a launcher one reports.
+Invariants: a child process brings MPI up, never this one.  So the doctor reports whatever
+an MPI library does (hang, abort, crash), and every wait has a bound.  Of the processes
+that a launcher has started one reports.
 
 Called in the main thread, where no event loop runs.
 
@@ -159,7 +159,7 @@ def planned(
 
 
 def position(environ: Mapping[str, str]) -> tuple[int, int]:
-    """Return the rank of this process among so many, as its launcher says; (0, 1) without one."""
+    """Return the rank of this process and the number of ranks, as its launcher says, or (0, 1)."""
     ranks, sizes = [*_RANKS], [*_SIZES]
     if environ.get("SLURM_STEP_ID"):
         ranks, sizes = [*ranks, "SLURM_PROCID"], [*sizes, "SLURM_STEP_NUM_TASKS"]
@@ -277,7 +277,7 @@ def trial(
     seconds: float = RUN_SECONDS,
     under_mpi: bool = False,
 ) -> Exchanged:
-    """Make a trial run, started as a user would start it; ``under_mpi`` as a rank of MPI's."""
+    """Make a trial run, started as a user would start it; ``under_mpi`` as a rank of this run."""
     environ = os.environ if under_mpi else without_launcher(os.environ)
     environ = {**environ, **variables}
     done = run_command([sys.executable, *command], seconds, environ, keep_files=under_mpi)
@@ -288,7 +288,7 @@ def trial(
 
 
 def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what an MPI launcher has left in it."""
+    """Return an environment without the variables of MPI launchers."""
     return {name: text for name, text in environ.items() if not name.startswith(_OF_LAUNCHERS)}
 
 
@@ -313,7 +313,7 @@ def look_for_mpi(seconds: float) -> Mpi:
 
 
 def library_threads(set_by_dtm: bool, seconds: float) -> Threads:
-    """Look how many threads numeric libraries start in a worker; dtm sets variables or not."""
+    """Look how many threads numeric libraries start in a worker, whose variables dtm may set."""
     variables = {name: os.environ[name] for name in NUMERIC_THREADS if os.environ.get(name)}
     if set_by_dtm:
         variables = thread_variables(os.environ)

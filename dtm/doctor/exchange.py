@@ -1,12 +1,12 @@
 """A trial run: its workers tell what they see, and the root measures round trips and bandwidth.
 
-``python -m dtm.doctor.exchange`` becomes a run as any program does, by any
-communication manager, with nothing above the manager: the figures are its own.  The
-process prints what it knows as lines of JSON: under MPI each rank the library and
-then its rank, and the root in the end what was exchanged.
+``python -m dtm.doctor.exchange`` joins or starts a run as any program does.  It uses the
+communication manager directly, so the figures are those of the manager.  It prints lines
+of JSON: under MPI each rank prints the name of the library before it joins, and its rank
+after; the root prints in the end what was exchanged.
 
-Invariant: neither side waits for a message longer than a set time, so a run whose
-workers hang ends too.  What hangs inside of a library is for who started it to end.
+Invariant: no wait for a message is longer than a set time, so a run whose workers hang
+ends too.  If a library hangs, the process that has started this one ends it.
 
 Called in the main thread, with a manager that nobody else uses.
 

@@ -1,8 +1,8 @@
 """Findings, and the report of them: as text for people, as JSON for programs.
 
 A finding is what one check has seen, how bad that is, and what to do about it.  The
-text says once what was found alike on several hosts, with the list of them, and
-has the worst at its end, where a terminal leaves the eye.
+text names once what was found alike on several hosts, with the list of the hosts.  The
+worst findings come last, next to the prompt of the shell.
 
 Pure; any thread.
 
