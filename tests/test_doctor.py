@@ -232,29 +232,55 @@ LAUNCHERS = {
 # Instead of the real package: no processor time is given to other threads while it hangs.
 HANGS = "import ctypes; ctypes.PyDLL(None).sleep(1000)"
 ENDS = "import os, sys; print('no such fabric', file=sys.stderr, flush=True); os._exit(14)"
+IMPATIENT = (
+    "import sys; from dtm.commands import execute; from dtm.doctor import examination; "
+    "examination.MPI_SECONDS = {seconds}; sys.exit(execute(['doctor', '--json']))"
+)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("rank", ["0", "1"])
 @pytest.mark.parametrize(
-    ("library", "said"), [(HANGS, "took more than 1 s"), (ENDS, "status 14: no such fabric")]
+    ("launcher", "library", "seconds", "said"),
+    [
+        pytest.param("Open MPI", HANGS, 1.0, "took more than 1 s", id="it hangs"),
+        *(
+            pytest.param(each, ENDS, 60.0, "status 14: no such fabric", id=f"it ends under {each}")
+            for each in LAUNCHERS
+        ),
+    ],
 )
 def test_whatever_an_mpi_library_does_one_rank_reports_it_in_time(
-    launcher: str, rank: str, library: str, said: str, tmp_path: Path
+    launcher: str, rank: str, library: str, seconds: float, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "mpi4py").mkdir()
     (tmp_path / "mpi4py" / "__init__.py").write_text(library)
     path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
     marks = {name: text.replace("RANK", rank) for name, text in LAUNCHERS[launcher].items()}
-    code = (
-        "import sys; from dtm.commands import execute; from dtm.doctor import examination; "
-        "examination.MPI_SECONDS = 1.0; sys.exit(execute(['doctor', '--json']))"
-    )
-    done = run([sys.executable, "-c", code], environment(marks | path), LIMIT)
+    command = [sys.executable, "-c", IMPATIENT.format(seconds=seconds)]
+    done = run(command, environment(marks | path), LIMIT)
     if rank == "0":
         assert said in findings(done, 1)["MPI"][0]["found"]
     else:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+ONE_RANK_HANGS = """
+import os, sys, time
+if os.environ.get("OMPI_COMM_WORLD_RANK") == "1" and "dtm.doctor.exchange" in sys.orig_argv:
+    time.sleep(1000)
+"""
+
+
+@without_mpi
+def test_ranks_do_not_wait_for_one_that_hangs(tmp_path: Path) -> None:
+    prefix = tuple(mpi_prefix(2))
+    if "--oversubscribe" not in prefix:
+        pytest.skip("mpirun is not Open MPI's")
+    (tmp_path / "sitecustomize.py").write_text(ONE_RANK_HANGS)
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
+    command = [*prefix, sys.executable, "-c", IMPATIENT.format(seconds=5.0)]
+    found = findings(run(command, environment(path), LIMIT), 1)
+    assert "took more than 5 s" in found["MPI"][0]["found"]
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
