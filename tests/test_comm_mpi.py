@@ -129,6 +129,15 @@ def run(launcher: Launcher, ranks: int, scenario: str, *, survive: bool = False)
     return facts
 
 
+def run_until(launcher: Launcher, scenario: str, word: str) -> str:
+    """Run a scenario in which a rank dies, again if the launcher was quicker with the others."""
+    for _ in range(5):
+        facts = run(launcher, 2, scenario, survive=True)
+        if word in facts:
+            break
+    return facts
+
+
 def number_after(word: str, output: str) -> float:
     """Return the number that a rank has printed after a word."""
     found = re.search(rf"{word} ([0-9.]+)", output)
@@ -182,12 +191,12 @@ def test_a_waiting_thread_moves_messages_and_another_closes(launcher: Launcher) 
 
 
 def test_the_root_learns_who_was_killed(launcher: Launcher) -> None:
-    output = run(launcher, 2, "killed", survive=True)
+    output = run_until(launcher, "killed", "lost at")
     assert re.search(r"lost at 0 \[\(1, 'process \d+ (was killed by SIGKILL|ended)", output), output
 
 
 def test_the_workers_learn_that_the_root_was_killed(launcher: Launcher) -> None:
-    output = run(launcher, 2, "root_killed", survive=True)
+    output = run_until(launcher, "root_killed", "lost at")
     assert re.search(r"lost at 1 \[\(0, 'process \d+ ", output), output
 
 
@@ -209,7 +218,7 @@ def test_forked_children_do_no_harm(launcher: Launcher) -> None:
 
 
 def test_a_forked_child_does_not_hide_the_death_of_its_rank(launcher: Launcher) -> None:
-    assert "lost [1] early" in run(launcher, 2, "orphaned", survive=True)
+    assert "lost [1] early" in run_until(launcher, "orphaned", "lost")
 
 
 @pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="no glibc")

@@ -17,9 +17,9 @@ checks:
   provided that some thread of its process sits in ``wait``.
 * **Quiet**: ``wait`` uses no processor time to speak of while nothing comes.
 
-Threads: ``send`` and ``receive`` are called by one thread at a time (the worker
-holds its lock).  ``wait`` is called without that lock, by any number of threads,
-at the same time as everything else.  ``wake`` may be called from any thread and
+Threads: ``send``, ``receive``, ``lost`` and ``absent`` are called by one thread at a time (the
+worker holds its lock).  ``wait`` is called without that lock, by any number of threads, at
+the same time as everything else.  ``wake`` may be called from any thread and
 from signal handlers.
 
 Rejected: callbacks or queues that a manager fills from a thread of its own (the
