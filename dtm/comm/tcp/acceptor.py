@@ -1,6 +1,6 @@
 """A stream manager that lets in only who has proven to be a member of the run.
 
-Whoever connects is a stranger (:mod:`dtm.comm.tcp.pending`) until that is done.  At most
+Whoever connects is a stranger (:mod:`dtm.comm.tcp.joining`) until that is done.  At most
 ``MOST_STRANGERS`` are on the way at a time.  When there is no room, one that has been silent for
 a while makes room, or else newcomers wait in the kernel's queue.  What becomes of strangers
 is counted and not reported, and nothing of theirs gets further than the handshake.
@@ -26,7 +26,7 @@ from time import monotonic
 
 from dtm.comm.stream_manager import Received, StreamManager
 from dtm.comm.tcp.handshake import Role
-from dtm.comm.tcp.pending import LONGEST, Introduction, Member
+from dtm.comm.tcp.joining import LONGEST, Introduction, Member
 from dtm.errors import StrangerError
 
 MOST_STRANGERS = 64
