@@ -471,3 +471,21 @@ def test_interrupting_the_root_leaves_nothing_behind(tmp_path: Path) -> None:
         await_end_of_group(started.pid)
     assert started.returncode == 130
     assert errors == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who was started by whom")
+def test_all_that_a_process_has_started_ends_with_it() -> None:
+    source = """
+        import subprocess, sys
+        from dtm.comm.child import end_descendants
+        subprocess.Popen("trap '' TERM; sleep 600; sleep 600", shell=True)
+        subprocess.Popen(["sleep", "600"])
+        end_descendants()
+        """
+    done = subprocess.run(  # ends only when nobody holds its output any more
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == b""
