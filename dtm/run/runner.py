@@ -41,6 +41,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -382,8 +383,6 @@ class Runner:
             try:
                 callback()
             except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to
-                import traceback
-
                 traceback.print_exc()
 
     # Waiting.

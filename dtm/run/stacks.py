@@ -46,6 +46,7 @@ switch costs one, and the token that kept the threads apart was the hardest code
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -315,8 +316,6 @@ class Stacks:
             try:
                 stack.greenlet.throw(GreenletExit)
             except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to
-                import traceback
-
                 traceback.print_exc()
             self.current = first
         self._servers.clear()
