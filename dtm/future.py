@@ -76,9 +76,10 @@ class AsyncResult:
             RunStateError: the run is over, and the call had not ended.
         """
         call = self._call
-        self.wait(timeout)
         if call.missing:
-            raise TimeoutError(f"{call.name} has not ended within {timeout} seconds")
+            self.wait(timeout)
+            if call.missing:
+                raise TimeoutError(f"{call.name} has not ended within {timeout} seconds")
         self.forget()
         if call.failure is not None:
             raise call.failure[1]

@@ -237,9 +237,38 @@ class Runner:
         outer = thread.context
         thread.context = context = Context(call.depth + 1, call.path)
         try:
-            self._base.copy().run(self._strips, work, call, context, deadline)
+            if call.size == 1 and call.path is None:
+                self._base.copy().run(self._single, work, call)
+            else:
+                self._base.copy().run(self._strips, work, call, context, deadline)
         finally:
             thread.context = outer
+
+    def _single(self, work: Range, call: Call) -> None:
+        """Run the item of a call of one item, without what strips need."""
+        with self._lock:
+            if work.lo >= work.hi or work.lo >= call.limit:
+                return
+            work.lo = work.hi
+        values: list[Any] = []
+        failure = None
+        parks = self.scheduler.counters.parked
+        began = perf_counter()
+        try:
+            item = call.items[0]
+            values.append(call.function(*item) if call.star else call.function(item))
+        except BaseException as exception:
+            self._let_pass(exception)
+            failure = exception
+            self.world.located(call, call.base, exception)
+        if self.forked:
+            self._leave_fork(failure)
+        now = perf_counter()
+        if failure is None and parks == self.scheduler.counters.parked:
+            call.profile.learn(1, now - began)
+        self._segment(call, call.base, values, failure)
+        if now - self.polled > POLL_SECONDS:
+            self.checkpoint()
 
     def _strips(self, work: Range, call: Call, context: Context, deadline: float) -> None:
         lock, profile, counters = self._lock, call.profile, self.scheduler.counters
@@ -293,11 +322,15 @@ class Runner:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
         except BaseException as exception:
-            if self.interrupted or (self.ended and isinstance(exception, GreenletExit)):
-                raise
+            self._let_pass(exception)
             failure = exception
         self.world.located(call, hi - (due - len(values)), failure)
         return failure
+
+    def _let_pass(self, exception: BaseException) -> None:
+        """Raise again what ends a run, and a stack: it is no failure of the item."""
+        if self.interrupted or (self.ended and isinstance(exception, GreenletExit)):
+            raise exception
 
     def _seeded(self, call: Call, context: Context, lo: int, hi: int) -> Any:
         streams = self.streams
@@ -389,15 +422,15 @@ class Runner:
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete, or until ``deadline``; whether it is complete."""
-        work = call.range
+        work, thread = call.range, self._thread
         if (
             deadline is None
             and work is not None
             and work.lo < work.hi
-            and self._thread.main
+            and thread.main
             and not self.stacks.prompt
             and self.streams is None
-            and not is_deep()
+            and not (thread.context is not None and thread.context.depth and is_deep())
         ):
             self.run(work)
             if call.missing == 0 and not self.callbacks:

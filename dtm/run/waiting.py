@@ -84,7 +84,8 @@ POLL_SLACK_SECONDS = 1e-3
 def is_deep() -> bool:
     """Whether the stack of the caller is too deep for one more task on top.
 
-    The interpreter counts its frames without making objects of them, as a walk would.
+    The interpreter counts its frames without making objects of them, as a walk would.  Nobody need
+    ask for ``main``, which has nothing of dtm below it.
     """
     try:
         sys._getframe(MOST_FRAMES)  # noqa: SLF001 - there is no other way
