@@ -80,29 +80,38 @@ class Run:
         sys.setrecursionlimit(self._depth + MOST_FRAMES)
         self._signals = 0
         self._handlers: dict[int, Any] = {}
+        self._interval = sys.getswitchinterval()
         self.runner.adopt()
 
     # The root.
 
     def lead(self, main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``main`` on the root, and end the run."""
+        self.begin()
+        try:
+            return call_with_room(main, *args, **kwargs)
+        finally:
+            self.finish()
+
+    def begin(self) -> None:
+        """Begin the run on the root: from here on this thread is where tasks run."""
         self._catch_signals()
-        interval = sys.getswitchinterval()
+        self._interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
         self.worker.start()
         streams = self.runner.streams
         self.runner.context()
         if streams is not None:
             streams.enter(())
+
+    def finish(self) -> None:
+        """End the run on the root, and put back what ``begin`` has changed in this process."""
         try:
-            return call_with_room(main, *args, **kwargs)
+            self._end()
         finally:
-            try:
-                self._end()
-            finally:
-                sys.setswitchinterval(interval)
-                sys.setrecursionlimit(self._depth)
-                self._give_signals_back()
+            sys.setswitchinterval(self._interval)
+            sys.setrecursionlimit(self._depth)
+            self._give_signals_back()
 
     def _end(self) -> None:
         broken = self.runner.interrupted
@@ -385,5 +394,8 @@ def running() -> Run:
         )
         current = run = Run(SingleManager(), chosen, implicit=True)
     if run.over:
-        raise RunStateError("the run is over: dtm's functions work inside of dtm.start(main)")
+        raise RunStateError(
+            "the run is over: dtm's functions work inside of dtm.start(main); put the calls into a "
+            "function and pass it to dtm.start"
+        )
     return run
