@@ -258,7 +258,8 @@ class Runner:
             item = call.items[0]
             values.append(call.function(*item) if call.star else call.function(item))
         except BaseException as exception:
-            self._let_pass(exception)
+            if self._passes(exception):
+                raise
             failure = exception
             self.world.located(call, call.base, exception)
         if self.forked:
@@ -322,15 +323,15 @@ class Runner:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
         except BaseException as exception:
-            self._let_pass(exception)
+            if self._passes(exception):
+                raise
             failure = exception
         self.world.located(call, hi - (due - len(values)), failure)
         return failure
 
-    def _let_pass(self, exception: BaseException) -> None:
-        """Raise again what ends a run, and a stack: it is no failure of the item."""
-        if self.interrupted or (self.ended and isinstance(exception, GreenletExit)):
-            raise exception
+    def _passes(self, exception: BaseException) -> bool:
+        """Whether an exception ends the run, or a stack: then it is no failure of the item."""
+        return self.interrupted or (self.ended and isinstance(exception, GreenletExit))
 
     def _seeded(self, call: Call, context: Context, lo: int, hi: int) -> Any:
         streams = self.streams
