@@ -101,6 +101,9 @@ class World(Protocol):
     def service(self) -> None:
         """Read messages and answer them."""
 
+    def idle(self) -> None:
+        """The main thread has nothing to run."""
+
     def rest(self, timeout: float) -> None:
         """Sleep until a message comes, for at most so many seconds."""
 
@@ -516,6 +519,7 @@ class Runner:
         """
         world = self.world
         world.flush()
+        world.idle()
         balancer = self.scheduler.balancer
         with self._lock:
             balancer.running = not hungry

@@ -358,15 +358,23 @@ class Worker:
 
     # Threads.
 
-    def rest(self, timeout: float) -> None:
-        """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
+    def idle(self) -> None:
+        """The main thread has nothing to run: from here on it reads the messages itself.
+
+        It has to say so before it looks a last time for what the load-balancer thread may have
+        brought.
+        """
         self._busy.clear()
+
+    def rest(self, timeout: float) -> None:
+        """Sleep until a message comes; the main thread calls it when it has nothing to run."""
         deadline = min(self.scheduler.balancer.deadline, self._due())
         self._wait(min(timeout, deadline - perf_counter()))
 
     def _due(self) -> float:
         """Return when ``service`` is to be called even if no message comes."""
-        return min(self._timer, self._hearsay[0]) if self._hearsay else self._timer
+        hearsay = self._hearsay
+        return min(self._timer, hearsay[0]) if hearsay else self._timer
 
     def busy(self) -> None:
         """A task runs again: from here on messages are the load-balancer thread's business."""
@@ -401,6 +409,8 @@ class Worker:
     def _balance(self) -> None:
         self._wait(min(TICK_SECONDS, self._due() - perf_counter()))
         if not self._busy.is_set() or self.ended:
+            if self.runner.resting:  # what has woken this thread may have been meant for the other
+                self.nudge()
             return
         self.service()
         if self.runner.resting:  # it has not seen what has just been read here
