@@ -7,6 +7,7 @@ from dtm.testing.conformance import Factory, Scenario, check_communication_manag
 from dtm.testing.faults import Crawl, Death, Delay, Echo, Fault, Freeze, Suspicion
 from dtm.testing.interleaving import Check, Explored, InterleavingError, Interleavings, Outcome
 from dtm.testing.network import Network
+from dtm.testing.primitives import compute
 from dtm.testing.programs import (
     Calls,
     Caught,
@@ -51,6 +52,7 @@ __all__ = [
     "binomial",
     "check_communication_manager",
     "check_invariants",
+    "compute",
     "constant",
     "exponential",
     "flat",

@@ -33,9 +33,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
+from dtm.comm.base import CommunicationManager
 from dtm.errors import DtmError
 from dtm.options import Options
 from dtm.run import runtime
@@ -44,7 +46,8 @@ from dtm.testing.controller import Controller
 from dtm.testing.primitives import stage
 from dtm.testing.schedules import Branch, Deviations, Priorities, Schedule, from_seed
 from dtm.testing.substitution import substituted
-from dtm.testing.virtual_network import Links, VirtualManager
+from dtm.testing.virtual_mpi import VirtualMpiManager, exchanged, mpi_world
+from dtm.testing.virtual_network import Links, joined
 
 SHELL = ("dtm.run", "dtm.wire", "dtm.lazy", "dtm.future", "dtm.comm.mpi.messages")
 PACKAGES = ("dtm.run", "dtm.wire", "dtm.core", "dtm.comm.mpi")
@@ -113,6 +116,7 @@ class Interleavings:
         expected: what it must return; an exception type that it must raise; or a function
             (made by :func:`check`) that is given the :class:`Outcome` and raises AssertionError.
         workers: how many.
+        mpi: whether they are joined by the production manager of MPI.
         lines: modules whose lines are points, with all below them.
         modules: more modules whose locks, clocks and threads are controlled; that of ``main`` is.
         seed: of the run's random numbers, if it is seeded.
@@ -128,6 +132,7 @@ class Interleavings:
         expected: Any,
         *,
         workers: int = 2,
+        mpi: bool = False,
         lines: Sequence[str] = SHELL,
         modules: Sequence[str] = (),
         seed: int | None = None,
@@ -141,6 +146,7 @@ class Interleavings:
         self.expected = expected
         self.workers = workers
         self.death = death
+        self._mpi = mpi
         self._seed = seed
         self._lines = tuple(lines)
         self._modules = ("dtm", main.__module__, *modules)
@@ -197,7 +203,7 @@ class Interleavings:
             gc.disable()
             if enabled:
                 undo.callback(gc.enable)
-            undo.enter_context(substituted(self._modules, {}))
+            undo.enter_context(substituted(self._modules, exchanged()))
             yield
 
     def _try(self, schedule: Schedule) -> Outcome:
@@ -225,13 +231,19 @@ class Interleavings:
         )
         processes = [self._process(controller, rank) for rank in range(self.workers)]
         links = Links(controller, processes, [self.death] if self.death else [])
-        managers = [VirtualManager(links, rank) for rank in range(self.workers)]
         outcome = Outcome()
-        for rank, manager in enumerate(managers):
-            manager.meet(managers)
-            body = _Body(self, manager, controller, outcome)
-            controller.spawn(processes[rank], "main", body.lead if rank == 0 else body.follow)
-        controller.run()
+        with ExitStack() as undo:
+            if self._mpi:
+                undo.enter_context(mpi_world(links))
+                makers: list[Callable[[], CommunicationManager]] = [
+                    VirtualMpiManager
+                ] * self.workers
+            else:
+                makers = [partial(_ready, each) for each in joined(links)]
+            for rank, process in enumerate(processes):
+                body = _Body(self, makers[rank], controller, outcome)
+                controller.spawn(process, "main", body.lead if rank == 0 else body.follow)
+            controller.run()
         outcome.ended = controller.clock - controller.skipped
         outcome.statuses = [process.status for process in processes]
         outcome.printed = processes[0].values[0].getvalue(), processes[0].values[1].getvalue()
@@ -277,7 +289,7 @@ class _Body:
     """What the main thread of a process does."""
 
     program: Interleavings
-    manager: VirtualManager
+    join: Callable[[], CommunicationManager]
     controller: Controller
     outcome: Outcome
 
@@ -291,7 +303,7 @@ class _Body:
                 if not controller.over:
                     outcome.seconds = controller.clock - controller.skipped
 
-        run = runtime.Run(self.manager, self.program.options(), implicit=False)
+        run = runtime.Run(self.join(), self.program.options(), implicit=False)
         runtime.current = run
         try:
             outcome.value = run.lead(main, (), {})
@@ -301,9 +313,13 @@ class _Body:
             outcome.error = error
 
     def follow(self) -> None:
-        run = runtime.Run(self.manager, self.program.options(), implicit=False)
+        run = runtime.Run(self.join(), self.program.options(), implicit=False)
         runtime.current = run
         run.follow()
+
+
+def _ready(manager: CommunicationManager) -> CommunicationManager:
+    return manager
 
 
 class _Levels:

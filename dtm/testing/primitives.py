@@ -347,6 +347,14 @@ def sleep(seconds: float) -> None:
     controller.sleep(seconds)
 
 
+def compute(seconds: float) -> None:
+    """Take virtual time as a computation does: the thread could go on all the while."""
+    controller = stage.controller
+    controller.clock += seconds
+    controller.now()
+    controller.point()
+
+
 def sched_yield() -> None:
     """Stand for ``os.sched_yield``; it takes some time, or who spins would never see any pass."""
     controller = stage.controller

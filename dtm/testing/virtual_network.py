@@ -26,6 +26,11 @@ KILLED = 137
 class Links:
     """Joins the processes of one run.
 
+    Attributes:
+        closed: the ranks that have said that their end is meant.
+        operations: how many operations the manager of each rank has begun.
+        mourners: by rank, what to call with the deaths of others.
+
     Args:
         controller: of the schedule.
         processes: by rank.
@@ -42,6 +47,7 @@ class Links:
         self.processes = processes
         self.closed: set[int] = set()
         self.operations = [0] * len(processes)
+        self.mourners: dict[int, Callable[[LostPeer], None]] = {}
         self._deaths = dict(deaths)
         ranks = range(len(processes))
         self._links = {
@@ -51,19 +57,14 @@ class Links:
             if a != b
         }
         self._notices = [controller.link(f"that {rank} is gone") for rank in ranks]
-        self._mourners: list[Callable[[LostPeer], None]] = []
         for rank, process in enumerate(processes):
             process.at_exit.append(partial(self._gone, rank))
-
-    def mourn(self, tell: Callable[[LostPeer], None]) -> None:
-        """Have a rank told of the others' deaths; called by rank after rank, in order."""
-        self._mourners.append(tell)
 
     def _gone(self, rank: int) -> None:
         if rank in self.closed:
             return
         lost = LostPeer(rank, "its process has ended")
-        for other, tell in enumerate(self._mourners):
+        for other, tell in self.mourners.items():
             if other != rank:
                 self.controller.happen(self._notices[rank], partial(tell, lost))
 
@@ -80,14 +81,14 @@ class Links:
 
 
 class VirtualManager(CommunicationManager):
-    """The manager of one rank, by the shortest way."""
+    """The manager of one rank, by the shortest way; ``peers`` are those of all ranks."""
 
     def __init__(self, links: Links, rank: int) -> None:
         self.rank = rank
         self.size = len(links.processes)
         self.hosts = ["host"] * self.size
         self._links = links
-        self._peers: Sequence[VirtualManager] = ()
+        self.peers: Sequence[VirtualManager] = ()
         self._inbox: deque[tuple[int, list[Frame]]] = deque()
         self._losses: list[LostPeer] = []
         self._known: set[int] = set()
@@ -95,18 +96,15 @@ class VirtualManager(CommunicationManager):
         self._waiting = 0
         self._wakes = 0
         self._woken = False
-        links.mourn(self._hear)
-
-    def meet(self, peers: Sequence[VirtualManager]) -> None:
-        """Learn who the others are, by rank."""
-        self._peers = peers
+        links.mourners[rank] = self._hear
 
     def _hear(self, lost: LostPeer) -> None:
         self._losses.append(lost)
         self._known.add(lost.rank)
         self._links.controller.wake(self._waiters)
 
-    def _arrive(self, source: int, frames: list[Frame]) -> None:
+    def arrive(self, source: int, frames: list[Frame]) -> None:
+        """Take in a message."""
         self._inbox.append((source, frames))
         self._links.controller.wake(self._waiters)
 
@@ -118,7 +116,7 @@ class VirtualManager(CommunicationManager):
         links.operate(self.rank)
         copies: list[Frame] = [bytes(memoryview(frame)) for frame in frames]
         if rank not in links.closed and links.processes[rank].status is None:
-            links.carry(self.rank, rank, partial(self._peers[rank]._arrive, self.rank, copies))  # noqa: SLF001 - of one kind
+            links.carry(self.rank, rank, partial(self.peers[rank].arrive, self.rank, copies))
 
     def receive(self) -> list[tuple[int, list[Frame]]]:
         """Return what has come."""
@@ -173,3 +171,11 @@ class VirtualManager(CommunicationManager):
     def abort(self, status: int) -> None:
         """End this process at once."""
         self._links.controller.leave(status)
+
+
+def joined(links: Links) -> list[VirtualManager]:
+    """Return the managers of all ranks."""
+    managers = [VirtualManager(links, rank) for rank in range(len(links.processes))]
+    for each in managers:
+        each.peers = managers
+    return managers
