@@ -37,6 +37,7 @@ class Program:
     printed: str | None = ""
     complains: bool = False
     workers: int = 2
+    within: float = 0.2
     more: dict[str, Any] = field(default_factory=dict)
 
     def judge(self, outcome: Outcome) -> None:
@@ -52,6 +53,7 @@ class Program:
             assert lines == sorted(self.printed.split()), f"printed {outcome.printed[0]!r}"
         assert self.complains or not outcome.printed[1], f"on stderr: {outcome.printed[1]}"
         assert set(outcome.statuses) == {0}, f"statuses {outcome.statuses}"
+        assert outcome.seconds <= self.within, f"main took {outcome.seconds:.3f} virtual seconds"
         late = outcome.ended - outcome.seconds
         assert late <= END_SECONDS, f"the run ended {late:.3f} s after main"
 
