@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 from dtm.future import AsyncResult, raised
 from dtm.lazy import MOST_ITEMS, LazyResults, Window
 from dtm.run import runtime
-from dtm.task import Call, Same
+from dtm.task import Body, Call, Same
 
 if TYPE_CHECKING:
-    from dtm.guard import Guard
     from dtm.run.runner import Context, Runner
     from dtm.tolerance import Tolerance
 
@@ -63,7 +62,7 @@ class Door:
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
         progress: bool | None = None,
-        guard: Callable[[Function], Guard] | None = None,
+        guard: Callable[[Function], Body] | None = None,
         tolerance: Tolerance | None = None,
     ) -> None:
         self._chunksize = _whole("chunksize", chunksize)
@@ -102,13 +101,12 @@ class Door:
         profile = granularity.profile(function, context.depth)
         if kwargs:
             function = partial(function, **kwargs)
-        if self._guard is not None:
-            function = self._guard(function)
+        body = function if self._guard is None else self._guard(function)
         path = context.path
         if path is not None:
             path = (*path, number_of_call(context) if batch is None else batch[0])
         call = Call(
-            function, items, len(items), scheduler.rank, profile, kind, star, context.depth, path,
+            body, items, len(items), scheduler.rank, profile, kind, star, context.depth, path,
             self._chunksize or granularity.chunk, batch is not None, context,
             0 if batch is None else batch[1],
         )  # fmt: skip

@@ -114,11 +114,6 @@ class Guard(Body):
     def __reduce__(self) -> tuple[Any, ...]:
         return Guard, (self.func, self._net, self._seconds, self._start)
 
-    def __call__(self, *args: Any) -> Any:
-        """Run one item."""
-        (result,) = self.results((args,), True)
-        return result
-
     def results(self, items: Sequence[Any], star: bool) -> Iterable[Any]:
         """Return the result of each item, or its failure; the first raises without a net."""
         function = self.func

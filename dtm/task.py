@@ -77,6 +77,11 @@ class Body:
 
     func: Function
 
+    def __call__(self, *args: Any) -> Any:
+        """Run one item."""
+        (result,) = self.results((args,), True)
+        return result
+
     def results(self, items: Sequence[Any], star: bool) -> Iterable[Any]:
         """Return what the function gives for each of the items, lazily if one may raise."""
         return starmap(self.func, items) if star else map(self.func, items)

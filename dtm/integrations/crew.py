@@ -17,8 +17,9 @@ from dtm.errors import CallCancelledError
 from dtm.future import end_early
 from dtm.guard import Guard, Start
 from dtm.integrations.flight import KEEP, Flight
-from dtm.integrations.lanes import Lanes, when_over
+from dtm.integrations.lanes import Lanes
 from dtm.run import runtime
+from dtm.task import Call
 
 
 class Crew:
@@ -39,7 +40,7 @@ class Crew:
         self._netted = Door(guard=partial(Guard, net=True, start=start))
         self._most = most
         self._flights: set[Flight] = set()
-        self._open: dict[Made, None] = {}
+        self._open: dict[Call, Made] = {}
         self.lanes = Lanes(most)
 
     def is_bounded(self) -> bool:
@@ -56,9 +57,13 @@ class Crew:
 
     def submit(self, made: Made) -> None:
         """Submit a call, now or when there is room, and know of it until it is over."""
-        self._open[made] = None
-        when_over(made, partial(self._open.pop, made, None))
+        self._open[made.call] = made
+        made.call.listeners = [*(made.call.listeners or ()), partial(self._forget, made.call)]
         self.lanes.submit(made)
+
+    def _forget(self, call: Call) -> None:
+        """A call is over; called with the worker's lock held."""
+        self._open.pop(call, None)
 
     def flight(
         self,
@@ -114,9 +119,9 @@ class Crew:
     def finish(self) -> None:
         """Wait until all calls have ended."""
         while self._open or self._flights:
-            for made in list(self._open):
+            for made in list(self._open.values()):
                 made.runner.wait(made.call)
-                self._open.pop(made, None)
+                self._forget(made.call)
             for flight in list(self._flights):
                 flight.finish()
                 self._flights.discard(flight)
@@ -125,7 +130,7 @@ class Crew:
         """Drop all calls under way."""
         for flight in list(self._flights):
             flight.drop()
-        for made in list(self._open):
+        for made in list(self._open.values()):
             end_early(made.runner, made.call, CallCancelledError(f"{made.call.name} was dropped"))
         self._flights.clear()
         self._open.clear()

@@ -30,6 +30,7 @@ from dtm.guard import Failed
 from dtm.integrations.crew import Crew
 from dtm.integrations.executor_future import Future
 from dtm.integrations.flight import Flight
+from dtm.task import Call
 
 _known: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
@@ -76,7 +77,7 @@ class Executor(futures.Executor):
         self._crew = Crew(name, most, initializer, initargs)
         self._over = False
         self._broken: BaseException | None = None
-        self._futures: set[Future] = set()
+        self._futures: dict[Call, Future] = {}
         _known[name] = self
 
     def submit(self, fn: Function, /, *args: Any, **kwargs: Any) -> Future:
@@ -88,8 +89,8 @@ class Executor(futures.Executor):
         """
         self._check_open()
         made = self._crew.door().make("apply_async", fn, (args,), kwargs, star=True)
-        future = Future(made, self._crew.lanes, self._forget)
-        self._futures.add(future)
+        future = self._futures[made.call] = Future(made, self._crew.lanes, self._failed)
+        made.call.listeners = [partial(self._futures.pop, made.call, None)]
         self._crew.lanes.submit(made)
         if "asyncio" in sys.modules:
             from dtm.integrations.pump import look_after
@@ -140,9 +141,7 @@ class Executor(futures.Executor):
         if self._over:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _forget(self, future: Future, failure: BaseException | None) -> None:
-        """A call is over."""
-        self._futures.discard(future)
+    def _failed(self, failure: BaseException) -> None:
         if isinstance(failure, futures.BrokenExecutor):
             self._broken = failure
 
@@ -155,11 +154,11 @@ class Executor(futures.Executor):
         """
         self._over = True
         if cancel_futures:
-            for future in list(self._futures):
+            for future in list(self._futures.values()):
                 future.cancel()
         if wait:
             self._crew.finish()
-            for future in list(self._futures):
+            for future in list(self._futures.values()):
                 with suppress(Exception):  # its own affair
                     future.exception()
 

@@ -6,8 +6,8 @@ its own deque.  So ``result`` and ``exception`` wait as dtm's own results do, an
 on which ``concurrent.futures.wait`` and ``as_completed`` sleep: it is replaced when they leave
 it with the first future of dtm.
 
-Invariant: a future is settled once, by whoever first sees that its call is over: the thread that
-completes the call, or one that waits for it.
+Invariant: a future is settled once, by whoever first sees that its call is over: one that waits for
+it, or the runner's callback, which there is only if somebody wants to be told.
 
 Threads: any.
 
@@ -65,20 +65,18 @@ class Future(futures.Future[Any]):
     Args:
         made: its call, which has not been submitted yet.
         lanes: what may hold the call back.
-        forget: called when it is settled, with what the call raised.
+        failed: called with what the call raised, once that is known.
     """
 
-    def __init__(
-        self, made: Made, lanes: Lanes, forget: Callable[[Future, BaseException | None], None]
-    ) -> None:
+    def __init__(self, made: Made, lanes: Lanes, failed: Callable[[BaseException], None]) -> None:
         vars(self).update(_FRESH)
         self._condition = _Guarded()
         self._done_callbacks: list[Any] = []
         self._made: Made | None = made
         self._lanes = lanes
-        self._forget = forget
+        self._failed = failed
+        self._listens = False
         self._listed: _Waiters | None = None
-        made.call.listeners = [self._note]
 
     @property
     def _waiters(self) -> Any:  # type: ignore[override]
@@ -94,10 +92,18 @@ class Future(futures.Future[Any]):
         """The call, None if it is over."""
         return self._made
 
-    def _note(self) -> None:
+    def listen(self) -> None:
+        """Be settled when the call ends, for somebody wants to be told then."""
         made = self._made
-        if made is not None:
-            made.runner.callbacks.append(self.over)
+        if made is not None and not self._listens:
+            self._listens = True
+            if not made.runner.listen(made.call, self._note):
+                self.over()
+
+    def _note(self) -> None:
+        """The call is over; called with the worker's lock held."""
+        if self._made is not None:
+            self._made.runner.call_later(self.over)
 
     def over(self) -> None:
         """Take over what has become of the call, if it has ended."""
@@ -115,7 +121,8 @@ class Future(futures.Future[Any]):
                 self.set_exception(raised(made.call))
         except (futures.InvalidStateError, RuntimeError):  # another thread came first
             pass
-        self._forget(self, None if failure is None else failure[1])
+        if failure is not None:
+            self._failed(failure[1])
         self._made = None
         if self._listed is not None:
             self._listed.future = None
@@ -131,6 +138,11 @@ class Future(futures.Future[Any]):
                 raise RunStateError(f"the run is over, and {call.name} had not ended")
             runner.wait(call, None if timeout is None else perf_counter() + timeout)
         self.over()
+
+    def add_done_callback(self, fn: Callable[[futures.Future[Any]], object]) -> None:
+        """Have a function called with this future when it is over."""
+        super().add_done_callback(fn)
+        self.listen()
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result and return it, or raise what the function raised.
@@ -152,7 +164,7 @@ class Future(futures.Future[Any]):
         made = self._made
         if made is not None:
             if made.call.missing and not made.runner.ended:
-                made.runner.step(made.call)
+                made.runner.step((made.call,))
             self.over()
         return super().done()
 
@@ -183,11 +195,12 @@ class _Waiters(list[Any]):
 
     def append(self, waiter: Any) -> None:
         """Take in a waiter of ``concurrent.futures``."""
+        super().append(waiter)
         if self.future is not None:
             if not isinstance(waiter.event, _WorkingEvent):
                 waiter.event = _WorkingEvent()
             waiter.event.watch(self.future)
-        super().append(waiter)
+            self.future.listen()
 
 
 class _WorkingEvent(threading.Event):

@@ -23,9 +23,8 @@ from dtm.task import Call
 
 def when_over(made: Made, tell: Callable[[], None]) -> None:
     """Have a function called when a call that is not submitted yet is over, outside of locks."""
-    callbacks = made.runner.callbacks
-    listeners = made.call.listeners
-    made.call.listeners = [*(listeners or ()), lambda: callbacks.append(tell)]
+    call_later = made.runner.call_later
+    made.call.listeners = [*(made.call.listeners or ()), lambda: call_later(tell)]
 
 
 class Lanes:

@@ -28,7 +28,7 @@ from dtm.integrations.pool_results import Callback, FlightResult, PoolIterator, 
 from dtm.run import runtime
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 _known: WeakValueDictionary[str, Any] = WeakValueDictionary()
@@ -250,7 +250,8 @@ class Pool:
     ) -> PoolResult:
         result = PoolResult(made, *callbacks, single=single)
         if made.call.size:
-            when_over(made, result.over)
+            if any(callbacks):
+                when_over(made, result.over)
             self._crew.submit(made)
         else:
             result.over()

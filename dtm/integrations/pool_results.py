@@ -154,8 +154,8 @@ class FlightResult:
         """Whether the map has ended; makes a little progress."""
         flight = self._flight
         if flight is not None and self._found is None:
-            for call in flight.calls()[:1]:
-                runtime.running().runner.step(call)
+            if flight.calls():
+                runtime.running().runner.step(flight.calls())
             if flight.over:
                 self.over()
         return self._found is not None

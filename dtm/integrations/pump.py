@@ -63,10 +63,18 @@ class Pump:
         if found is None:
             self._since = now
         elif found[0].scheduler.size == 1 or now - self._since >= PATIENCE_SECONDS:
-            found[0].step(found[1])
+            self._run(*found)
             self._loop.call_soon(self._turn)
             return
         self._loop.call_later(LOOK_SECONDS, self._turn)
+
+    def _run(self, runner: Waits, call: Call) -> None:
+        """Run a strip, perhaps of another task: it is not to find itself within this loop."""
+        asyncio._set_running_loop(None)  # noqa: SLF001 - as loops do that run within others
+        try:
+            runner.step((call,))
+        finally:
+            asyncio._set_running_loop(self._loop)  # noqa: SLF001
 
 
 def _ready_here(runner: Waits, calls: Sequence[Call]) -> tuple[Waits, Call] | None:
