@@ -89,8 +89,9 @@ class Executor(futures.Executor):
         """
         self._check_open()
         made = self._crew.door().make("apply_async", fn, (args,), kwargs, star=True)
+        forget = self._forget
         future = self._futures[made.call] = Future(made, self._crew.lanes, self._failed)
-        made.call.listeners = [partial(self._futures.pop, made.call, None)]
+        made.call.listeners = [lambda: forget(made.call)]
         self._crew.lanes.submit(made)
         if "asyncio" in sys.modules:
             from dtm.integrations.pump import look_after
@@ -134,6 +135,9 @@ class Executor(futures.Executor):
             "Executor.map", fn, items, chunksize, ordered=True, star=True, keep=keep
         )
         return _results(flight, deadline)
+
+    def _forget(self, call: Call) -> None:
+        self._futures.pop(call, None)
 
     def _check_open(self) -> None:
         if self._broken is not None:
