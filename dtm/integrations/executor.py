@@ -89,9 +89,8 @@ class Executor(futures.Executor):
         """
         self._check_open()
         made = self._crew.door().make("apply_async", fn, (args,), kwargs, star=True)
-        forget = self._forget
         future = self._futures[made.call] = Future(made, self._crew.lanes, self._failed)
-        made.call.listeners = [lambda: forget(made.call)]
+        made.call.listeners = [partial(self._forget, made.call)]
         self._crew.lanes.submit(made)
         if "asyncio" in sys.modules:
             from dtm.integrations.pump import look_after
@@ -136,14 +135,15 @@ class Executor(futures.Executor):
         )
         return _results(flight, deadline)
 
-    def _forget(self, call: Call) -> None:
-        self._futures.pop(call, None)
-
     def _check_open(self) -> None:
         if self._broken is not None:
             raise futures.BrokenExecutor(str(self._broken)) from self._broken
         if self._over:
             raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _forget(self, call: Call) -> None:
+        """A call is over; called with the worker's lock held."""
+        self._futures.pop(call, None)
 
     def _failed(self, failure: BaseException) -> None:
         if isinstance(failure, futures.BrokenExecutor):
