@@ -12,11 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from dtm.launch.share import default_workers
 
 from dtm.errors import CommunicationError
 from dtm.launch.cores import available_cores
 from dtm.launch.local_workers import INVITATION, join_run, start_workers
-from dtm.launch.share import default_workers
 from tests import launch
 from tests.local_programs import program
 

@@ -6,8 +6,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from dtm.commands.completing import FILES, hint
-from dtm.commands.run import count, seconds
+from dtm.commands.completion import FILES, hint
+from dtm.commands.run import checked, count
+from dtm.options import MANAGERS, Options, seconds, settings
 
 if TYPE_CHECKING:
     from dtm.doctor.plan import Wishes
@@ -32,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--ssh", metavar="COMMAND", help="what replaces ssh; takes its arguments")
     parser.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=seconds,
+        "--connect-timeout", metavar="SECONDS", type=checked(seconds),
         help="how long a host may take to answer; default: 15",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the findings for programs")
@@ -67,7 +68,7 @@ def execute(given: Namespace) -> int:
 
 
 def _end(number: int, _frame: object) -> None:
-    """End as an error does, so that what is being asked is ended too."""
+    """Raise ``SystemExit``, so that the processes which ask other hosts are ended too."""
     sys.exit(128 + number)
 
 
@@ -76,8 +77,6 @@ def _wishes(given: Namespace) -> Wishes:
     import os
 
     from dtm.doctor.plan import WAYS, Wishes
-    from dtm.launch.settings import settings
-    from dtm.options import MANAGERS, Options
 
     usual = settings(os.environ)
     said = Options().overridden(os.environ)
@@ -87,5 +86,5 @@ def _wishes(given: Namespace) -> Wishes:
         given.workers or said.workers,
         given.hosts,
         given.ssh or usual.ssh,
-        given.connect_timeout or usual.connect_timeout,
+        seconds(given.connect_timeout) if given.connect_timeout else usual.connect_timeout,
     )

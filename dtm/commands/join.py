@@ -1,4 +1,4 @@
-"""``dtm join``: more workers for a run that is under way."""
+"""``dtm join``: add workers to a run that is under way."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from dtm.commands.completing import FILES, hint
+from dtm.commands.completion import FILES, hint
 from dtm.commands.program import add_program, missing, run_program
-from dtm.commands.run import add_listening, count, is_worker, seconds
+from dtm.commands.run import add_listening, checked, count, is_worker
+from dtm.options import ports, seconds
 
 if TYPE_CHECKING:
     from dtm.comm.tcp.credentials import Credentials
@@ -30,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     hint(secret, FILES)
     parser.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=seconds,
+        "--connect-timeout", metavar="SECONDS", type=checked(seconds),
         help="how long the run may take to answer, or to come if nobody listens there yet; "
         "default: 30, and 2 if nobody listens",
     )  # fmt: skip
@@ -44,9 +45,10 @@ def execute(given: Namespace) -> int:
     if is_worker():
         run_program(given)
         return 0
+    import asyncio
+
     from dtm.errors import DtmError
     from dtm.launch.joining import Joiner, check, parsed
-    from dtm.launch.settings import ports
 
     problem = missing(given)
     if problem is not None:
@@ -56,8 +58,9 @@ def execute(given: Namespace) -> int:
         credentials = _credentials(given.secret_file)
         listening = None if given.ports is None else ports(given.ports)
         joiner = Joiner(given.address, credentials, given.workers, given.bind, listening)
-        check(given.address, credentials, given.connect_timeout)
-        return joiner.serve()
+        patience = None if given.connect_timeout is None else seconds(given.connect_timeout)
+        check(given.address, credentials, patience)
+        return asyncio.run(joiner.serve())
     except KeyboardInterrupt:
         return _INTERRUPTED
     except DtmError as error:

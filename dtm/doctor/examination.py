@@ -26,7 +26,7 @@ from dtm.doctor.machine import Machine
 from dtm.doctor.plan import Plan, announced
 from dtm.doctor.visit import Enter, Visit, by_batch_system, by_ssh, visit_all
 from dtm.errors import CommunicationError
-from dtm.launch.blas_threads import thread_variables
+from dtm.launch.cores import thread_variables
 
 _LOOK_SECONDS = 30.0
 _RUN_SECONDS = 60.0

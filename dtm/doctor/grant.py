@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from dtm.doctor.finding import Finding, fine, warning
 from dtm.launch.allocation import Allocation
-from dtm.launch.hostlist import compress
-from dtm.launch.hosts import Host
+from dtm.launch.hosts import Host, compress
 
 
 def judge(granted: Allocation | None, hosts: Sequence[Host], workers: int) -> list[Finding]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from dtm.errors import OptionError
 from dtm.launch.allocation import Allocation, allocation
-from dtm.launch.hostlist import compress
-from dtm.launch.hosts import Host, read_hosts
-from dtm.launch.remote import CONNECT_SECONDS, words
+from dtm.launch.hosts import Host, compress, read_hosts
+from dtm.launch.plan import words
+from dtm.options import CONNECT_SECONDS
 
 WAYS = ("mpi", "local", "tcp")
 
@@ -83,7 +83,6 @@ def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
         OptionError: hosts or allocation cannot be understood, or the wishes contradict each other.
     """
     from dtm.comm.mpi.environment import launched_by_mpi
-    from dtm.launch.spec import is_beyond_here
 
     words(wishes.ssh)
     if wishes.hosts_file is not None:
@@ -96,9 +95,9 @@ def planned(wishes: Wishes, environ: Mapping[str, str], usable: int) -> Plan:
     if wishes.way in (None, "mpi") and launched_by_mpi(environ):
         return Plan("mpi", announced(environ), seconds=wishes.seconds, under_mpi=True)
     around = allocation(environ)
-    if around is not None and wishes.way in (None, "tcp") and is_beyond_here(around):
+    if around is not None and wishes.way in (None, "tcp") and around.is_beyond_here:
         return _on_hosts(wishes, around.hosts, around, around)
-    slots = usable if around is None or is_beyond_here(around) else _slots(around)
+    slots = usable if around is None or around.is_beyond_here else _slots(around)
     workers = wishes.workers or min(usable, slots)
     if wishes.way == "tcp":
         return _on_hosts(wishes, (Host("localhost", workers),), None, around)

@@ -15,7 +15,7 @@ from typing import Any
 
 from dtm.doctor.finding import Finding, Level, would_work
 from dtm.doctor.plan import Plan
-from dtm.launch.hostlist import compress
+from dtm.launch.hosts import compress
 
 _WIDTH = 100
 _INDENT = 10

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from dtm.doctor.conversation import ask
 from dtm.doctor.finding import Finding, fine, warning
-from dtm.launch.blas_threads import NUMERIC_THREADS, first_number, thread_variables
+from dtm.launch.cores import NUMERIC_THREADS, first_number, thread_variables
 
 _ASK = """
 import json

@@ -29,7 +29,7 @@ from dtm.doctor.conversation import Answer, Conversation
 from dtm.doctor.machine import Machine
 from dtm.launch.allocation import Allocation
 from dtm.launch.hosts import Host
-from dtm.launch.remote import EXACT, ssh_command
+from dtm.launch.plan import EXACT, ssh_command
 
 NO_DIRECTORY = 96  # exit statuses of our own, which no shell uses
 _MARK = "dtm-doctor:"

@@ -1,31 +1,33 @@
 """What a batch system has granted this job: hosts, slots, and how to start something there.
 
-Each system says it in its own way: a compressed list (Slurm), a file with a line a
-slot (PBS, Torque, OAR, LSF), a file with a line a host (Grid Engine), pairs in a
-variable (LSF), a command's answer (Flux).  They are asked in a fixed order, since
-one may run inside of another: Flux, which is always the inner one, first.
+Each system says it in its own way: a compressed list (Slurm), a file with a line for each
+slot (PBS, Torque, OAR, LSF), a file with a line for each host (Grid Engine), pairs in a
+variable (LSF), the answer of a command (Flux).  They are read in a fixed order, since one may
+run inside another: Flux, which is always the inner one, first.
 
-Invariant: nothing is guessed.  Variables that cannot be read, or contradict each
-other, are an error with their names in it, and ``--hosts`` the way around it.
+Invariant: nothing is guessed.  Variables that cannot be read, or contradict each other, are
+an error that names them, and that says how ``--hosts`` goes around it.
 
 Read-only; any thread.
 
-Rejected: to look for the systems' commands on the path.  Login nodes have them too,
-and there nothing has been granted.
+Rejected: looking for the commands of the systems on the path.  Login nodes have them too, and
+nothing has been granted there.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dtm.errors import OptionError
-from dtm.launch import flux
-from dtm.launch.hostlist import MOST, expand
-from dtm.launch.hosts import Host, merged
+from dtm.launch.hosts import MOST_HOSTS, Host, expand, merged
 
 Ask = Callable[[tuple[str, ...]], str]
+ASK_SECONDS = 10.0
 _COUNT = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 
 
@@ -46,16 +48,39 @@ class Allocation:
     start: tuple[str, ...] | None
     passes_input: bool = True
 
+    @property
+    def is_beyond_here(self) -> bool:
+        """Whether it has hosts besides this one."""
+        return not all(map(_is_here, self.hosts))
+
     def starter(self, host: Host) -> tuple[str, ...] | None:
         """Return the words that start a process on one of the hosts, None if there are none."""
         if self.start is None:
             return None
         index = str(self.hosts.index(host))
-        known = {"{host}": host.name, "{index}": index}
-        return tuple(_filled(word, known) for word in self.start)
+        return tuple(
+            word.replace("{host}", host.name).replace("{index}", index) for word in self.start
+        )
 
 
-def allocation(environ: Mapping[str, str], ask: Ask = flux.ask) -> Allocation | None:
+def ask_command(asked: tuple[str, ...]) -> str:
+    """Return what a command prints.
+
+    Raises:
+        OptionError: it is not there, fails, or takes longer than ``ASK_SECONDS``.
+    """
+    from subprocess import DEVNULL, SubprocessError, run
+
+    try:
+        done = run(  # noqa: S603 - a command of Flux's, with a job's number in it
+            asked, stdin=DEVNULL, capture_output=True, text=True, timeout=ASK_SECONDS, check=True
+        )
+    except (OSError, SubprocessError, UnicodeDecodeError) as error:
+        raise OptionError(str(error)) from error
+    return done.stdout
+
+
+def allocation(environ: Mapping[str, str], ask: Ask = ask_command) -> Allocation | None:
     """Return what the batch system of this environment has granted, None if there is none.
 
     ``ask`` runs a command and returns what it prints; only Flux needs it.
@@ -73,15 +98,50 @@ def allocation(environ: Mapping[str, str], ask: Ask = flux.ask) -> Allocation | 
     return None
 
 
+def _is_here(host: Host) -> bool:
+    mine = os.uname().nodename.lower()
+    name = host.name.lower()
+    return host.is_local or name == mine or name.partition(".")[0] == mine.partition(".")[0]
+
+
 def _flux(environ: Mapping[str, str], ask: Ask) -> Allocation:
-    asked = flux.command(environ)
+    """Read what Flux has granted.  Only its command can tell: a batch script lacks even the job."""
+    job = environ.get("FLUX_JOB_ID")
+    asked = ("flux", "job", "info", job, "R") if job else ("flux", "resource", "R")
     try:
-        hosts = [Host(name, cores) for name, cores in flux.granted(ask(asked))]
+        hosts = [Host(name, cores) for name, cores in _flux_cores(ask(asked))]
     except OptionError as error:
-        variable = "FLUX_JOB_ID" if environ.get("FLUX_JOB_ID") else "FLUX_URI"
+        variable = "FLUX_JOB_ID" if job else "FLUX_URI"
         said = f"what {' '.join(asked)!r} says is not understood"
         raise OptionError(f"{variable} is set, but {said}: {error}; {_WAY_OUT}") from error
-    return Allocation("flux", _granted("FLUX_URI", hosts), flux.starter(environ))
+    start = ("flux", "exec", *((f"--jobid={job}",) if job else ()), "--rank={index}")
+    return Allocation("flux", _granted("FLUX_URI", hosts), start)
+
+
+def _flux_cores(text: str) -> list[tuple[str, int]]:
+    """Return the hosts in a resource set of Flux, in the order of their ranks, with their cores.
+
+    It looks like ``{"version": 1, "execution": {"nodelist": ["n[0-1]"],
+    "R_lite": [{"rank": "0-1", "children": {"core": "0-7"}}]}}``.
+    """
+    try:
+        resources: Any = json.loads(text)
+        if resources["version"] != 1:
+            raise OptionError(f"its version is {resources['version']!r}, not 1")
+        execution = resources["execution"]
+        hosts = expand(",".join(execution["nodelist"]))
+        cores: dict[int, int] = {}
+        for part in execution["R_lite"]:
+            for rank in expand(f"[{part['rank']}]"):
+                many = len(expand(f"[{part['children']['core']}]"))
+                cores[int(rank)] = cores.get(int(rank), 0) + many
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OptionError(f"it is no resource set: {error!r}") from error
+    except json.JSONDecodeError as error:
+        raise OptionError(f"it is no JSON: {error}") from error
+    if len(cores) != len(hosts):
+        raise OptionError(f"it has {len(hosts)} hosts and {len(cores)} ranks")
+    return [(host, cores[rank]) for host, rank in zip(hosts, sorted(cores))]
 
 
 def _slurm(environ: Mapping[str, str]) -> Allocation:
@@ -239,7 +299,7 @@ def _counts(environ: Mapping[str, str], variable: str, of: str, nodes: int) -> l
         match = _COUNT.fullmatch(part.strip())
         if match is None or int(match[1]) < 1:
             raise _wrong(variable, f"{environ[variable]!r} is no list such as '4(x2),3'")
-        counts += [int(match[1])] * min(int(match[2] or 1), MOST)
+        counts += [int(match[1])] * min(int(match[2] or 1), MOST_HOSTS)
     if len(counts) != nodes:
         raise _wrong(variable, f"it is for {len(counts)} nodes, and {of} names {nodes}")
     return counts
@@ -264,12 +324,6 @@ def _first(environ: Mapping[str, str], *variables: str) -> str | None:
 
 def _named(host: Host) -> tuple[str, int]:
     return host.name.lower(), host.slots
-
-
-def _filled(word: str, known: Mapping[str, str]) -> str:
-    for place, value in known.items():
-        word = word.replace(place, value)
-    return word
 
 
 def _wrong(variable: str, why: str) -> OptionError:

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 from dtm.comm.child import Child, end
 from dtm.comm.local import LocalRoot, LocalWorker, listen, make_directory, remove_directory
 from dtm.errors import CommunicationError
-from dtm.launch.blas_threads import thread_variables
 from dtm.launch.command_line import command_line, start_directory, why_not_again
+from dtm.launch.cores import thread_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,44 +1,74 @@
-"""What a launcher and its agents say to each other: one line of JSON a message.
+"""What a launcher, its agents and its workers say to each other.
 
-Down, from the launcher through every agent:
+Launcher and agents write one line of JSON for each message.  Down, from the launcher through
+every agent:
 
-* :class:`Job` first: what to run, and where; the agent answers :class:`Ready` or
-  :class:`Refused`.
+* :class:`Job` first: what to run, and where; the agent answers :class:`Ready` or :class:`Refused`.
 * :class:`Go` when all hosts are ready: start the workers.
 * :class:`Address` when the root listens: the other workers may join.
-* :class:`Signal`, :class:`Death`: for the agent of the root alone, the others let it pass.
-* :class:`Over` when the root has ended: who has not joined need not.
-* :class:`Pulse` every second: who hears nothing for long is cut off, and ends.
+* :class:`Signal`, :class:`Death`: for the agent of the root; the others ignore them.
+* :class:`Over` when the root has ended: workers that have not joined need not.
+* :class:`Pulse` every second: an agent that hears nothing for long is cut off, and ends.
 
 Up, towards the launcher:
 
 * :class:`Ready`, :class:`Refused`: whether this host can do its part.
-* :class:`Address` from the agent of the root.
-* :class:`Lost` from there too: workers that the root has no way to, so that nobody waits for them.
+* :class:`Address`, :class:`Lost` from the agent of the root: where it listens, and the workers
+  that it has no connection to, so that nobody waits for them.
 * :class:`Output`: whole lines that a worker has written.
 * :class:`Ended`: a worker's process has ended, after all of its output.
 * :class:`Gone`: a host, or an agent with all that is below it, cannot be heard any more.
 * :class:`Pulse`, likewise.
 
-The end of an agent's input is an order too: end the workers, and yourself.
+The end of an agent's input is an order too: end the workers, and yourself.  A worker gets an
+:class:`Invitation` from whoever started it (:mod:`dtm.launch.invited`).
 
-Nothing here is code: a line that does not decode is an error of the connection.
+No message is code: a line that cannot be decoded is an error of the connection.  They are named
+tuples rather than dataclasses since making the classes takes a third of the time, at the start
+of every launcher and agent.
 
-Named tuples rather than dataclasses: making the classes takes a third of the time, at the start of
-every launcher and agent.
+Read-only; any thread.
 
-Rejected: pickles, which would let a host take over the launcher, and binary frames:
-batch systems' launchers pass on whole lines, and hold back what has none.
+Rejected: pickles, which would let a host take over the launcher, and binary frames: the starters of
+batch systems pass on whole lines, and hold back what has none.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dtm.errors import CommunicationError
 
-LONGEST = 64 << 20  # bytes of one message
-BEGIN = b'["'  # of each
+INVITATION = "DTM_INVITATION"  # the variable by which a worker finds its invitation
+BEGIN = b'["'  # of each message
+
+
+class Invitation(NamedTuple):
+    """What a worker is told of its run.
+
+    Attributes:
+        credentials: as text; the secret is in it.
+        size: how many ranks the run has, free ones included.
+        hosts: the host of each rank that is started for the run; the others are free.
+        tls: whether connections are encrypted.
+        rank: the worker's rank, None for a free one.
+        address: of the root, None if this worker is to be the root.
+        bind: the address by which others reach this host, None for itself only.
+        ports: the first and the last port to listen at, None for any.
+        carries_output: whether whoever started the worker brings its output home.
+    """
+
+    credentials: str
+    size: int
+    hosts: Sequence[str]
+    tls: bool
+    rank: int | None = None
+    address: str | None = None
+    bind: str | None = None
+    ports: tuple[int, int] | None = None
+    carries_output: bool = False
 
 
 class Job(NamedTuple):
@@ -50,11 +80,10 @@ class Job(NamedTuple):
         files: what has to be there.
         module: likewise, if the program is a module; else empty.
         environment: of the workers.
-        invitation: what each worker is told of its run, but for rank and address; see
-            :mod:`dtm.launch.invitation`.
+        invitation: the fields of :class:`Invitation`, without rank, address and bind.
         site: the part of the agent that gets this, and of those that it starts in turn;
             see :class:`dtm.launch.plan.Site`.
-        starting: how agents are started; see :class:`dtm.launch.remote.Starting`.
+        starting: how agents are started; see :class:`dtm.launch.plan.Starting`.
     """
 
     directory: str
@@ -68,7 +97,7 @@ class Job(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A host can do its part; ``here`` and ``there`` are both ends of the way to it, if known."""
+    """A host can do its part; ``here`` and ``there``: both addresses of the connection to it."""
 
     host: str
     here: str
@@ -95,19 +124,19 @@ class Address(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Workers that the root cannot hear, or who did not leave when it did."""
+    """Workers that the root cannot hear, or that did not leave when it did."""
 
     ranks: list[int]
 
 
 class Signal(NamedTuple):
-    """A signal that the launcher has got."""
+    """A signal that the launcher has received."""
 
     number: int
 
 
 class Death(NamedTuple):
-    """Workers that have ended, and how, when the root may not know."""
+    """Workers that have ended, and how; the root may not know."""
 
     ranks: list[int]
     reason: str
@@ -137,7 +166,7 @@ class Ended(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """Hosts that have dropped out, with the ranks that were theirs; ``reason`` says all."""
+    """Hosts that cannot be heard any more, with their ranks; ``reason`` names them."""
 
     hosts: list[str]
     ranks: list[int]
@@ -148,18 +177,11 @@ Message = (
     Job | Ready | Refused | Go | Address | Lost | Signal | Death | Over | Pulse | Output | Ended
     | Gone
 )  # fmt: skip
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        Job, Ready, Refused, Go, Address, Lost, Signal, Death, Over, Pulse, Output, Ended, Gone,
-    )
-}  # fmt: skip
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
 
 
 def encode(message: Message) -> bytes:
     """Return a message as a line."""
-    import json
-
     return json.dumps([type(message).__name__, message._asdict()]).encode() + b"\n"
 
 
@@ -169,42 +191,9 @@ def decode(line: bytes) -> Message:
     Raises:
         CommunicationError: it holds none.
     """
-    import json
-
     try:
         name, fields = json.loads(line)
         made: Message = _KINDS[name](**fields)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CommunicationError(f"no message: {line[:60]!r}") from error
     return made
-
-
-class Lines:
-    """Cuts bytes into whole lines, their ends included.
-
-    A line longer than ``longest`` comes in pieces, or is an error if it must not.
-    """
-
-    def __init__(self, longest: int, *, strict: bool) -> None:
-        self._longest = longest
-        self._strict = strict
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> bytes:
-        """Take bytes; return the lines that are whole now."""
-        self._rest += data
-        cut = self._rest.rfind(b"\n", len(self._rest) - len(data)) + 1
-        if not cut and len(self._rest) > self._longest:
-            if self._strict:
-                raise CommunicationError(f"no message: {bytes(self._rest[:60])!r}")
-            cut = len(self._rest)
-        return self._take(cut)
-
-    def rest(self) -> bytes:
-        """Take out the line under way."""
-        return self._take(len(self._rest))
-
-    def _take(self, cut: int) -> bytes:
-        whole = bytes(self._rest[:cut])
-        del self._rest[:cut]
-        return whole

@@ -1,27 +1,44 @@
-"""Who runs where: ranks on hosts, and which agent starts which.
+"""The plan of a run on hosts: which ranks each host has, and how its agent is started.
 
-Ranks are counted along the hosts in their order, so rank 0, the root, is the first
-slot of the first host.  The launcher starts an agent on each host by a connection
-of its own, up to ``FAN_OUT``; of more hosts it starts the first of each group, and
-that one starts the rest of its group in the same way.  Hosts that are this machine
-stand directly below the launcher.
+Ranks are counted along the hosts in their order, so rank 0, the root, is the first slot of the
+first host.  The launcher starts an agent on each host over a connection of its own, up to
+``fan_out``; of more hosts it starts the first of each group, and that agent starts the others of
+its group in the same way.  Hosts that are this machine need no agent.
 
-Read-only; any thread.
+The workers get the interpreter, its options and the command line that this process has, as in a
+local run (:mod:`dtm.launch.command_line`); each host checks that the files named there exist.
 
-Rejected: one tree of fixed degree.  Its depth costs seconds (each level is a login),
-and a few dozen connections cost nothing.
+What reaches a command line is of this package, or the name, user and port of a host, which
+:class:`dtm.launch.hosts.Host` has validated, or quoted.  A password is never asked for
+(``BatchMode``), so a host that wants one fails at once; how host keys are checked is left alone.
+
+Read-only; any thread; ``run_on_hosts`` in the main thread, before there is a run.
+
+Rejected: one tree of fixed degree.  Each of its levels costs the seconds of a login, and a few
+dozen connections cost nothing.  Also: a new command line made of the options that matter; some
+option of the interpreter would always be missing.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dtm.errors import OptionError
+from dtm.errors import CommunicationError, OptionError
+from dtm.launch.command_line import command_line, program_file, start_directory, why_not_again
 from dtm.launch.hosts import Host
+from dtm.options import CONNECT_SECONDS, Settings
+
+if TYPE_CHECKING:
+    from dtm.launch.allocation import Allocation
 
 FAN_OUT = 64
+EXACT = ("srun", "flux")  # starters that run the words as they are; the others use a shell
+_OLD_OPTION = "--dtmTCPhosts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +60,11 @@ class Site:
         """The ranks of this host."""
         return range(self.first, self.first + self.host.slots)
 
+    @property
+    def depth(self) -> int:
+        """How many levels of agents are below this one."""
+        return max((1 + site.depth for site in self.below), default=0)
+
     def all(self) -> Iterator[Site]:
         """Give this site and all below it."""
         yield self
@@ -50,18 +72,18 @@ class Site:
             yield from site.all()
 
     def written(self) -> dict[str, Any]:
-        """Return what :func:`read` makes this from."""
+        """Return the fields, for messages."""
         return asdict(self)
 
 
-def read(written: dict[str, Any]) -> Site:
+def read_site(written: dict[str, Any]) -> Site:
     """Return the site that was written."""
-    below = tuple(read(site) for site in written["below"])
+    below = tuple(map(read_site, written["below"]))
     return Site(Host(**written["host"]), written["first"], below)
 
 
 def placed(hosts: Sequence[Host], workers: int | None = None) -> list[Site]:
-    """Give ranks to hosts, to so many workers of theirs if that is said.
+    """Give ranks to hosts: one for each slot, or only to the first ``workers`` slots.
 
     Raises:
         OptionError: there are not so many slots.
@@ -69,19 +91,36 @@ def placed(hosts: Sequence[Host], workers: int | None = None) -> list[Site]:
     slots = sum(host.slots for host in hosts)
     if workers is not None and workers > slots:
         raise OptionError(f"{workers} workers are more than the {slots} slots of the hosts")
-    left = slots if workers is None else workers
+    first, end = 0, slots if workers is None else workers
     sites: list[Site] = []
     for host in hosts:
-        taken = min(left, host.slots)
+        taken = min(end - first, host.slots)
         if taken:
             part = Host(host.name, taken, host.user, host.port, host.python)
-            sites.append(Site(part, (slots if workers is None else workers) - left))
-        left -= taken
+            sites.append(Site(part, first))
+        first += taken
     return sites
 
 
+def grouped(sites: Sequence[Site], fan_out: int = FAN_OUT) -> list[Site]:
+    """Put sites below each other so that none starts more than ``fan_out``."""
+    if len(sites) <= fan_out:
+        return list(sites)
+    heads: list[Site] = []
+    for number in range(fan_out):
+        start, end = (len(sites) * place // fan_out for place in (number, number + 1))
+        head, *rest = sites[start:end]
+        heads.append(Site(head.host, head.first, tuple(grouped(rest, fan_out))))
+    return heads
+
+
+def names(sites: Sequence[Site], here: str = "localhost") -> list[str]:
+    """Return the name of the host of each rank; ``here`` is that of this machine."""
+    return [here if site.host.is_local else site.host.name for site in sites for _ in site.ranks]
+
+
 def check_ports(workers: int, name: str, ports: tuple[int, int] | None) -> None:
-    """Look whether a range has a port for each worker of a host.
+    """Check that a range has a port for each worker of a host.
 
     Raises:
         OptionError: it has not.
@@ -97,33 +136,205 @@ def check_ports(workers: int, name: str, ports: tuple[int, int] | None) -> None:
         )
 
 
-def check_all_ports(sites: Sequence[Site], ports: tuple[int, int] | None) -> None:
-    """Look whether a range has a port for each worker of each host.
+class Starting(NamedTuple):
+    """How the agents of a run are started.
+
+    Attributes:
+        python: the interpreter on hosts that have none of their own.
+        path: ``PYTHONPATH`` there, empty for none.
+        ssh: the program that replaces ``ssh``, and its arguments.
+        timeout: seconds that a host has to answer.
+        fan_out: how many agents one process starts.
+        starters: for each host the words that go before a command instead of ``ssh``.
+        mailboxes: the directory of the files that replace an agent's standard streams where
+            starters pass nothing on (:class:`dtm.launch.remote_agent.Mailbox`), else None.
+    """
+
+    python: str
+    path: str = ""
+    ssh: str = "ssh"
+    timeout: float = CONNECT_SECONDS
+    fan_out: int = FAN_OUT
+    starters: dict[str, list[str]] | None = None
+    mailboxes: str | None = None
+
+    def command(self, host: Host) -> list[str]:
+        """Return the command that starts the agent of a host."""
+        agent = [host.python or self.python, "-m", "dtm.launch.agent"]
+        if self.mailboxes is not None:
+            agent += [self.mailboxes, host.name]
+        if self.path:
+            agent = ["env", f"PYTHONPATH={self.path}", *agent]
+        starter = (self.starters or {}).get(host.name)
+        if starter is None:
+            return ssh_command(host, ["exec", *agent], ssh=self.ssh, timeout=self.timeout)
+        exact = starter[0] in EXACT
+        return [*starter, *(agent if exact else map(shlex.quote, agent))]
+
+
+def ssh_command(
+    host: Host, command: Sequence[str], *, ssh: str = "ssh", timeout: float = CONNECT_SECONDS
+) -> list[str]:
+    """Return what runs a command on a host.
+
+    Args:
+        host: where.
+        command: its words, which arrive as they are.
+        ssh: the program and its first arguments; takes the arguments of ``ssh``.
+        timeout: seconds for the answer; two thirds of it are for the connection.
+    """
+    connecting = max(1, int(timeout * 2 / 3))
+    options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={connecting}"]
+    if host.user is not None:
+        options += ["-l", host.user]
+    if host.port is not None:
+        options += ["-p", str(host.port)]
+    return [*words(ssh), *options, "--", host.name, shlex.join(command)]
+
+
+def words(command: str) -> list[str]:
+    """Split what replaces ``ssh``.
 
     Raises:
-        OptionError: it has not; the message names the host.
+        OptionError: a quote is open, or there is nothing.
     """
-    local = [site.host.slots for site in sites if site.host.is_local]
-    check_ports(sum(local), "localhost", ports)
+    try:
+        split = shlex.split(command)
+    except ValueError as error:
+        raise OptionError(f"--ssh {command!r} cannot be split into words: {error}") from error
+    if not split:
+        raise OptionError("--ssh needs the name of a program")
+    return split
+
+
+class Run(NamedTuple):
+    """What is to be started.
+
+    Attributes:
+        sites: who runs where.
+        arguments: of the interpreter, on every host.
+        directory: where the workers start.
+        files: what every host must have.
+        starting: how agents are started.
+        settings: how workers are reached, and who may join.
+        module: what every host must have if the program is a module; else empty.
+        program: the program and its arguments, for people to read.
+    """
+
+    sites: Sequence[Site]
+    arguments: Sequence[str]
+    directory: str
+    files: Sequence[str]
+    starting: Starting
+    settings: Settings = Settings()
+    module: str = ""
+    program: str = ""
+
+    @property
+    def leaves_the_machine(self) -> bool:
+        """Whether any connection goes to another machine, or may."""
+        return self.settings.bind is not None or bool(self.remote)
+
+    @property
+    def remote(self) -> list[Site]:
+        """The sites that are other machines."""
+        return [site for site in self.sites if not site.host.is_local]
+
+    def described(self) -> str:
+        """Say what would be started, in lines."""
+        lines = []
+        tops = {site.host.name for site in grouped(self.remote, self.starting.fan_out)}
+        for site in self.sites:
+            host, ranks = site.host, site.ranks
+            which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+            by = "this process" if host.is_local or host.name in tops else "another agent"
+            lines += [f"{host.name}: {which}", f"    started by {by}"]
+            if not host.is_local:
+                lines[-1] += f": {shlex.join(self.starting.command(host))}"
+                if host.python is not None:
+                    there = shlex.join([host.python, *self.arguments])
+                    lines.append(f"    each worker there: {there}")
+        if self.settings.join_slots:
+            lines.append(f"and {self.settings.join_slots} more may join by hand")
+        command = shlex.join([self.starting.python, *self.arguments])
+        return "\n".join([*lines, f"in {self.directory}, each worker: {command}", ""])
+
+
+def run_on_hosts(
+    hosts: Sequence[Host],
+    settings: Settings,
+    workers: int | None = None,
+    granted: Allocation | None = None,
+) -> Run:
+    """Return the run that this program makes on hosts.
+
+    Args:
+        hosts: where.
+        settings: how the workers are reached.
+        workers: how many, None for all slots.
+        granted: the allocation that the hosts are from.
+
+    Raises:
+        CommunicationError: this program cannot be started again.
+        OptionError: there are not so many slots, or not so many ports.
+    """
+    command = command_line()
+    if command is None:
+        raise CommunicationError(f"no worker can be started: {why_not_again()}")
+    sites = placed(hosts, workers)
+    check_ports(
+        sum(site.host.slots for site in sites if site.host.is_local), "localhost", settings.ports
+    )
     for site in sites:
-        check_ports(site.host.slots, site.host.name, ports)
+        check_ports(site.host.slots, site.host.name, settings.ports)
+    file = program_file()
+    starters = None if granted is None else _starters(granted)
+    passes = starters is None or granted is None or granted.passes_input
+    starting = Starting(
+        python=sys.executable,
+        path=os.environ.get("PYTHONPATH", ""),
+        ssh=settings.ssh,
+        timeout=settings.connect_timeout,
+        fan_out=settings.fan_out,
+        starters=starters,
+        mailboxes=None if passes else "",
+    )
+    return Run(
+        sites=sites,
+        arguments=command[1:],
+        directory=start_directory() or os.sep,
+        files=[] if file is None else [file],
+        starting=starting,
+        settings=settings,
+        program=shlex.join(sys.argv),
+    )
 
 
-def branches(sites: Sequence[Site], fan_out: int = FAN_OUT) -> list[Site]:
-    """Put sites below each other so that none starts more than ``fan_out``."""
-    if len(sites) <= fan_out:
-        return list(sites)
-    each, extra = divmod(len(sites), fan_out)
-    heads: list[Site] = []
-    start = 0
-    for number in range(fan_out):
-        end = start + each + (number < extra)
-        head, *rest = sites[start:end]
-        heads.append(Site(head.host, head.first, tuple(branches(rest, fan_out))))
-        start = end
-    return heads
+def _starters(granted: Allocation) -> dict[str, list[str]] | None:
+    """Return how the batch system starts something on its hosts, if that is to be used.
+
+    Where there is ``ssh`` it is used: it is what is known best.
+    """
+    from shutil import which
+
+    if which("ssh") is not None or granted.start is None:
+        return None
+    found = {host.name: granted.starter(host) for host in granted.hosts}
+    return {name: list(words) for name, words in found.items() if words is not None}
 
 
-def names(sites: Sequence[Site], here: str = "localhost") -> list[str]:
-    """Return the name of the host of each rank; ``here`` is that of this machine."""
-    return [here if site.host.is_local else site.host.name for site in sites for _ in site.ranks]
+def old_hosts_file(arguments: Sequence[str]) -> str | None:
+    """Return the file of hosts that scripts for DEAP's dtm name on their command line.
+
+    Raises:
+        OptionError: the option stands there without a file.
+    """
+    named = None
+    for number, argument in enumerate(arguments):
+        if argument.startswith(f"{_OLD_OPTION}="):
+            named = argument.removeprefix(f"{_OLD_OPTION}=")
+        elif argument == _OLD_OPTION:
+            if number + 1 == len(arguments):
+                raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
+            named = arguments[number + 1]
+    return named

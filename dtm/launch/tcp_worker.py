@@ -1,37 +1,56 @@
-"""Joining a run over TCP that this process was started for; the root as its launcher sees it.
+"""This process as a worker of a run over TCP: invited by who started it, or leading the run.
 
-The launcher knows what no connection tells: that a process was killed by a signal, or
-ended before it joined, or that a host cannot be heard.  It tells the root by the
-line that its invitation came through.  By the same line the root tells its address, and
-later whom it has lost: nobody need wait for these when the run is over.
+Whoever starts a worker (:mod:`dtm.launch.processes`) gives it one end of a socket pair.  The number
+of the descriptor is in the environment, the invitation with the secret of the run comes through
+the socket: neither a command line nor an environment ever holds that.  At ``start`` the worker
+removes the variable (a program that a task starts is no worker), checks that its parent is who
+invited it (a program that it ran before joining finds the same variable), and reads one line,
+which comes when the root listens.
 
-A worker that joins by hand says why it ends when its root is gone; the others' launcher
-does that.  An interrupt ends a worker as any signal does, and so it is lost: as an
-exception of the task that happened to run it would come out of ``main``.
+The root is told at once.  It writes its address back by the same socket, and later the ranks that
+it has lost, so that nobody waits for them when the run is over.  It goes on to read: each further
+line names workers that have ended, and how.  Only the launcher knows what no connection tells: that
+a process was killed by a signal, or ended before it joined, or that a host cannot be heard.
 
-Threads: as in :class:`dtm.comm.base.CommunicationManager`.
+A program that has chosen TCP and started no workers leads the run by itself: it says on stderr how
+others join.  They learn the secret from a file that only its owner can read.  It is removed when
+the run ends; if the program is killed it stays, and is of no use any more.
 
-Rejected: asking the launcher about each worker that is lost.  It may be the
-launcher's host that is.
+A worker that joined by hand says why it ends when its root is gone; for the others the launcher
+does.  An interrupt ends a worker as any signal does, and so it is lost: as an exception of the task
+that happened to run, it would come out of ``main``.
+
+Threads: the managers as in :class:`dtm.comm.base.CommunicationManager`; all else in the main
+thread, before there is a run.
+
+Rejected: invitations in files, and secrets on the terminal.  A file can be read by others until
+somebody removes it, and what stands in a terminal ends up in logs.  Also: to ask the launcher about
+each worker that is lost; it may be the launcher's host that is.
 """
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import select
+import shlex
 import signal
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 
 from dtm.comm.tcp.credentials import Credentials
 from dtm.comm.tcp.manager import UNKNOWN, TcpManager, TcpRoot
-from dtm.errors import UnreachableError
-from dtm.launch.invitation import Invitation, accept_invitation
+from dtm.errors import CommunicationError, UnreachableError
+from dtm.launch.messages import INVITATION, Invitation
+from dtm.options import JOIN_SLOTS, Settings
 
-LOOPBACK = "127.0.0.1"
 ROOT_GONE = "dtm: the root of the run is gone"
+_LOOPBACK = "127.0.0.1"
+_LONGEST = 1 << 20
 _EXPLAIN_SECONDS = 0.5  # an agent knows of a process's end soon after the kernel cut its streams
 _JOIN_SECONDS = 30.0
 _VERDICT_SECONDS = 2.0
@@ -98,7 +117,7 @@ def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManag
     root = TcpManager.lead(
         invitation.size,
         Credentials.from_bytes(invitation.credentials.encode()),
-        bind=invitation.bind or LOOPBACK,
+        bind=invitation.bind or _LOOPBACK,
         ports=invitation.ports,
         tls=invitation.tls,
         hosts=[*invitation.hosts, *[UNKNOWN] * (invitation.size - reserved)],
@@ -108,6 +127,56 @@ def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManag
     assert isinstance(root, Root)
     root.listen_home(home, heard)
     return root
+
+
+def invited(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process was started as a worker of such a run."""
+    return environ.get(INVITATION, "").endswith(f":{os.getppid()}")
+
+
+def accept_invitation() -> tuple[Invitation, socket.socket, bytes] | None:
+    """Take the invitation of this process, None if there is none.
+
+    With it come the line to who invited it, and what has been read from there beyond.
+
+    Raises:
+        CommunicationError: who invited it is gone.
+    """
+    text = os.environ.get(INVITATION)
+    if text is None or not invited():
+        os.environ.pop(INVITATION, None)
+        return None
+    del os.environ[INVITATION]
+    line_home = socket.socket(fileno=int(text.partition(":")[0]))
+    line_home.set_inheritable(False)
+    _write_lines_at_once()
+    invitation, rest = _read(line_home)
+    return invitation, line_home, rest
+
+
+def _read(line_home: socket.socket) -> tuple[Invitation, bytes]:
+    text = b""
+    while b"\n" not in text:
+        try:
+            piece = line_home.recv(1 << 16)
+        except OSError:
+            piece = b""
+        if not piece or len(text) > _LONGEST:
+            raise CommunicationError("who started this worker has ended before the run began")
+        text += piece
+    line, _, rest = text.partition(b"\n")
+    fields = json.loads(line)
+    if fields is None:  # the root ended before its start: there will be no run
+        sys.exit(0)
+    return Invitation(**fields), rest
+
+
+def _write_lines_at_once() -> None:
+    """A pipe gets what a terminal would, when it would."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
 
 
 class Volunteer(TcpManager):
@@ -161,8 +230,6 @@ class HomeLine:
 
     def tell(self, what: str | list[int]) -> None:
         """Tell who started this process the root's address, or ranks that are lost."""
-        import json
-
         with suppress(OSError):  # it is gone, and so will this process be
             self._line.send(json.dumps(what).encode() + b"\n")
 
@@ -176,8 +243,6 @@ class HomeLine:
         return self.endings.get(rank)
 
     def _take(self, piece: bytes) -> None:
-        import json
-
         *lines, self._heard = (self._heard + piece).split(b"\n")
         for line in lines:
             ranks, reason = json.loads(line)
@@ -227,3 +292,60 @@ class Root(TcpRoot):
         home = self.home_line
         told = None if home is None else home.await_ending(rank, _EXPLAIN_SECONDS)
         return told or super()._explain(rank)
+
+
+# Leading a run that others join by hand.
+
+
+class SecretFile:
+    """The credentials of a run in a file, from ``write`` to ``remove``."""
+
+    def __init__(self, path: str | None, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self.path = os.path.abspath(path or f"dtm-{credentials.run.hex()[:8]}.secret")
+        self._written = False
+
+    def write(self) -> None:
+        """Make the file.
+
+        Raises:
+            CommunicationError: it is there already, or cannot be written.
+        """
+        self._credentials.to_file(self.path)
+        self._written = True
+
+    def remove(self) -> None:
+        """Remove the file, if it was written."""
+        if self._written:
+            self._written = False
+            with suppress(OSError):
+                os.unlink(self.path)
+
+    def how_to_join(self, address: str, slots: int, program: str) -> str:
+        """Return what tells the user how to add workers."""
+        options = f"--secret-file {shlex.quote(self.path)}"
+        workers = "1 worker" if slots == 1 else f"{slots} workers"
+        return (
+            f"dtm: up to {workers} may join by hand:\n"
+            f"dtm:   {shlex.quote(sys.executable)} -m dtm join {address} {options} {program}\n"
+        )
+
+
+def lead(chosen: Settings) -> TcpManager:
+    """Return the manager of rank 0; says on stderr how to join.
+
+    Raises:
+        CommunicationError: nothing can be listened at, or the secret cannot be written.
+    """
+    tls = chosen.bind is not None if chosen.tls is None else chosen.tls
+    credentials = Credentials.fresh(tls=tls)
+    free = JOIN_SLOTS if chosen.join_slots is None else chosen.join_slots
+    secret = SecretFile(chosen.secret_file, credentials)
+    secret.write()
+    atexit.register(secret.remove)
+    root = TcpManager.lead(
+        1 + free, credentials, bind=chosen.bind or _LOOPBACK, ports=chosen.ports, tls=tls
+    )
+    root.alters_threads = True
+    sys.stderr.write(secret.how_to_join(root.address, free, shlex.join(sys.argv)))
+    return root
