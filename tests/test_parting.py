@@ -17,7 +17,7 @@ from dtm.launch.messages import Address, Ended, Job, Lost, Message
 from dtm.launch.plan import Run, Starting, placed
 from dtm.launch.processes import Workers
 from dtm.launch.remote_agent import Stage as Agent
-from dtm.launch.tcp_worker import HomeLine, Root
+from dtm.launch.tcp_worker import LauncherLine, Root
 from tests.tcp_programs import run_of
 
 
@@ -41,7 +41,7 @@ def test_a_root_tells_whom_it_has_lost() -> None:
     ours, theirs = socket.socketpair()
     with ours, run_of(3, kind=Root) as (root, _):
         assert isinstance(root, Root)
-        root.listen_home(theirs, b"")
+        root.hear_launcher(theirs)
         root._lose(2, "no answer")
         root._lose(2, "once is enough")
         assert _lines(ours) == [root.address, [2]]
@@ -54,9 +54,9 @@ def _lines(line: socket.socket) -> list[object]:
 def test_what_a_root_told_last_is_read_though_it_has_ended() -> None:
     source = (
         "import os, socket\n"
-        "from dtm.launch.tcp_worker import HomeLine, accept_invitation\n"
-        "_, home, _ = accept_invitation()\n"
-        "line = HomeLine(home, b'', print)\n"
+        "from dtm.launch.tcp_worker import LauncherLine, accept_invitation\n"
+        "_, line = accept_invitation()\n"
+        "line = LauncherLine(line, print)\n"
         "line.tell('tcp://127.0.0.1:1')\n"
         "line.tell([1, 2])\n"
         "os._exit(0)\n"
@@ -78,7 +78,7 @@ def test_what_a_root_told_last_is_read_though_it_has_ended() -> None:
 def test_a_line_home_that_nobody_reads_is_no_error() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
-    line = HomeLine(theirs, b"", print)
+    line = LauncherLine(theirs, print)
     line.tell([1])
     line.close()
 

@@ -30,21 +30,9 @@ from contextlib import suppress
 from time import monotonic
 
 from dtm.errors import CommunicationError
+from dtm.launch import messages
 from dtm.launch.channel import LOOK_SECONDS, Channel, Mailbox, hello, mailbox_files
 from dtm.launch.command_line import module_is_there
-from dtm.launch.messages import (
-    Address,
-    Death,
-    Go,
-    Gone,
-    Job,
-    Message,
-    Over,
-    Pulse,
-    Ready,
-    Refused,
-    Signal,
-)
 from dtm.launch.plan import Site, Starting, read_site
 from dtm.launch.processes import Workers, is_of_the_host
 from dtm.launch.remote_agent import PULSE_SECONDS, SILENT_SECONDS, RemoteAgent
@@ -68,8 +56,8 @@ class Node:
         self,
         sites: Sequence[Site],
         below: Sequence[Site],
-        job: Job,
-        emit: Callable[[Message], object],
+        job: messages.Job,
+        emit: Callable[[messages.Message], object],
         room: asyncio.Event,
     ) -> None:
         self._sites = sites
@@ -96,26 +84,30 @@ class Node:
         reason = _missing(self._job)
         for site in self._sites:
             name = site.host.name
-            self._emit(Ready(name, here, there) if reason is None else Refused(name, reason))
+            self._emit(
+                messages.Ready(name, here, there)
+                if reason is None
+                else messages.Refused(name, reason)
+            )
         while True:
             await asyncio.sleep(PULSE_SECONDS)
             for agent in self._agents:
                 agent.beat()
 
-    def take(self, message: Message) -> None:
+    def take(self, message: messages.Message) -> None:
         """Do what a message from above says, and pass it on."""
         for agent in self._agents:
             agent.send(message)
-        if isinstance(message, Go):
+        if isinstance(message, messages.Go):
             self._start(message)
         for workers in self._workers.values():
-            if isinstance(message, Address):
+            if isinstance(message, messages.Address):
                 workers.invite(message.address)
-            elif isinstance(message, Signal):
+            elif isinstance(message, messages.Signal):
                 workers.signal_root(message.number)
-            elif isinstance(message, Death):
+            elif isinstance(message, messages.Death):
                 workers.tell_root(message.ranks, message.reason)
-            elif isinstance(message, Over):
+            elif isinstance(message, messages.Over):
                 workers.dismiss()
 
     async def end(self) -> None:
@@ -136,16 +128,16 @@ class Node:
             for agent in self._agents:
                 agent.kill()
 
-    def _start(self, go: Go) -> None:
+    def _start(self, go: messages.Go) -> None:
         for site in self._sites:
             name = site.host.name
             try:
                 self._workers[name].start(self._tasks, go.addresses.get(name))
             except CommunicationError as error:
-                self._emit(Gone([name], list(site.ranks), f"on {name} {error}"))
+                self._emit(messages.Gone([name], list(site.ranks), f"on {name} {error}"))
 
 
-def _missing(job: Job) -> str | None:
+def _missing(job: messages.Job) -> str | None:
     """Say what of the program is not here, None if all is."""
     if not os.path.isdir(job.directory):
         return f"the directory {job.directory} is not there"
@@ -193,12 +185,12 @@ class Agent:
                 self._over.set()
                 return
             self._heard = monotonic()
-            if isinstance(message, Job):
+            if isinstance(message, messages.Job):
                 self._prepare(message)
             elif self._node is not None:
                 self._node.take(message)
 
-    def _prepare(self, job: Job) -> None:
+    def _prepare(self, job: messages.Job) -> None:
         site = read_site(job.site)
         own = {name: value for name, value in os.environ.items() if is_of_the_host(name)}
         job = job._replace(environment={**job.environment, **own})
@@ -210,7 +202,7 @@ class Agent:
     async def _beat(self) -> None:
         while monotonic() - self._heard <= SILENT_SECONDS:
             signal.alarm(_HUNG_SECONDS)  # the kernel ends an agent that hangs, and so its workers
-            self._channel.send(Pulse())
+            self._channel.send(messages.Pulse())
             await asyncio.sleep(PULSE_SECONDS)
         self._over.set()
 

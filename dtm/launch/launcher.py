@@ -37,23 +37,8 @@ from typing import TYPE_CHECKING
 
 from dtm.comm.tcp.credentials import Credentials
 from dtm.errors import CommunicationError
+from dtm.launch import messages
 from dtm.launch.agent import Node, own_address
-from dtm.launch.messages import (
-    Address,
-    Death,
-    Ended,
-    Go,
-    Gone,
-    Invitation,
-    Job,
-    Lost,
-    Message,
-    Output,
-    Over,
-    Ready,
-    Refused,
-    Signal,
-)
 from dtm.launch.plan import Run, grouped, names
 from dtm.launch.processes import worker_environment
 from dtm.launch.terminal import Terminal
@@ -109,7 +94,7 @@ class Launcher:
             self._finish,
         )
         self._secret: SecretFile | None = None
-        self._ready: dict[str, Ready] = {}
+        self._ready: dict[str, messages.Ready] = {}
         self._refusals: list[str] = []
         self._left = set(range(len(self._hosts)))
         self._given_up: set[int] = set()  # by the root, when it has ended not to be waited for
@@ -123,9 +108,9 @@ class Launcher:
         below = grouped(run.remote, run.starting.fan_out)
         self._node = Node(local, below, self._job(tls=tls), self._take, self._terminal.room)
 
-    def _job(self, *, tls: bool) -> Job:
+    def _job(self, *, tls: bool) -> messages.Job:
         run = self._run
-        invitation = Invitation(
+        invitation = messages.Invitation(
             credentials=self._credentials.to_bytes().decode("ascii"),
             size=len(self._hosts) + (run.settings.join_slots or 0),
             hosts=names(run.sites, os.uname().nodename),
@@ -133,7 +118,7 @@ class Launcher:
             ports=run.settings.ports,
             carries_output=True,
         )
-        return Job(
+        return messages.Job(
             directory=run.directory,
             arguments=list(run.arguments),
             files=list(run.files),
@@ -175,22 +160,22 @@ class Launcher:
 
     # What comes up.
 
-    def _take(self, message: Message) -> None:
-        if isinstance(message, Output):
+    def _take(self, message: messages.Message) -> None:
+        if isinstance(message, messages.Output):
             self._terminal.write(message.rank, message.stream, message.text)
-        elif isinstance(message, Ready):
+        elif isinstance(message, messages.Ready):
             self._ready[message.host] = message
             self._begin()
-        elif isinstance(message, Refused):
+        elif isinstance(message, messages.Refused):
             self._refuse(message)
-        elif isinstance(message, Address):
+        elif isinstance(message, messages.Address):
             self._open(message)
-        elif isinstance(message, Lost):
+        elif isinstance(message, messages.Lost):
             self._given_up.update(message.ranks)
-        elif isinstance(message, Ended):
+        elif isinstance(message, messages.Ended):
             self._note(message)
             self._end(message)
-        elif isinstance(message, Gone):
+        elif isinstance(message, messages.Gone):
             self._mourn(message)
 
     def _begin(self) -> None:
@@ -199,7 +184,7 @@ class Launcher:
         if self.stage is not Stage.CALLING or not complete:
             return
         self._go("all hosts ready")
-        self._node.take(Go(self._addresses()))
+        self._node.take(messages.Go(self._addresses()))
 
     def _addresses(self) -> dict[str, str]:
         """Return the address of each host for the others; none if this machine is all there is."""
@@ -209,7 +194,7 @@ class Launcher:
         mine = self._run.settings.bind or seen or own_address(os.uname().nodename)
         return {name: ready.here or mine for name, ready in self._ready.items()}
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: messages.Refused) -> None:
         if self.stage is not Stage.CALLING:
             return
         self._refusals.append(f"{refused.host}: {refused.reason}")
@@ -224,7 +209,7 @@ class Launcher:
         sys.stderr.write("dtm: nothing was started\n")
         self._finish(1)
 
-    def _open(self, message: Address) -> None:
+    def _open(self, message: messages.Address) -> None:
         slots = self._run.settings.join_slots
         if slots:
             from dtm.launch.tcp_worker import SecretFile  # with a manager, which few launchers need
@@ -240,15 +225,15 @@ class Launcher:
             sys.stderr.write(how)
         self._node.take(message)
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: messages.Ended) -> None:
         self._left.discard(ended.rank)
         if self.stage is Stage.RUNNING and ended.rank == 0:
             self._root_ended(ended.status)
         elif self.stage is Stage.RUNNING and ended.status:
-            self._node.take(Death([ended.rank], how_it_ended(ended.status)))
+            self._node.take(messages.Death([ended.rank], how_it_ended(ended.status)))
         self._see_who_is_left()
 
-    def _note(self, ended: Ended) -> None:
+    def _note(self, ended: messages.Ended) -> None:
         """Remember who failed: if ``main`` ends well, nobody else tells."""
         dismissed = self._status is not None and ended.status in _OF_THE_DISMISSED
         if ended.rank and ended.status and not dismissed:
@@ -261,7 +246,7 @@ class Launcher:
         if status < 0 and not self._signals:
             sys.stderr.write(f"dtm: the root, on {self._hosts[0]}, was {how_it_ended(status)}\n")
         self._left -= self._given_up
-        self._node.take(Over())
+        self._node.take(messages.Over())
         patience = 0.0 if status < 0 else _PARTING_SECONDS
         asyncio.get_running_loop().call_later(patience, self._part)
 
@@ -273,16 +258,16 @@ class Launcher:
         if self.stage is Stage.PARTING and not self._left:
             self._go("all ended")
 
-    def _mourn(self, gone: Gone) -> None:
+    def _mourn(self, gone: messages.Gone) -> None:
         self._left.difference_update(gone.ranks)
         if self.stage is Stage.CALLING:
-            self._refuse(Refused(gone.hosts[0], gone.reason))
+            self._refuse(messages.Refused(gone.hosts[0], gone.reason))
         elif self.stage is Stage.RUNNING and 0 in gone.ranks:
             sys.stderr.write(f"dtm: {gone.reason}; the root was there\n")
             self._finish(1)
         elif self.stage is Stage.RUNNING:
             self._failed[gone.ranks[0]] = gone.reason
-            self._node.take(Death(gone.ranks, gone.reason))
+            self._node.take(messages.Death(gone.ranks, gone.reason))
         self._see_who_is_left()
 
     # What comes from the user.
@@ -295,7 +280,7 @@ class Launcher:
         if self.stage is Stage.CALLING or self._signals >= _PATIENCE:
             self._finish(128 + number)
         else:
-            self._node.take(Signal(number))
+            self._node.take(messages.Signal(number))
 
     def _finish(self, status: int) -> None:
         if self._status is None:

@@ -1,27 +1,8 @@
 """What a launcher, its agents and its workers say to each other.
 
-Launcher and agents write one line of JSON for each message.  Down, from the launcher through
-every agent:
-
-* :class:`Job` first: what to run, and where; the agent answers :class:`Ready` or :class:`Refused`.
-* :class:`Go` when all hosts are ready: start the workers.
-* :class:`Address` when the root listens: the other workers may join.
-* :class:`Signal`, :class:`Death`: for the agent of the root; the others ignore them.
-* :class:`Over` when the root has ended: workers that have not joined need not.
-* :class:`Pulse` every second: an agent that hears nothing for long is cut off, and ends.
-
-Up, towards the launcher:
-
-* :class:`Ready`, :class:`Refused`: whether this host can do its part.
-* :class:`Address`, :class:`Lost` from the agent of the root: where it listens, and the workers
-  that it has no connection to, so that nobody waits for them.
-* :class:`Output`: whole lines that a worker has written.
-* :class:`Ended`: a worker's process has ended, after all of its output.
-* :class:`Gone`: a host, or an agent with all that is below it, cannot be heard any more.
-* :class:`Pulse`, likewise.
-
-The end of an agent's input is an order too: end the workers, and yourself.  A worker gets an
-:class:`Invitation` from whoever started it (:mod:`dtm.launch.invited`).
+Launcher and agents write one line of JSON for each message.  *Down* is from the launcher through
+every agent, *up* is the way back.  The end of an agent's input is an order too: end the workers,
+and yourself.  A worker gets an :class:`Invitation` from whoever started it.
 
 No message is code: a line that cannot be decoded is an error of the connection.  They are named
 tuples rather than dataclasses since making the classes takes a third of the time, at the start
@@ -72,7 +53,7 @@ class Invitation(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What every host has to know to do its part.
+    """Down, first: what every host has to know to do its part.
 
     Attributes:
         directory: where the workers start.
@@ -81,9 +62,8 @@ class Job(NamedTuple):
         module: likewise, if the program is a module; else empty.
         environment: of the workers.
         invitation: the fields of :class:`Invitation`, without rank, address and bind.
-        site: the part of the agent that gets this, and of those that it starts in turn;
-            see :class:`dtm.launch.plan.Site`.
-        starting: how agents are started; see :class:`dtm.launch.plan.Starting`.
+        site: the part of the agent that gets this, as :meth:`dtm.launch.plan.Site.written`.
+        starting: how agents are started: the fields of :class:`dtm.launch.plan.Starting`.
     """
 
     directory: str
@@ -97,7 +77,7 @@ class Job(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A host can do its part; ``here`` and ``there``: both addresses of the connection to it."""
+    """Up: a host can do its part; ``here`` and ``there``: both addresses of the connection."""
 
     host: str
     here: str
@@ -105,53 +85,53 @@ class Ready(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A host cannot do its part, and why."""
+    """Up: a host cannot do its part, and why."""
 
     host: str
     reason: str
 
 
 class Go(NamedTuple):
-    """Start the workers; ``addresses`` are those by which hosts reach each other."""
+    """Down, when all hosts are ready: start the workers; by these addresses hosts are reached."""
 
     addresses: dict[str, str]
 
 
 class Address(NamedTuple):
-    """Where the root listens."""
+    """Up from the agent of the root, then down to all: where the root listens."""
 
     address: str
 
 
 class Lost(NamedTuple):
-    """Workers that the root cannot hear, or that did not leave when it did."""
+    """Up from the agent of the root: workers that are not connected to it; do not await them."""
 
     ranks: list[int]
 
 
 class Signal(NamedTuple):
-    """A signal that the launcher has received."""
+    """Down, for the root: a signal that the launcher has received."""
 
     number: int
 
 
 class Death(NamedTuple):
-    """Workers that have ended, and how; the root may not know."""
+    """Down, for the root: workers that have ended, and how; it may not know."""
 
     ranks: list[int]
     reason: str
 
 
 class Over(NamedTuple):
-    """The root has ended."""
+    """Down: the root has ended; workers that have not joined it need not."""
 
 
 class Pulse(NamedTuple):
-    """The sender is there."""
+    """Both ways, every second: the sender is there."""
 
 
 class Output(NamedTuple):
-    """Whole lines that a worker has written to ``stdout`` or ``stderr``."""
+    """Up: whole lines that a worker has written to ``stdout`` or ``stderr``."""
 
     rank: int
     stream: str
@@ -159,14 +139,14 @@ class Output(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The process of a worker has ended; a negative status is a signal."""
+    """Up, after its output: the process of a worker has ended; a negative status is a signal."""
 
     rank: int
     status: int
 
 
 class Gone(NamedTuple):
-    """Hosts that cannot be heard any more, with their ranks; ``reason`` names them."""
+    """Up: hosts that cannot be heard any more, with their ranks; ``reason`` names them."""
 
     hosts: list[str]
     ranks: list[int]

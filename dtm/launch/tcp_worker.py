@@ -38,7 +38,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
@@ -65,58 +65,19 @@ def join_invited() -> TcpManager | None:
     accepted = accept_invitation()
     if accepted is None:
         return None
-    invitation, home, heard = accepted
-    if invitation.address is None:
-        joined: TcpManager = _lead(invitation, home, heard)
-    else:
-        joined = _follow(invitation, home)
+    invitation, line = accepted
+    credentials = Credentials.from_bytes(invitation.credentials.encode())
+    make = _lead if invitation.address is None else _follow
+    joined = make(invitation, credentials, line)
     joined.carries_output = invitation.carries_output
     return joined
 
 
-def _follow(invitation: Invitation, home: socket.socket) -> TcpManager:
-    """Join the root, and say so to who started this process.
-
-    If the root is not there, it may be because the run is over; then who started this
-    process is about to end it.
-    """
-    with home:
-        try:
-            joined = _join(invitation)
-        except UnreachableError:
-            select.select([home], (), (), _VERDICT_SECONDS)
-            raise
-        with suppress(OSError):
-            home.send(b"j")
-    _let_interrupts_end_this_process()
-    return joined
-
-
-def _let_interrupts_end_this_process() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        with suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _join(invitation: Invitation) -> TcpManager:
-    kind = Volunteer if invitation.rank is None else TcpManager
-    return kind.join(
-        invitation.address or "",
-        Credentials.from_bytes(invitation.credentials.encode()),
-        rank=invitation.rank,
-        host=None if invitation.rank is None else invitation.hosts[invitation.rank],
-        bind=invitation.bind,
-        ports=invitation.ports,
-        tls=invitation.tls,
-        timeout=_JOIN_SECONDS,
-    )
-
-
-def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManager:
+def _lead(invitation: Invitation, credentials: Credentials, line: socket.socket) -> TcpManager:
     reserved = len(invitation.hosts)
     root = TcpManager.lead(
         invitation.size,
-        Credentials.from_bytes(invitation.credentials.encode()),
+        credentials,
         bind=invitation.bind or _LOOPBACK,
         ports=invitation.ports,
         tls=invitation.tls,
@@ -125,58 +86,71 @@ def _lead(invitation: Invitation, home: socket.socket, heard: bytes) -> TcpManag
         kind=Root,
     )
     assert isinstance(root, Root)
-    root.listen_home(home, heard)
+    root.hear_launcher(line)
     return root
 
 
-def invited(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process was started as a worker of such a run."""
-    return environ.get(INVITATION, "").endswith(f":{os.getppid()}")
+def _follow(invitation: Invitation, credentials: Credentials, line: socket.socket) -> TcpManager:
+    """Join the root, and tell so whoever started this process."""
+    free = invitation.rank is None
+    with line:
+        try:
+            joined = (Volunteer if free else TcpManager).join(
+                invitation.address or "",
+                credentials,
+                rank=invitation.rank,
+                host=None if invitation.rank is None else invitation.hosts[invitation.rank],
+                bind=invitation.bind,
+                ports=invitation.ports,
+                tls=invitation.tls,
+                timeout=_JOIN_SECONDS,
+            )
+        except UnreachableError:  # if the run is over, this process is about to be ended
+            select.select([line], (), (), _VERDICT_SECONDS)
+            raise
+        with suppress(OSError):
+            line.send(b"j")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return joined
 
 
-def accept_invitation() -> tuple[Invitation, socket.socket, bytes] | None:
-    """Take the invitation of this process, None if there is none.
-
-    With it come the line to who invited it, and what has been read from there beyond.
+def accept_invitation() -> tuple[Invitation, socket.socket] | None:
+    """Take the invitation of this process, and the line that it came by; None if there is none.
 
     Raises:
         CommunicationError: who invited it is gone.
     """
-    text = os.environ.get(INVITATION)
-    if text is None or not invited():
-        os.environ.pop(INVITATION, None)
+    text = os.environ.pop(INVITATION, "")
+    descriptor, _, parent = text.partition(":")
+    if parent != str(os.getppid()):
         return None
-    del os.environ[INVITATION]
-    line_home = socket.socket(fileno=int(text.partition(":")[0]))
-    line_home.set_inheritable(False)
-    _write_lines_at_once()
-    invitation, rest = _read(line_home)
-    return invitation, line_home, rest
+    line = socket.socket(fileno=int(descriptor))
+    line.set_inheritable(False)
+    for stream in (sys.stdout, sys.stderr):  # a pipe gets what a terminal would, when it would
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
+    fields = json.loads(_read_line(line))
+    if fields is None:  # the root ended before its start: there will be no run
+        sys.exit(0)
+    return Invitation(**fields), line
 
 
-def _read(line_home: socket.socket) -> tuple[Invitation, bytes]:
+def _read_line(line: socket.socket) -> bytes:
+    """Read one line, and nothing of what follows it."""
     text = b""
-    while b"\n" not in text:
+    while not text.endswith(b"\n"):
         try:
-            piece = line_home.recv(1 << 16)
+            seen = line.recv(1 << 16, socket.MSG_PEEK)
+            piece = line.recv(seen.find(b"\n") + 1 or len(seen)) if seen else b""
         except OSError:
             piece = b""
         if not piece or len(text) > _LONGEST:
             raise CommunicationError("who started this worker has ended before the run began")
         text += piece
-    line, _, rest = text.partition(b"\n")
-    fields = json.loads(line)
-    if fields is None:  # the root ended before its start: there will be no run
-        sys.exit(0)
-    return Invitation(**fields), rest
-
-
-def _write_lines_at_once() -> None:
-    """A pipe gets what a terminal would, when it would."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
+    return text
 
 
 class Volunteer(TcpManager):
@@ -189,33 +163,23 @@ class Volunteer(TcpManager):
         super()._lose(rank, reason)
 
 
-class HomeLine:
-    """The line to who started this process: the endings of other workers come by it.
+class LauncherLine:
+    """The root's line to whoever started it: by it the ends of other workers are told.
 
     Args:
         line: the socket.
-        heard: what has come from there already.
         hear: takes ranks, and how they ended.
     """
 
-    def __init__(
-        self, line: socket.socket, heard: bytes, hear: Callable[[list[int], str], object]
-    ) -> None:
+    def __init__(self, line: socket.socket, hear: Callable[[list[int], str], object]) -> None:
         line.setblocking(False)
         self.endings: dict[int, str] = {}
         self.ended = False
+        self.fileno = line.fileno
+        self.close = line.close
         self._line = line
         self._hear = hear
         self._heard = b""
-        self._take(heard)
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._line.fileno()
-
-    def close(self) -> None:
-        """Let go of it."""
-        self._line.close()
 
     def read(self) -> None:
         """Take what has come."""
@@ -226,11 +190,15 @@ class HomeLine:
         except OSError:
             piece = b""
         self.ended = not piece
-        self._take(piece)
+        *lines, self._heard = (self._heard + piece).split(b"\n")
+        for line in lines:
+            ranks, reason = json.loads(line)
+            self.endings |= dict.fromkeys(ranks, reason)
+            self._hear(ranks, reason)
 
     def tell(self, what: str | list[int]) -> None:
-        """Tell who started this process the root's address, or ranks that are lost."""
-        with suppress(OSError):  # it is gone, and so will this process be
+        """Tell the root's address, or ranks that are lost."""
+        with suppress(OSError):  # nobody hears it, and this process will be ended too
             self._line.send(json.dumps(what).encode() + b"\n")
 
     def await_ending(self, rank: int, timeout: float) -> str | None:
@@ -242,46 +210,35 @@ class HomeLine:
             self.read()
         return self.endings.get(rank)
 
-    def _take(self, piece: bytes) -> None:
-        *lines, self._heard = (self._heard + piece).split(b"\n")
-        for line in lines:
-            ranks, reason = json.loads(line)
-            self.endings |= dict.fromkeys(ranks, reason)
-            self._hear(ranks, reason)
-
 
 class Root(TcpRoot):
     """Rank 0 of a launched run: it also hears from who started the workers."""
 
-    home_line: HomeLine | None = None
+    launcher: LauncherLine | None = None
 
-    def listen_home(self, line: socket.socket, heard: bytes) -> None:
-        """Tell the address to who started this process, and hear from there.
-
-        ``heard`` has come from there already.
-        """
-        home = HomeLine(line, heard, self._lose_all)
-        home.tell(self.address)
+    def hear_launcher(self, line: socket.socket) -> None:
+        """Tell the address to who started this process, and hear from there."""
+        self.launcher = launcher = LauncherLine(line, self._lose_all)
+        launcher.tell(self.address)
 
         def act(_: object) -> None:
-            home.read()
-            if home.ended:
-                self._unwatch(home)
+            launcher.read()
+            if launcher.ended:
+                self._unwatch(launcher)
 
-        self.home_line = home
-        self._watch(home, act)
+        self._watch(launcher, act)
 
     def _lose(self, rank: int, reason: str) -> None:
-        if rank not in self._gone and self.home_line is not None:
-            self.home_line.tell([rank])
+        if rank not in self._gone and self.launcher is not None:
+            self.launcher.tell([rank])
         super()._lose(rank, reason)
 
     def _linger(self, deadline: float) -> None:
         """Tell who has not left in time, too."""
         super()._linger(deadline)
         late = [stream.peer for stream in self._streams if stream.peer > 0 and not stream.orderly]
-        if late and self.home_line is not None:
-            self.home_line.tell(late)
+        if late and self.launcher is not None:
+            self.launcher.tell(late)
 
     def _lose_all(self, ranks: list[int], reason: str) -> None:
         for rank in ranks:
@@ -289,8 +246,7 @@ class Root(TcpRoot):
 
     def _explain(self, rank: int) -> str:
         """Say how a process ended; who started it may be about to tell."""
-        home = self.home_line
-        told = None if home is None else home.await_ending(rank, _EXPLAIN_SECONDS)
+        told = self.launcher and self.launcher.await_ending(rank, _EXPLAIN_SECONDS)
         return told or super()._explain(rank)
 
 
