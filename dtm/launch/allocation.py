@@ -158,33 +158,27 @@ def _slurm(environ: Mapping[str, str]) -> Allocation:
 
 
 def _slurm_slots(environ: Mapping[str, str], variable: str, nodes: int) -> list[int]:
-    """Return the slots of each node: tasks if they were asked for, else as many as have cores.
-
-    A job of one task is that of one process, which has all the cores of the job to use.
-    """
+    """Return the slots of each node: tasks if they were asked for, else as many as have cores."""
     tasks = environ.get("SLURM_TASKS_PER_NODE")
-    if nodes == 1 and tasks == "1":
-        if environ.get("SLURM_JOB_CPUS_PER_NODE"):
-            return _counts(environ, "SLURM_JOB_CPUS_PER_NODE", variable, nodes)
-        return [_whole(environ, "SLURM_CPUS_ON_NODE", _whole(environ, "SLURM_CPUS_PER_TASK", 1))]
-    # Inside of a step the variable is the step's, the nodes are the job's.
-    if tasks is not None and tasks != environ.get("SLURM_STEP_TASKS_PER_NODE"):
-        return _counts(environ, "SLURM_TASKS_PER_NODE", variable, nodes)
     each = _whole(environ, "SLURM_CPUS_PER_TASK", 1)
-    if environ.get("SLURM_JOB_CPUS_PER_NODE"):
+    of_one_process = nodes == 1 and tasks == "1"  # it has all the cores of the job to use
+    # Inside of a step the variable is the step's, the nodes are the job's.
+    of_the_job = tasks is not None and tasks != environ.get("SLURM_STEP_TASKS_PER_NODE")
+    if environ.get("SLURM_JOB_CPUS_PER_NODE") and (of_one_process or not of_the_job):
         cores = _counts(environ, "SLURM_JOB_CPUS_PER_NODE", variable, nodes)
-    elif tasks is not None:
+        return cores if of_one_process else [max(count // each, 1) for count in cores]
+    if of_one_process:
+        return [_whole(environ, "SLURM_CPUS_ON_NODE", each)]
+    if tasks is not None:
         return _counts(environ, "SLURM_TASKS_PER_NODE", variable, nodes)
-    elif nodes == 1:
-        cores = [_whole(environ, "SLURM_CPUS_ON_NODE", 1)]
-    else:
-        why = f"it is not set, and {variable} names {nodes} nodes"
-        raise _wrong("SLURM_TASKS_PER_NODE", why)
-    return [max(count // each, 1) for count in cores]
+    if nodes == 1:
+        return [max(_whole(environ, "SLURM_CPUS_ON_NODE", 1) // each, 1)]
+    why = f"it is not set, and {variable} names {nodes} nodes"
+    raise _wrong("SLURM_TASKS_PER_NODE", why)
 
 
 def _pbs(environ: Mapping[str, str]) -> Allocation:
-    hosts = _hosts_of_lines(environ, "PBS_NODEFILE")
+    hosts = _one_a_slot("PBS_NODEFILE", _lines(environ, "PBS_NODEFILE"))
     torque = _first(environ, "PBS_NUM_PPN", "PBS_NUM_NODES", "PBS_NP") is not None
     if all(host.slots == 1 for host in hosts):  # some sites write a line a node
         alone = _whole(environ, "NCPUS", 1) if len(hosts) == 1 else 1  # cores of one process
@@ -196,22 +190,24 @@ def _pbs(environ: Mapping[str, str]) -> Allocation:
 
 
 def _lsf(environ: Mapping[str, str]) -> Allocation:
-    ways = (
-        ("LSB_MCPU_HOSTS", _hosts_of_pairs),
-        ("LSB_DJOB_HOSTFILE", _hosts_of_lines),
-        ("LSB_HOSTS", _hosts_of_words),
-    )
-    found = {name: read(environ, name) for name, read in ways if environ.get(name)}
+    found: dict[str, tuple[Host, ...]] = {}
+    if text := environ.get("LSB_MCPU_HOSTS"):
+        found["LSB_MCPU_HOSTS"] = _pairs("LSB_MCPU_HOSTS", text)
+    if environ.get("LSB_DJOB_HOSTFILE"):
+        lines = _lines(environ, "LSB_DJOB_HOSTFILE")
+        found["LSB_DJOB_HOSTFILE"] = _one_a_slot("LSB_DJOB_HOSTFILE", lines)
+    if text := environ.get("LSB_HOSTS"):
+        found["LSB_HOSTS"] = _one_a_slot("LSB_HOSTS", text.split())
     (first, hosts), *others = found.items()
     for other, said in others:
-        if sorted(map(_named, said)) != sorted(map(_named, hosts)):
+        if {h.name.lower(): h.slots for h in said} != {h.name.lower(): h.slots for h in hosts}:
             raise _wrong(other, f"it grants other slots than {first} does")
     return Allocation("lsf", hosts, ("blaunch", "-z", "{host}"))
 
 
 def _oar(environ: Mapping[str, str]) -> Allocation:
     variable = _first(environ, *_OAR) or _OAR[0]
-    return Allocation("oar", _hosts_of_lines(environ, variable), ("oarsh", "{host}"))
+    return Allocation("oar", _one_a_slot(variable, _lines(environ, variable)), ("oarsh", "{host}"))
 
 
 def _grid_engine(environ: Mapping[str, str]) -> Allocation | None:
@@ -251,26 +247,22 @@ _SYSTEMS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, str]], Allocation 
 _WAY_OUT = "say --hosts FILE to name the hosts yourself"
 
 
-def _hosts_of_lines(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
-    """Read a file which says a host for each slot."""
-    return _granted(variable, [_host(variable, line, 1) for line in _lines(environ, variable)])
+def _one_a_slot(variable: str, names: list[str]) -> tuple[Host, ...]:
+    """Return the hosts of a list that names a host for each slot."""
+    return _granted(variable, [_host(variable, name, 1) for name in names])
 
 
-def _hosts_of_words(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
-    """Read a variable which says a host for each slot."""
-    return _granted(variable, [_host(variable, name, 1) for name in environ[variable].split()])
-
-
-def _hosts_of_pairs(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
-    """Read a variable of hosts, each with its slots behind it."""
-    words = environ[variable].split()
+def _pairs(variable: str, text: str) -> tuple[Host, ...]:
+    """Return the hosts of a list in which a number of slots follows each host."""
+    words = text.split()
     names, slots = words[::2], words[1::2]
     if len(names) != len(slots) or not all(map(_is_count, slots)):
-        raise _wrong(variable, f"{environ[variable]!r} is not hosts with a number behind each")
+        raise _wrong(variable, f"{text!r} is not hosts with a number behind each")
     return _granted(variable, [_host(variable, name, int(n)) for name, n in zip(names, slots)])
 
 
 def _lines(environ: Mapping[str, str], variable: str) -> list[str]:
+    """Return the lines of the file that a variable names."""
     try:
         with open(environ[variable], encoding="utf-8") as file:
             lines = [line.strip() for line in file]
@@ -320,10 +312,6 @@ def _is_count(text: str) -> bool:
 
 def _first(environ: Mapping[str, str], *variables: str) -> str | None:
     return next((variable for variable in variables if environ.get(variable)), None)
-
-
-def _named(host: Host) -> tuple[str, int]:
-    return host.name.lower(), host.slots
 
 
 def _wrong(variable: str, why: str) -> OptionError:

@@ -125,14 +125,13 @@ def merged(hosts: Iterable[Host]) -> tuple[Host, ...]:
 
 def _add(found: dict[str, Host], host: Host) -> None:
     key = host.name.lower()
-    before = found.setdefault(key, host)
-    if before is host:
-        return
-    total = before.slots + host.slots
-    if replace(host, name=before.name, slots=total) != replace(before, slots=total):
-        what = "with another user, port or python than the first time"
-        raise OptionError(f"host {host.name} is named again {what}")
-    found[key] = replace(before, slots=total)
+    before = found.get(key)
+    if before is not None:
+        host = replace(host, name=before.name, slots=before.slots + host.slots)
+        if host != replace(before, slots=host.slots):
+            what = "with another user, port or python than the first time"
+            raise OptionError(f"host {host.name} is named again {what}")
+    found[key] = host
 
 
 def _host(words: list[str]) -> Host:
@@ -193,29 +192,25 @@ def _number(name: str, text: str) -> int:
 
 def _is_name(text: str) -> bool:
     """Whether this can be a host's name, or is an IPv4 address."""
-    from ipaddress import AddressValueError, IPv4Address
-
     if _NAME.fullmatch(text) is None or ".." in text:
         return False
-    if "." not in text or not _DIGITS.fullmatch(text):
-        return True
-    try:
-        IPv4Address(text)
-    except AddressValueError:
-        return False
-    return True
+    return "." not in text or not _DIGITS.fullmatch(text) or _is_ip(text)
 
 
 def _is_address(text: str) -> bool:
     """Whether this is an IPv6 address; its zone, as in ``fe80::1%eth0``, is checked here."""
-    from ipaddress import AddressValueError, IPv6Address
-
     address, _, zone = text.partition("%")
+    return ":" in address and _is_ip(address) and _ZONE.fullmatch(zone) is not None
+
+
+def _is_ip(text: str) -> bool:
+    from ipaddress import ip_address
+
     try:
-        IPv6Address(address)
-    except AddressValueError:
+        ip_address(text)
+    except ValueError:
         return False
-    return _ZONE.fullmatch(zone) is not None
+    return True
 
 
 def _is_program(path: str) -> bool:
