@@ -254,29 +254,17 @@ JOIN_SLOTS = 16  # for a run that this program leads by itself
 
 
 class Settings(NamedTuple):
-    """How the workers of a run over TCP are reached, and who may join.
+    """How the workers of a run over TCP are reached, and who may join."""
 
-    Attributes:
-        join_slots: how many workers may join by hand; None where nothing is said.
-        bind: this machine's address for others.
-        ports: the first and the last port to listen at.
-        tls: whether connections are encrypted.
-        secret_file: where those who join by hand find the secret.
-        ssh: the program that replaces ``ssh``, and its arguments.
-        connect_timeout: seconds that a host has to answer.
-        fan_out: how many agents one process starts.
-        tag_output: whether rank and host stand before each line.
-    """
-
-    join_slots: int | None = None
-    bind: str | None = None
-    ports: tuple[int, int] | None = None
-    tls: bool | None = None
-    secret_file: str | None = None
-    ssh: str = "ssh"
-    connect_timeout: float = CONNECT_SECONDS
-    fan_out: int = 64
-    tag_output: bool = False
+    join_slots: int | None = None  # how many workers may join by hand
+    bind: str | None = None  # this machine's address for others
+    ports: tuple[int, int] | None = None  # the first and the last to listen at
+    tls: bool | None = None  # whether connections are encrypted
+    secret_file: str | None = None  # where those who join by hand find the secret
+    ssh: str = "ssh"  # the program that replaces it, and its arguments
+    connect_timeout: float = CONNECT_SECONDS  # that a host has to answer
+    fan_out: int = 64  # how many agents one process starts
+    tag_output: bool = False  # whether rank and host stand before each line
 
 
 def settings(environ: Mapping[str, str]) -> Settings:

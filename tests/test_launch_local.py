@@ -12,10 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from dtm.launch.share import default_workers
 
 from dtm.errors import CommunicationError
-from dtm.launch.cores import available_cores
+from dtm.launch.cores import available_cores, default_workers
 from dtm.launch.local_workers import INVITATION, join_run, start_workers
 from tests import launch
 from tests.local_programs import program
@@ -345,7 +344,7 @@ def test_a_grant_that_is_not_understood_is_told_of(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("command", [(), ("-m", "dtm")])
 def test_a_job_of_one_slot_is_a_run_of_one_worker(tmp_path: Path, command: tuple[str, ...]) -> None:
-    text = "from dtm import dtm, runtime\ndtm.start(lambda: print(runtime.current.comm.size))\n"
+    text = "from dtm import dtm\nfrom dtm.run import runtime\ndtm.start(lambda: print(runtime.current.comm.size))\n"
     (tmp_path / "size.py").write_text(text)
     environment = launch.environment(SLURM | {"SLURM_TASKS_PER_NODE": "1"})
     words = [sys.executable, *command, "size.py"]

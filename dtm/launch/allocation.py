@@ -33,20 +33,14 @@ _COUNT = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What has been granted.
+    """What has been granted."""
 
-    Attributes:
-        system: the batch system: "slurm", "pbs", "lsf", "sge", "flux" or "oar".
-        hosts: the hosts with their slots, each once, in the system's order.
-        start: the words before a command that start one process of it where ``ssh`` is not
-            to be used, with ``{host}`` or ``{index}`` for the host; None if there are none.
-        passes_input: whether that process reads what its starter gets on standard input.
-    """
-
-    system: str
-    hosts: tuple[Host, ...]
+    system: str  # the batch system: "slurm", "pbs", "lsf", "sge", "flux" or "oar"
+    hosts: tuple[Host, ...]  # with their slots, each once, in the system's order
+    # The words that start one process on a host where ssh is not to be used, with {host} or
+    # {index} for the host; None if there are none.
     start: tuple[str, ...] | None
-    passes_input: bool = True
+    passes_input: bool = True  # whether it reads what its starter gets on standard input
 
     @property
     def is_beyond_here(self) -> bool:
@@ -82,8 +76,6 @@ def ask_command(asked: tuple[str, ...]) -> str:
 
 def allocation(environ: Mapping[str, str], ask: Ask = ask_command) -> Allocation | None:
     """Return what the batch system of this environment has granted, None if there is none.
-
-    ``ask`` runs a command and returns what it prints; only Flux needs it.
 
     Raises:
         OptionError: the environment cannot be understood; names the variable.

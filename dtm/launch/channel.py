@@ -43,26 +43,18 @@ _HELLO = b"dtm-agent "
 _LAST = b"\x04"  # ends a file of a mailbox; in no message: JSON escapes it
 
 
-async def readable(descriptor: int) -> None:
-    """Wait until a descriptor can be read."""
+async def ready(descriptor: int, *, write: bool = False) -> None:
+    """Wait until a descriptor can be read, or written."""
     loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(descriptor, ready.set)
+    add, remove = (loop.add_reader, loop.remove_reader)
+    if write:
+        add, remove = (loop.add_writer, loop.remove_writer)
+    event = asyncio.Event()
+    add(descriptor, event.set)
     try:
-        await ready.wait()
+        await event.wait()
     finally:
-        loop.remove_reader(descriptor)
-
-
-async def writable(descriptor: int) -> None:
-    """Wait until a descriptor can be written."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_writer(descriptor, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_writer(descriptor)
+        remove(descriptor)
 
 
 def read_now(descriptor: int) -> bytes | None:
@@ -79,7 +71,7 @@ async def read(descriptor: int) -> bytes:
     """Read what comes next from a descriptor that does not block, nothing at its end."""
     data = None
     while data is None:
-        await readable(descriptor)
+        await ready(descriptor)
         data = read_now(descriptor)
     return data
 
@@ -87,7 +79,7 @@ async def read(descriptor: int) -> bytes:
 async def exited(child: Child) -> None:
     """Wait until a process has ended; does not reap it."""
     if child.watchable:
-        await readable(child.fileno())
+        await ready(child.fileno())
         return
     while child.process.returncode is None and not status(child.process.pid):  # noqa: ASYNC110
         await asyncio.sleep(LOOK_SECONDS)  # nothing tells of the end where there are no pidfds
@@ -300,7 +292,7 @@ class Mailbox:
             while not data.endswith(_LAST):
                 data = self._look(offset)
                 if data:
-                    await writable(self._followed)
+                    await ready(self._followed, write=True)
                     os.write(self._followed, data.removesuffix(_LAST))
                     offset += len(data)
                 else:

@@ -27,53 +27,30 @@ BEGIN = b'["'  # of each message
 
 
 class Invitation(NamedTuple):
-    """What a worker is told of its run.
+    """What a worker is told of its run."""
 
-    Attributes:
-        credentials: as text; the secret is in it.
-        size: how many ranks the run has, free ones included.
-        hosts: the host of each rank that is started for the run; the others are free.
-        tls: whether connections are encrypted.
-        rank: the worker's rank, None for a free one.
-        address: of the root, None if this worker is to be the root.
-        bind: the address by which others reach this host, None for itself only.
-        ports: the first and the last port to listen at, None for any.
-        carries_output: whether whoever started the worker brings its output home.
-    """
-
-    credentials: str
-    size: int
-    hosts: Sequence[str]
-    tls: bool
-    rank: int | None = None
-    address: str | None = None
-    bind: str | None = None
-    ports: tuple[int, int] | None = None
-    carries_output: bool = False
+    credentials: str  # as text; the secret is in it
+    size: int  # how many ranks the run has, free ones included
+    hosts: Sequence[str]  # of the ranks that are started for the run; the others are free
+    tls: bool  # whether connections are encrypted
+    rank: int | None = None  # None for a free one
+    address: str | None = None  # of the root, None if this worker is to be the root
+    bind: str | None = None  # the address by which others reach this host, None for itself only
+    ports: tuple[int, int] | None = None  # the first and the last to listen at, None for any
+    carries_output: bool = False  # whether whoever started the worker brings its output home
 
 
 class Job(NamedTuple):
-    """Down, first: what every host has to know to do its part.
+    """Down, first: what every host has to know to do its part."""
 
-    Attributes:
-        directory: where the workers start.
-        arguments: of the interpreter: the program's command line.
-        files: what has to be there.
-        module: likewise, if the program is a module; else empty.
-        environment: of the workers.
-        invitation: the fields of :class:`Invitation`, without rank, address and bind.
-        site: the part of the agent that gets this, as :meth:`dtm.launch.plan.Site.written`.
-        starting: how agents are started: the fields of :class:`dtm.launch.plan.Starting`.
-    """
-
-    directory: str
-    arguments: list[str]
-    files: list[str]
-    module: str
-    environment: dict[str, str]
-    invitation: dict[str, Any]
-    site: dict[str, Any]
-    starting: dict[str, Any]
+    directory: str  # where the workers start
+    arguments: list[str]  # of the interpreter: the program's command line
+    files: list[str]  # what has to be there
+    module: str  # likewise, if the program is a module; else empty
+    environment: dict[str, str]  # of the workers
+    invitation: dict[str, Any]  # the fields of Invitation, without rank, address and bind
+    site: dict[str, Any]  # the part of the agent that gets this; see dtm.launch.plan.Site
+    starting: dict[str, Any]  # how agents are started: the fields of dtm.launch.plan.Starting
 
 
 class Ready(NamedTuple):

@@ -137,26 +137,15 @@ def check_ports(workers: int, name: str, ports: tuple[int, int] | None) -> None:
 
 
 class Starting(NamedTuple):
-    """How the agents of a run are started.
+    """How the agents of a run are started."""
 
-    Attributes:
-        python: the interpreter on hosts that have none of their own.
-        path: ``PYTHONPATH`` there, empty for none.
-        ssh: the program that replaces ``ssh``, and its arguments.
-        timeout: seconds that a host has to answer.
-        fan_out: how many agents one process starts.
-        starters: for each host the words that go before a command instead of ``ssh``.
-        mailboxes: the directory of the files that replace an agent's standard streams where
-            starters pass nothing on (:class:`dtm.launch.remote_agent.Mailbox`), else None.
-    """
-
-    python: str
-    path: str = ""
-    ssh: str = "ssh"
-    timeout: float = CONNECT_SECONDS
-    fan_out: int = FAN_OUT
-    starters: dict[str, list[str]] | None = None
-    mailboxes: str | None = None
+    python: str  # the interpreter on hosts that have none of their own
+    path: str = ""  # PYTHONPATH there
+    ssh: str = "ssh"  # the program that replaces it, and its arguments
+    timeout: float = CONNECT_SECONDS  # that a host has to answer
+    fan_out: int = FAN_OUT  # how many agents one process starts
+    starters: dict[str, list[str]] | None = None  # for each host the words instead of ssh
+    mailboxes: str | None = None  # the directory of the files that replace standard streams
 
     def command(self, host: Host) -> list[str]:
         """Return the command that starts the agent of a host."""
@@ -175,13 +164,10 @@ class Starting(NamedTuple):
 def ssh_command(
     host: Host, command: Sequence[str], *, ssh: str = "ssh", timeout: float = CONNECT_SECONDS
 ) -> list[str]:
-    """Return what runs a command on a host.
+    """Return what runs a command on a host; its words arrive as they are.
 
-    Args:
-        host: where.
-        command: its words, which arrive as they are.
-        ssh: the program and its first arguments; takes the arguments of ``ssh``.
-        timeout: seconds for the answer; two thirds of it are for the connection.
+    ``ssh`` is a program that takes the arguments of ``ssh``, with its first arguments; two thirds
+    of the ``timeout`` for the answer are for the connection.
     """
     connecting = max(1, int(timeout * 2 / 3))
     options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={connecting}"]
@@ -208,27 +194,16 @@ def words(command: str) -> list[str]:
 
 
 class Run(NamedTuple):
-    """What is to be started.
-
-    Attributes:
-        sites: who runs where.
-        arguments: of the interpreter, on every host.
-        directory: where the workers start.
-        files: what every host must have.
-        starting: how agents are started.
-        settings: how workers are reached, and who may join.
-        module: what every host must have if the program is a module; else empty.
-        program: the program and its arguments, for people to read.
-    """
+    """What is to be started."""
 
     sites: Sequence[Site]
-    arguments: Sequence[str]
-    directory: str
-    files: Sequence[str]
+    arguments: Sequence[str]  # of the interpreter, on every host
+    directory: str  # where the workers start
+    files: Sequence[str]  # what every host must have
     starting: Starting
     settings: Settings = Settings()
-    module: str = ""
-    program: str = ""
+    module: str = ""  # what every host must have if the program is a module
+    program: str = ""  # the program and its arguments, for people to read
 
     @property
     def leaves_the_machine(self) -> bool:
@@ -266,13 +241,7 @@ def run_on_hosts(
     workers: int | None = None,
     granted: Allocation | None = None,
 ) -> Run:
-    """Return the run that this program makes on hosts.
-
-    Args:
-        hosts: where.
-        settings: how the workers are reached.
-        workers: how many, None for all slots.
-        granted: the allocation that the hosts are from.
+    """Return the run that this program makes on hosts, which may be of an allocation.
 
     Raises:
         CommunicationError: this program cannot be started again.
@@ -282,32 +251,26 @@ def run_on_hosts(
     if command is None:
         raise CommunicationError(f"no worker can be started: {why_not_again()}")
     sites = placed(hosts, workers)
-    check_ports(
-        sum(site.host.slots for site in sites if site.host.is_local), "localhost", settings.ports
-    )
+    here = sum(site.host.slots for site in sites if site.host.is_local)
+    check_ports(here, "localhost", settings.ports)
     for site in sites:
         check_ports(site.host.slots, site.host.name, settings.ports)
-    file = program_file()
     starters = None if granted is None else _starters(granted)
     passes = starters is None or granted is None or granted.passes_input
     starting = Starting(
-        python=sys.executable,
-        path=os.environ.get("PYTHONPATH", ""),
-        ssh=settings.ssh,
-        timeout=settings.connect_timeout,
-        fan_out=settings.fan_out,
-        starters=starters,
+        sys.executable,
+        os.environ.get("PYTHONPATH", ""),
+        settings.ssh,
+        settings.connect_timeout,
+        settings.fan_out,
+        starters,
         mailboxes=None if passes else "",
     )
-    return Run(
-        sites=sites,
-        arguments=command[1:],
-        directory=start_directory() or os.sep,
-        files=[] if file is None else [file],
-        starting=starting,
-        settings=settings,
-        program=shlex.join(sys.argv),
-    )
+    file = program_file()
+    files = [] if file is None else [file]
+    directory = start_directory() or os.sep
+    program = shlex.join(sys.argv)
+    return Run(sites, command[1:], directory, files, starting, settings, program=program)
 
 
 def _starters(granted: Allocation) -> dict[str, list[str]] | None:
@@ -330,11 +293,11 @@ def old_hosts_file(arguments: Sequence[str]) -> str | None:
         OptionError: the option stands there without a file.
     """
     named = None
-    for number, argument in enumerate(arguments):
+    for argument, following in zip(arguments, [*arguments[1:], None]):
         if argument.startswith(f"{_OLD_OPTION}="):
             named = argument.removeprefix(f"{_OLD_OPTION}=")
         elif argument == _OLD_OPTION:
-            if number + 1 == len(arguments):
+            if following is None:
                 raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
-            named = arguments[number + 1]
+            named = following
     return named
