@@ -16,7 +16,7 @@ Rejected: one class for both.  A program would then say on which machines it run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite, isnan
 from operator import index
 from typing import Any, NamedTuple
@@ -250,6 +250,7 @@ def count(name: str, value: Any, *, least: int | None = 0, most: int | None = No
 # Settings of runs over TCP.
 
 CONNECT_SECONDS = 15.0
+_OLD_OPTION = "--dtmTCPhosts"
 JOIN_SLOTS = 16  # for a run that this program leads by itself
 
 
@@ -353,3 +354,20 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "fan_out": positive,
     "tag_output": _boolean,
 }
+
+
+def old_hosts_file(arguments: Sequence[str]) -> str | None:
+    """Return the file of hosts that scripts for DEAP's dtm name on their command line.
+
+    Raises:
+        OptionError: the option stands there without a file.
+    """
+    named = None
+    for argument, following in zip(arguments, [*arguments[1:], None]):
+        if argument.startswith(f"{_OLD_OPTION}="):
+            named = argument.removeprefix(f"{_OLD_OPTION}=")
+        elif argument == _OLD_OPTION:
+            if following is None:
+                raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
+            named = following
+    return named

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from dtm.commands.completion import FILES, hint
-from dtm.commands.run import checked, count
+from dtm.commands.run import add_ssh, count
 from dtm.options import MANAGERS, Options, seconds, settings
 
 if TYPE_CHECKING:
@@ -16,27 +16,18 @@ if TYPE_CHECKING:
 SUMMARY = "look at this machine and its allocation, and say whether a run would work"
 
 
+# fmt: off
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of ``doctor``."""
-    parser.add_argument(
-        "-n", "--workers", type=count, metavar="N",
-        help="how many workers there would be; default: each core of this machine, or each slot "
-        "of the hosts",
-    )  # fmt: skip
-    hosts = parser.add_argument(
-        "--hosts", metavar="FILE", help="look at the hosts of this file, by ssh"
-    )
-    hint(hosts, FILES)
-    parser.add_argument(
-        "--comm", choices=("mpi", "local", "tcp"),
-        help="the communication manager; default: the one that a run started like this would have",
-    )  # fmt: skip
-    parser.add_argument("--ssh", metavar="COMMAND", help="what replaces ssh; takes its arguments")
-    parser.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=checked(seconds),
-        help="how long a host may take to answer; default: 15",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the findings for programs")
+    add = parser.add_argument
+    add("-n", "--workers", type=count, metavar="N", help="how many workers there would be; "
+        "default: each core of this machine, or each slot of the hosts")
+    hint(add("--hosts", metavar="FILE", help="look at the hosts of this file, by ssh"), FILES)
+    add("--comm", choices=("mpi", "local", "tcp"), help="the communication manager; default: the "
+        "one that a run started like this would have")
+    add_ssh(add, "how long a host may take to answer; default: 15")
+    add("--json", action="store_true", help="print the findings for programs")
+# fmt: on
 
 
 def execute(given: Namespace) -> int:

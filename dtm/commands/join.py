@@ -19,25 +19,21 @@ _INTERRUPTED = 130
 SUMMARY = "join a run as further workers; it says on stderr how, if it lets others join"
 
 
+# fmt: off
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of ``join``."""
-    parser.add_argument(
-        "-n", "--workers", type=count, metavar="N", default=1,
-        help="how many workers this machine adds; default: 1",
-    )  # fmt: skip
-    secret = parser.add_argument(
-        "--secret-file", metavar="FILE",
-        help="the run's secret, in a file that only you can read; default: standard input",
-    )  # fmt: skip
-    hint(secret, FILES)
-    parser.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=checked(seconds),
-        help="how long the run may take to answer, or to come if nobody listens there yet; "
-        "default: 30, and 2 if nobody listens",
-    )  # fmt: skip
-    add_listening(parser)
-    parser.add_argument("address", metavar="ADDRESS", help="the run's, as tcp://10.0.0.1:40001")
+    add = parser.add_argument
+    add("-n", "--workers", type=count, metavar="N", default=1, help="how many workers this machine "
+        "adds; default: 1")
+    hint(add("--secret-file", metavar="FILE", help="the run's secret, in a file that only you can "
+             "read; default: standard input"), FILES)
+    add("--connect-timeout", metavar="SECONDS", type=checked(seconds), help="how long the run may "
+        "take to answer, or to come if nobody listens there yet; default: 30, and 2 if nobody "
+        "listens")
+    add_listening(add)
+    add("address", metavar="ADDRESS", help="the run's, as tcp://10.0.0.1:40001")
     add_program(parser)
+# fmt: on
 
 
 def execute(given: Namespace) -> int:

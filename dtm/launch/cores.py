@@ -32,7 +32,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dtm.launch.allocation import Allocation
 
 NUMERIC_THREADS = (
     "OMP_NUM_THREADS",
@@ -48,7 +51,7 @@ _READ_BY = {  # what threadpoolctl calls the libraries
     "mkl": "MKL_NUM_THREADS",
     "blis": "BLIS_NUM_THREADS",
 }
-# Without any of these there is no batch system, and nothing else need be imported to know.
+# Without variables such as these there is no batch system, and nothing need be imported to know.
 _SIGNS = ("SLURM_", "LSB_", "OAR_", "PE_HOSTFILE", "SGE_", "PBS_", "FLUX_")
 
 
@@ -58,23 +61,26 @@ def default_workers(environ: Mapping[str, str]) -> int:
 
     cores = available_cores()
     try:
-        slots = _granted_here(environ)
+        found = granted(environ)
     except OptionError as error:
         sys.stderr.write(f"dtm: {error}; so a worker for each core is taken\n")
         return cores
-    return cores if slots is None else min(cores, slots)
+    if found is None or found.is_beyond_here:
+        return cores
+    return min(cores, sum(host.slots for host in found.hosts))
 
 
-def _granted_here(environ: Mapping[str, str]) -> int | None:
-    """Return the slots of a job that has this machine alone, None if there is none."""
+def granted(environ: Mapping[str, str]) -> Allocation | None:
+    """Return what a batch system has granted, None if there is none.
+
+    Raises:
+        OptionError: what the batch system says is not understood.
+    """
     if not any(name.startswith(_SIGNS) for name in environ):
         return None
     from dtm.launch.allocation import allocation
 
-    granted = allocation(environ)
-    if granted is None or granted.is_beyond_here:
-        return None
-    return sum(host.slots for host in granted.hosts)
+    return allocation(environ)
 
 
 def available_cores(root: str = "/") -> int:

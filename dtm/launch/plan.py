@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 FAN_OUT = 64
 EXACT = ("srun", "flux")  # starters that run the words as they are; the others use a shell
-_OLD_OPTION = "--dtmTCPhosts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,20 +283,3 @@ def _starters(granted: Allocation) -> dict[str, list[str]] | None:
         return None
     found = {host.name: granted.starter(host) for host in granted.hosts}
     return {name: list(words) for name, words in found.items() if words is not None}
-
-
-def old_hosts_file(arguments: Sequence[str]) -> str | None:
-    """Return the file of hosts that scripts for DEAP's dtm name on their command line.
-
-    Raises:
-        OptionError: the option stands there without a file.
-    """
-    named = None
-    for argument, following in zip(arguments, [*arguments[1:], None]):
-        if argument.startswith(f"{_OLD_OPTION}="):
-            named = argument.removeprefix(f"{_OLD_OPTION}=")
-        elif argument == _OLD_OPTION:
-            if following is None:
-                raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
-            named = following
-    return named

@@ -35,7 +35,7 @@ from typing import Any
 from dtm.comm.base import CommunicationManager
 from dtm.errors import CommunicationError, OptionError, RunStateError
 from dtm.launch.command_line import why_not_again
-from dtm.options import Options, settings
+from dtm.options import Options, old_hosts_file, settings
 from dtm.run.runner import MOST_FRAMES
 from dtm.run.stack import call_with_room
 from dtm.run.worker import Worker
@@ -290,7 +290,7 @@ def _invited() -> CommunicationManager | None:
 def _tcp(chosen: Options) -> CommunicationManager:
     """Lead a run that others join, or hand over to the launcher if there are hosts or workers."""
     from dtm.launch.hosts import Host, read_hosts
-    from dtm.launch.plan import old_hosts_file, run_on_hosts
+    from dtm.launch.plan import run_on_hosts
 
     found = settings(os.environ)
     file = old_hosts_file(sys.argv[1:])
