@@ -344,7 +344,10 @@ def test_a_grant_that_is_not_understood_is_told_of(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("command", [(), ("-m", "dtm")])
 def test_a_job_of_one_slot_is_a_run_of_one_worker(tmp_path: Path, command: tuple[str, ...]) -> None:
-    text = "from dtm import dtm\nfrom dtm.run import runtime\ndtm.start(lambda: print(runtime.current.comm.size))\n"
+    text = (
+        "from dtm import dtm\nfrom dtm.run import runtime\n"
+        "dtm.start(lambda: print(runtime.current.comm.size))\n"
+    )
     (tmp_path / "size.py").write_text(text)
     environment = launch.environment(SLURM | {"SLURM_TASKS_PER_NODE": "1"})
     words = [sys.executable, *command, "size.py"]

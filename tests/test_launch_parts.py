@@ -256,12 +256,10 @@ def test_the_secrets_file_is_for_its_owner_alone(tmp_path: object) -> None:
     path = f"{tmp_path}/secret"
     credentials = Credentials.fresh()
     file = SecretFile(path, credentials)
-    file.remove()
-    file.write()
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert credentials.secret.hex() not in file.how_to_join("tcp://[::1]:5", 1, "prog.py")
     assert Credentials.from_file(path) == credentials
     with pytest.raises(CommunicationError, match="secret"):
-        SecretFile(path, credentials).write()
+        SecretFile(path, credentials)
     file.remove()
     assert not os.path.exists(path)

@@ -63,13 +63,9 @@ class Node:
         self._sites = sites
         self._job = job
         self._emit = emit
+        ranks = [rank for site in sites for rank in site.ranks]
         command = [sys.executable, *job.arguments]
-        self._workers = {
-            site.host.name: Workers(
-                site.ranks, command, job.environment, job.invitation, emit, room
-            )
-            for site in sites
-        }
+        self._workers = Workers(ranks, command, job.environment, job.invitation, emit, room)
         starting = Starting(**job.starting)
         self._agents = [RemoteAgent(site, starting, job, emit, room) for site in below]
 
@@ -100,15 +96,14 @@ class Node:
             agent.send(message)
         if isinstance(message, messages.Go):
             self._start(message)
-        for workers in self._workers.values():
-            if isinstance(message, messages.Address):
-                workers.invite(message.address)
-            elif isinstance(message, messages.Signal):
-                workers.signal_root(message.number)
-            elif isinstance(message, messages.Death):
-                workers.tell_root(message.ranks, message.reason)
-            elif isinstance(message, messages.Over):
-                workers.dismiss()
+        elif isinstance(message, messages.Address):
+            self._workers.invite(message.address)
+        elif isinstance(message, messages.Signal):
+            self._workers.signal_root(message.number)
+        elif isinstance(message, messages.Death):
+            self._workers.tell_root(message.ranks, message.reason)
+        elif isinstance(message, messages.Over):
+            self._workers.dismiss()
 
     async def end(self) -> None:
         """End everything that was started; returns when that is done, or soon after."""
@@ -119,7 +114,7 @@ class Node:
                     agent.dismiss()
                 else:
                     agent.kill()
-            await asyncio.gather(*(workers.end() for workers in self._workers.values()))
+            await self._workers.end()
             levels = 1 + max((agent.site.depth for agent in obeying), default=0)
             ending = [agent.task for agent in obeying if agent.task is not None]
             if ending:
@@ -129,12 +124,13 @@ class Node:
                 agent.kill()
 
     def _start(self, go: messages.Go) -> None:
-        for site in self._sites:
-            name = site.host.name
-            try:
-                self._workers[name].start(self._tasks, go.addresses.get(name))
-            except CommunicationError as error:
-                self._emit(messages.Gone([name], list(site.ranks), f"on {name} {error}"))
+        names = [site.host.name for site in self._sites]
+        bind = go.addresses.get(names[0]) if names else None  # the names are of one machine
+        try:
+            self._workers.start(self._tasks, bind)
+        except CommunicationError as error:
+            ranks = [rank for site in self._sites for rank in site.ranks]
+            self._emit(messages.Gone(names, ranks, f"on {names[0]} {error}"))
 
 
 def _missing(job: messages.Job) -> str | None:

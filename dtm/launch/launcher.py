@@ -214,9 +214,9 @@ class Launcher:
         if slots:
             from dtm.launch.tcp_worker import SecretFile  # with a manager, which few launchers need
 
-            self._secret = SecretFile(self._run.settings.secret_file, self._credentials)
+            path = self._run.settings.secret_file
             try:
-                self._secret.write()
+                self._secret = SecretFile(path, self._credentials)
             except CommunicationError as error:
                 sys.stderr.write(f"dtm: {error}\n")
                 self._finish(1)

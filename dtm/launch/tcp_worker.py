@@ -254,28 +254,20 @@ class Root(TcpRoot):
 
 
 class SecretFile:
-    """The credentials of a run in a file, from ``write`` to ``remove``."""
+    """The credentials of a run in a new file, until ``remove``.
+
+    Raises:
+        CommunicationError: the file is there already, or cannot be written.
+    """
 
     def __init__(self, path: str | None, credentials: Credentials) -> None:
-        self._credentials = credentials
         self.path = os.path.abspath(path or f"dtm-{credentials.run.hex()[:8]}.secret")
-        self._written = False
-
-    def write(self) -> None:
-        """Make the file.
-
-        Raises:
-            CommunicationError: it is there already, or cannot be written.
-        """
-        self._credentials.to_file(self.path)
-        self._written = True
+        credentials.to_file(self.path)
 
     def remove(self) -> None:
-        """Remove the file, if it was written."""
-        if self._written:
-            self._written = False
-            with suppress(OSError):
-                os.unlink(self.path)
+        """Remove the file."""
+        with suppress(OSError):
+            os.unlink(self.path)
 
     def how_to_join(self, address: str, slots: int, program: str) -> str:
         """Return what tells the user how to add workers."""
@@ -297,7 +289,6 @@ def lead(chosen: Settings) -> TcpManager:
     credentials = Credentials.fresh(tls=tls)
     free = JOIN_SLOTS if chosen.join_slots is None else chosen.join_slots
     secret = SecretFile(chosen.secret_file, credentials)
-    secret.write()
     atexit.register(secret.remove)
     root = TcpManager.lead(
         1 + free, credentials, bind=chosen.bind or _LOOPBACK, ports=chosen.ports, tls=tls
