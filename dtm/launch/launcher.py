@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from dtm.launch.tcp_worker import SecretFile
 
 _PARTING_SECONDS = 8.0  # for the other workers to end after the root
-_OTHERS_SECONDS = 0.5  # for other hosts to refuse too, after the first
+_OTHERS_SECONDS = 2.0  # for the other hosts to answer after one has refused
 _WRITE_SECONDS = 10.0
 _PATIENCE = 3  # signals
 _OF_THE_DISMISSED = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
@@ -95,7 +95,7 @@ class Launcher:
         )
         self._secret: SecretFile | None = None
         self._ready: dict[str, messages.Ready] = {}
-        self._refusals: list[str] = []
+        self._refusals: dict[str, str] = {}
         self._left = set(range(len(self._hosts)))
         self._given_up: set[int] = set()  # by the root, when it has ended not to be waited for
         self._status: int | None = None
@@ -179,9 +179,12 @@ class Launcher:
             self._mourn(message)
 
     def _begin(self) -> None:
-        """Have the workers started, if every host is ready and none has refused."""
-        complete = len(self._ready) == len(self._run.sites) and not self._refusals
-        if self.stage is not Stage.CALLING or not complete:
+        """Have the workers started if every host is ready; give up when all have answered."""
+        answered = self._ready.keys() | self._refusals.keys()
+        if self.stage is not Stage.CALLING or len(answered) < len(self._run.sites):
+            return
+        if self._refusals:
+            self._give_up()
             return
         self._go("all hosts ready")
         self._node.take(messages.Go(self._addresses()))
@@ -195,17 +198,16 @@ class Launcher:
         return {name: ready.here or mine for name, ready in self._ready.items()}
 
     def _refuse(self, refused: messages.Refused) -> None:
-        if self.stage is not Stage.CALLING:
-            return
-        self._refusals.append(f"{refused.host}: {refused.reason}")
-        if len(self._refusals) == 1:
+        if not self._refusals:
             asyncio.get_running_loop().call_later(_OTHERS_SECONDS, self._give_up)
+        self._refusals.setdefault(refused.host, refused.reason)
+        self._begin()
 
     def _give_up(self) -> None:
         if self.stage is not Stage.CALLING:
             return
-        for line in self._refusals:
-            sys.stderr.write(f"dtm: {line}\n")
+        for host, reason in self._refusals.items():
+            sys.stderr.write(f"dtm: {host}: {reason}\n")
         sys.stderr.write("dtm: nothing was started\n")
         self._finish(1)
 
