@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dtm.commands.completion import FILES, hint
 from dtm.commands.run import add_ssh, count
+from dtm.errors import DtmError
 from dtm.options import MANAGERS, Options, seconds, settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ def execute(given: Namespace) -> int:
     from dtm.doctor.finding import would_work
     from dtm.doctor.plan import planned, rank
     from dtm.doctor.report import as_json, as_text
-    from dtm.errors import DtmError
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dtm.commands.completion import FILES, hint
 from dtm.commands.program import add_program, missing, run_program
 from dtm.commands.run import add_listening, checked, count, is_worker
+from dtm.errors import DtmError
 from dtm.options import ports, seconds
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def execute(given: Namespace) -> int:
         return 0
     import asyncio
 
-    from dtm.errors import DtmError
     from dtm.launch.joining import Joiner, check, parsed
 
     problem = missing(given)

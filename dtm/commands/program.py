@@ -24,6 +24,7 @@ from types import CodeType, TracebackType
 
 from dtm.commands.completion import FILES, hint
 from dtm.errors import CommunicationError, OptionError
+from dtm.run import runtime
 
 
 def add_program(parser: ArgumentParser) -> None:
@@ -125,8 +126,6 @@ def _is_of_runpy(cause: BaseException | None) -> bool:
 
 def _was_starting(rest: TracebackType | None) -> bool:
     """Whether an error comes out of ``start``, which had not begun the run."""
-    from dtm.run import runtime
-
     if runtime.current is not None and not runtime.current.implicit:
         return False
     while rest is not None and rest.tb_frame.f_code is not runtime.start.__code__:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dtm.commands.completion import FILES, MANAGERS, hint
 from dtm.commands.program import add_program, missing, run_program, words
+from dtm.errors import DtmError
 from dtm.launch.cores import default_workers, granted
 from dtm.options import Options, address, old_hosts_file, ports, positive, seconds, settings, slots
 
@@ -113,8 +114,6 @@ def execute(given: Namespace) -> int:
         if value is not None:
             os.environ[variable] = str(int(value) if isinstance(value, bool) else value)
     if not is_worker():
-        from dtm.errors import DtmError
-
         _tell_of_unknown_variables()
         try:
             launched = _launched(given)

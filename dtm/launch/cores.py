@@ -34,6 +34,8 @@ from importlib import import_module
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from dtm.errors import OptionError
+
 if TYPE_CHECKING:
     from dtm.launch.allocation import Allocation
 
@@ -57,8 +59,6 @@ _SIGNS = ("SLURM_", "LSB_", "OAR_", "PE_HOSTFILE", "SGE_", "PBS_", "FLUX_")
 
 def default_workers(environ: Mapping[str, str]) -> int:
     """Return how many workers a run of this machine has by default; may warn on stderr."""
-    from dtm.errors import OptionError
-
     cores = available_cores()
     try:
         found = granted(environ)
