@@ -42,8 +42,6 @@ def execute(given: Namespace) -> int:
     if is_worker():
         run_program(given)
         return 0
-    import asyncio
-
     from dtm.launch.joining import Joiner, check, parsed
 
     problem = missing(given)
@@ -56,7 +54,7 @@ def execute(given: Namespace) -> int:
         joiner = Joiner(given.address, credentials, given.workers, given.bind, listening)
         patience = None if given.connect_timeout is None else seconds(given.connect_timeout)
         check(given.address, credentials, patience)
-        return asyncio.run(joiner.serve())
+        return joiner.serve()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except DtmError as error:

@@ -255,4 +255,4 @@ async def serve(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1:]))
+    asyncio.run(serve(sys.argv[1:]), debug=False)

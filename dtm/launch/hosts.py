@@ -142,10 +142,10 @@ def _host(words: list[str]) -> Host:
         raise OptionError(
             f"{address!r} is not understood; write host, host:slots, user@host; {hint}"
         )
-    given: dict[str, str] = {}
-    for name in ("user", "slots"):
-        if match[name] is not None:
-            given[name] = match[name]
+    six = match["six"]
+    if six is not None and not _is_address(six):
+        raise OptionError(f"{six!r} is no IPv6 address")
+    given = {name: match[name] for name in ("user", "slots") if match[name] is not None}
     for setting in settings:
         name, equals, value = setting.partition("=")
         name = name.lower().replace("-", "_")
@@ -154,27 +154,20 @@ def _host(words: list[str]) -> Host:
         if name in given:
             raise OptionError(f"{name} is given twice")
         given[name] = value
-    return _made(match["six"], match["name"], given)
+    return _made(six or match["name"] or "", given)
 
 
 _SETTINGS = ("slots", "max_slots", "user", "port", "python")
 
 
-def _made(six: str | None, name: str | None, given: dict[str, str]) -> Host:
-    if six is not None and not _is_address(six):
-        raise OptionError(f"{six!r} is no IPv6 address")
-    slots = _number("slots", given.get("slots", "1"))
-    most = given.get("max_slots")
-    if most is not None and _number("max_slots", most) < slots:
+def _made(name: str, given: dict[str, str]) -> Host:
+    numbers = {
+        key: _number(key, given[key]) for key in ("slots", "max_slots", "port") if key in given
+    }
+    slots, most = numbers.get("slots", 1), numbers.get("max_slots")
+    if most is not None and most < slots:
         raise OptionError(f"slots={slots} is more than max_slots={most}")
-    port = given.get("port")
-    host = Host(
-        six if six is not None else name or "",
-        slots,
-        given.get("user"),
-        None if port is None else _number("port", port),
-        given.get("python"),
-    )
+    host = Host(name, slots, given.get("user"), numbers.get("port"), given.get("python"))
     idle = [f"{setting}=" for setting in ("user", "port", "python") if setting in given]
     if host.is_local and idle:
         raise OptionError(

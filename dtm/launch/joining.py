@@ -92,12 +92,15 @@ class Joiner:
             self._terminal.room,
         )
 
-    async def serve(self) -> int:
+    def serve(self) -> int:
         """Start the workers, and return the worst of their exit statuses.
 
         Raises:
             CommunicationError: the system does not let so many be started.
         """
+        return asyncio.run(self._serve(), debug=False)
+
+    async def _serve(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._finish, 128 + number)
         problem: CommunicationError | None = None

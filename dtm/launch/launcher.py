@@ -315,4 +315,4 @@ def how_it_ended(status: int) -> str:
 
 def launch(run: Run) -> int:
     """Start a run on hosts, see it through, and return its exit status."""
-    return asyncio.run(Launcher(run).serve())
+    return asyncio.run(Launcher(run).serve(), debug=False)
