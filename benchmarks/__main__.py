@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS
-from benchmarks.figures import LAUNCHED, OURS, OVER_TCP, Outcome, Row, measure_row
+from benchmarks.figures import LAUNCHED, OURS, OVER_TCP, Row, measure_row
+from benchmarks.kept import KeptRow, as_json, of_outcome, read, replaced
 from benchmarks.machine import describe
-from benchmarks.report import as_json, markdown, rst
+from benchmarks.report import markdown
 from benchmarks.rows import ROWS
 
 
@@ -26,9 +28,11 @@ def arguments_of(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tcp", action="store_true", help="measure dtm over TCP on loopback too")
     parser.add_argument("--rounds", type=int, help="how often each contender gets its turn")
     parser.add_argument("--timeout", type=float, help="seconds that one program may take")
-    parser.add_argument("--rst", type=Path, help="write the report to this file, for the docs")
     parser.add_argument("--markdown", type=Path, help="write the report to this file")
-    parser.add_argument("--json", type=Path, help="write every value to this file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument(
+        "--keep", type=Path, help="put the rows measured into this file, in place of the old ones"
+    )
     return parser.parse_args(command_line)
 
 
@@ -60,18 +64,20 @@ def tell(line: str) -> None:
 def main(command_line: Sequence[str] | None = None) -> int:
     args = arguments_of(command_line)
     machine = describe()
-    outcomes: list[Outcome] = []
+    before = read(args.keep) if args.keep and args.keep.exists() else []
+    rows: list[KeptRow] = []
     for row in chosen(args):
-        outcomes.append(measure_row(row, quick=args.quick, tell=tell))
+        outcome = measure_row(row, quick=args.quick, tell=tell)
+        rows.append(of_outcome(outcome, machine, time.strftime("%Y-%m-%d")))
         # Written row by row: a run takes long, and may be interrupted.
         if args.json:
-            args.json.write_text(as_json(outcomes, machine), encoding="utf-8")
-        if args.rst:
-            args.rst.write_text(rst(outcomes, machine), encoding="utf-8")
+            args.json.write_text(as_json(rows), encoding="utf-8")
+        if args.keep:
+            args.keep.write_text(as_json(replaced(before, rows)), encoding="utf-8")
         if args.markdown:
-            args.markdown.write_text(markdown(outcomes, machine), encoding="utf-8")
+            args.markdown.write_text(markdown(rows), encoding="utf-8")
     if not args.markdown:
-        print(markdown(outcomes, machine))
+        print(markdown(rows))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 Each alternative changes one decision.  All run the same programs in virtual time, on the machine of
 :mod:`benchmarks.simulated`.  The figures are kept in the folder; ``--plots`` draws them for the
-page "why the balancer is as it is"; drawing needs matplotlib (``pip install '.[plots]'``).
+page "why the balancer is as it is"; drawing needs matplotlib (``pip install --group plots``).
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""The figures as Markdown, as reStructuredText for the docs, as JSON for comparing runs."""
+"""The figures as Markdown, and as reStructuredText for the docs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.figures import LAUNCHED, OURS, OVER_TCP, Figure, Outcome
+from benchmarks.figures import LAUNCHED, OURS, OVER_TCP
+from benchmarks.kept import KeptFigure, KeptRow
 
 WORDS = {True: "yes", False: "**no**", None: ""}
 
@@ -30,61 +29,59 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def best_peer(outcome: Outcome) -> Figure | None:
+def best_peer(row: KeptRow) -> KeptFigure | None:
     """Return the peer with the best median, ``serial`` apart."""
-    peers = [
-        figure
-        for figure in outcome.figures
-        if figure.values and figure.contender not in (*OURS, *OVER_TCP, LAUNCHED, "serial")
-    ]
-    if not peers:
-        return None
-    pick = max if outcome.row.higher_is_better else min
-    return pick(peers, key=lambda figure: figure.median)
+    ours_and_serial = (*OURS, *OVER_TCP, LAUNCHED, "serial")
+    peers = [each for each in row.figures if each.contender not in ours_and_serial]
+    pick = max if row.higher_is_better else min
+    return pick(
+        (each for each in peers if each.median is not None),
+        key=lambda each: each.median or 0.0,
+        default=None,
+    )
 
 
-def ours(outcome: Outcome, contender: str) -> str:
-    figure = next((each for each in outcome.figures if each.contender == contender), None)
+def ours(row: KeptRow, contender: str) -> str:
+    figure = row.figure_of(contender)
     if figure is None:
         return "-"
-    if not figure.values:
+    if figure.median is None:
         return "not measured"
     shown = number(figure.median)
-    judged = outcome.judged_value(figure)
+    judged = figure.judged
     if judged is not None and abs(judged - figure.median) > 1e-9 * abs(judged):
         shown += f" (judged: {number(judged)})"
-    verdict = {True: ", met", False: ", **missed**", None: ""}[outcome.passed(figure)]
+    verdict = {True: ", met", False: ", **missed**", None: ""}[figure.passed]
     return shown + verdict
 
 
-def over_tcp(outcome: Outcome) -> str:
+def over_tcp(row: KeptRow) -> str:
     """Return the figures of the ways of running dtm over TCP that were measured."""
-    names = [each.contender for each in outcome.figures if each.contender in OVER_TCP]
-    return "; ".join(f"{name.removeprefix('dtm ')} {ours(outcome, name)}" for name in names) or "-"
+    names = [each.contender for each in row.figures if each.contender in OVER_TCP]
+    return "; ".join(f"{name.removeprefix('dtm ')} {ours(row, name)}" for name in names) or "-"
 
 
-def summary_line(outcome: Outcome) -> list[str]:
-    row, peer = outcome.row, best_peer(outcome)
+def summary_line(row: KeptRow) -> list[str]:
+    peer = best_peer(row)
     title = f"{row.title} ({row.unit})" if row.unit else row.title
-    shown = f"{peer.contender} {number(peer.median)}" if peer else "-"
-    figures = (*(ours(outcome, each) for each in OURS), over_tcp(outcome))
-    return [title, row.asked, *figures, shown]
+    shown = f"{peer.contender} {number(peer.median)}" if peer and peer.median is not None else "-"
+    figures = (*(ours(row, each) for each in OURS), over_tcp(row))
+    return [title, row.bar, *figures, shown, row.measured]
 
 
-def detail_line(outcome: Outcome, figure: Figure) -> list[str]:
-    row = outcome.row
-    if not figure.values:
+def detail_line(row: KeptRow, figure: KeptFigure) -> list[str]:
+    if figure.median is None:
         return [row.name, figure.contender, "", "", "", "", "", figure.failure]
-    reference = outcome.figure_of("dtm local")
+    reference = row.figure_of("dtm local")
     ratio = number(figure.median / reference.median) if reference and reference.median else ""
     return [
         row.name,
         figure.contender,
         number(figure.median),
-        number(row.best_of(figure.values)),
-        str(len(figure.values)),
+        "" if figure.best is None else number(figure.best),
+        str(figure.count),
         ratio,
-        WORDS[outcome.passed(figure)],
+        WORDS[figure.passed],
         figure.failure or figure.note,
     ]
 
@@ -92,65 +89,46 @@ def detail_line(outcome: Outcome, figure: Figure) -> list[str]:
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
 
-def summary(outcomes: Sequence[Outcome], draw: Table) -> str:
+def summary(rows: Sequence[KeptRow], draw: Table) -> str:
     """Return the rows with their bars, dtm's figures and the best peer's."""
-    head = ["figure", "bar", *OURS, "dtm over TCP", "best peer"]
-    return draw(head, [summary_line(each) for each in outcomes])
+    head = ["figure", "bar", *OURS, "dtm over TCP", "best peer", "measured"]
+    return draw(head, [summary_line(each) for each in rows])
 
 
-def details(outcomes: Sequence[Outcome], draw: Table) -> str:
+def details(rows: Sequence[KeptRow], draw: Table) -> str:
     """Return a line for each contender of each row."""
-    lines = [detail_line(outcome, figure) for outcome in outcomes for figure in outcome.figures]
+    lines = [detail_line(row, figure) for row in rows for figure in row.figures]
     head = ["row", "who", "median", "best", "values", "÷ dtm local", "met", "remark"]
     return draw(head, lines)
 
 
-def facts(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
-    """Return what is known of the machine, as a list."""
-    disturbance = max((outcome.disturbance for outcome in outcomes), default=0.0)
-    known = {**machine, "cores busy with something else, at most": f"{disturbance:.2f}"}
+def facts(rows: Sequence[KeptRow]) -> str:
+    """Return what is known of each machine, as lists; more than one if rows differ in it."""
+    machines: list[tuple[dict[str, str], list[KeptRow]]] = []
+    for row in rows:
+        known = next((those for machine, those in machines if machine == row.machine), None)
+        if known is None:
+            machines.append((dict(row.machine), [row]))
+        else:
+            known.append(row)
+    return "\n\n".join(_facts_of(machine, those) for machine, those in machines)
+
+
+def _facts_of(machine: dict[str, str], rows: Sequence[KeptRow]) -> str:
+    days = sorted({row.measured for row in rows})
+    known = {"measured": ", ".join(days), "rows": ", ".join(row.name for row in rows), **machine}
+    known["cores busy with something else, at most"] = f"{max(x.disturbance for x in rows):.2f}"
     return "\n".join(f"* {name}: {value}" for name, value in known.items())
 
 
-def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+def markdown(rows: Sequence[KeptRow]) -> str:
     """Return the whole report as Markdown."""
-    about = facts(outcomes, machine)
-    first, rest = summary(outcomes, table), details(outcomes, table)
+    first, rest = summary(rows, table), details(rows, table)
+    about = facts(rows)
     return f"# Figures\n\n{first}\n\n## Machine\n\n{about}\n\n## All contenders\n\n{rest}\n"
 
 
-def rst(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
+def rst(rows: Sequence[KeptRow]) -> str:
     """Return the report as reStructuredText, to be included in the page on figures."""
-    first, rest = summary(outcomes, list_table), details(outcomes, list_table)
-    return f"{first}\n\n{facts(outcomes, machine)}\n\nAll contenders:\n\n{rest}\n"
-
-
-def finite(values: Iterable[float]) -> list[float | None]:
-    """Return the values with None for what JSON cannot say."""
-    return [value if isfinite(value) else None for value in values]
-
-
-def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> str:
-    """Return every value measured."""
-    rows = [
-        {
-            "name": outcome.row.name,
-            "title": outcome.row.title,
-            "unit": outcome.row.unit,
-            "bar": outcome.row.asked,
-            "busy cores before": round(outcome.disturbance, 2),
-            "figures": [
-                {
-                    "contender": figure.contender,
-                    "values": finite(figure.values),
-                    "judged": finite(figure.judged),
-                    "passed": outcome.passed(figure),
-                    "note": figure.note,
-                    "failure": figure.failure,
-                }
-                for figure in outcome.figures
-            ],
-        }
-        for outcome in outcomes
-    ]
-    return json.dumps({"machine": dict(machine), "rows": rows}, indent=1, ensure_ascii=False)
+    first, rest = summary(rows, list_table), details(rows, list_table)
+    return f"{first}\n\n{facts(rows)}\n\nAll contenders:\n\n{rest}\n"

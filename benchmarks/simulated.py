@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import count, islice
 from pathlib import Path
 from statistics import fmean
-from time import process_time
+from time import process_time, strftime
 from typing import Any
 
 from benchmarks.report import list_table
@@ -85,6 +85,7 @@ class Measured:
     tasks: int
     steals: float
     cpu_seconds: float
+    measured: str  # the day, which tells the code
 
 
 def geometric_tree(size: int, seed: int) -> Script:
@@ -151,6 +152,7 @@ def measured(row: str, size: int, seed: int) -> Measured:
         tasks=report.executed,
         steals=round(report.steals_won / size, 3),
         cpu_seconds=round(process_time() - began, 1),
+        measured=strftime("%Y-%m-%d"),
     )
 
 
@@ -171,13 +173,16 @@ def _columns() -> dict[str, str]:
 
 
 def add(path: Path, found: Measured) -> None:
-    """Add a line to a file of figures."""
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, list(_columns()))
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(found))
+    """Put a line into a file of figures, in place of that of the same run if there is one."""
+    kept = read(path) if path.exists() else []
+    run = (found.row, found.workers, found.seed)
+    others = [each for each in kept if (each.row, each.workers, each.seed) != run]
+    place = next((i for i, each in enumerate(kept) if each not in others), len(kept))
+    others.insert(place, found)
+    with path.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, list(_columns()), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, others))
 
 
 def means(found: Iterable[Measured]) -> Iterator[tuple[str, int, list[Measured]]]:
@@ -194,7 +199,7 @@ def table(found: Iterable[Measured]) -> str:
     """Return the table of means beside their bars, in reStructuredText."""
     head = (
         "row", "workers", "runs", "ratio", "bar", "all at work, ms", "messages a worker",
-        "the root's, a worker", "until silence, a worker", "shutdown", "state", "met",
+        "the root's, a worker", "until silence, a worker", "shutdown", "state", "met", "measured",
     )  # fmt: skip
     lines = [_line(row, size, those) for row, size, those in means(found)]
     return list_table(head, lines) + "\n"
@@ -213,8 +218,9 @@ def _line(row: str, size: int, those: Sequence[Measured]) -> list[str]:
         else:
             cells.append(f"{mean:.2f}")
     met &= {each.shutdown for each in those} == {2 * (size - 1)}
-    return [*cells, f"{those[0].shutdown:,}", str(max(each.state for each in those)),
-            "yes" if met else "**no**"]  # fmt: skip
+    days = ", ".join(sorted({each.measured for each in those}))
+    state = str(max(each.state for each in those))
+    return [*cells, f"{those[0].shutdown:,}", state, "yes" if met else "**no**", days]
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

@@ -58,8 +58,13 @@ def constant(path: str, scale: float = 1.0) -> str:
 
 
 rst_prolog = f"""
-.. |most frames| replace:: {constant("dtm.run.runner.MOST_FRAMES")}
-.. |patience ms| replace:: {constant("dtm.run.runner.PATIENCE", 1e3)}
+.. |most frames| replace:: {constant("dtm.run.waiting.MOST_FRAMES")}
+.. |patience ms| replace:: {constant("dtm.run.waiting.PATIENCE_SECONDS", 1e3)}
+.. |slack ms| replace:: {constant("dtm.run.waiting.SLACK_SECONDS", 1e3)}
+.. |poll slack ms| replace:: {constant("dtm.run.waiting.POLL_SLACK_SECONDS", 1e3)}
+.. |unknown s| replace:: {constant("dtm.core.wait_policy.UNKNOWN_SECONDS")}
+.. |untaken ms| replace:: {constant("dtm.core.wait_policy.UNTAKEN_SECONDS", 1e3)}
+.. |stale s| replace:: {constant("dtm.core.wait_policy.STALE_SECONDS")}
 .. |poll µs| replace:: {constant("dtm.run.runner.POLL_SECONDS", 1e6)}
 .. |silent s| replace:: {constant("dtm.launch.remote_agent.SILENT_SECONDS")}
 .. |strip µs| replace:: {constant("dtm.core.granularity.STRIP_SECONDS", 1e6)}

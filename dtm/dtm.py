@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dtm.future import AsyncResult
-from dtm.lazy import MOST_ITEMS, Window
+from dtm.lazy import MOST_ITEMS, LazyResults, Window
 from dtm.options import unknown
 from dtm.run import runtime
 from dtm.task import Call, Same
@@ -28,8 +28,7 @@ from dtm.task import Call, Same
 if TYPE_CHECKING:
     import random as _random
 
-    from dtm.run.context import Context
-    from dtm.run.runner import Runner
+    from dtm.run.runner import Context, Runner
 
 Function = Callable[..., Any]
 
@@ -164,7 +163,7 @@ class Door:
 
     def imap(self, function: Function, *iterables: Iterable[Any]) -> Iterator[Any]:
         """Iterate over the results in order; see :func:`dtm.imap`."""
-        return self._lazy("imap", function, iterables, None).in_order()
+        return LazyResults(self._lazy("imap", function, iterables, None), ordered=True)
 
     def imap_unordered(
         self, function: Function, *iterables: Any, chunksize: int = 1
@@ -176,8 +175,9 @@ class Door:
             iterables = tuple(rest)
         if not isinstance(chunksize, SupportsIndex) or int(chunksize) < 1:
             raise ValueError(f"chunksize must be a whole number of at least 1, not {chunksize!r}")
-        window = int(chunksize) if int(chunksize) > 1 else None
-        return self._lazy("imap_unordered", function, iterables, window).as_completed()
+        most = int(chunksize) if int(chunksize) > 1 else None
+        window = self._lazy("imap_unordered", function, iterables, most)
+        return LazyResults(window, ordered=False)
 
     def _lazy(
         self, kind: str, function: Function, iterables: tuple[Any, ...], window: int | None
@@ -360,42 +360,57 @@ def waitAll(reqList: Sequence[AsyncResult] | None = None) -> None:  # noqa: N802
     """Wait until the given asynchronous calls have ended; without a list, all of this task."""
     for result in _pending(reqList):
         result.wait()
+        result.forget()
 
 
 def waitAny(reqList: Sequence[AsyncResult] | None = None) -> AsyncResult | None:  # noqa: N802, N803
     """Wait until one of the given asynchronous calls has ended, and return it.
 
-    Without a list: one of the calls of this task whose end nobody has waited for.
+    It returns soon after the first has ended: what takes long is left to other workers meanwhile.
+    Without a list it names one of the calls of this task whose result nobody has collected (by
+    ``get`` or ``waitAll``), first those that it has not named before.
     None if there is nothing to wait for.
     """
     results = _pending(reqList)
+    results = [result for result in results if not result.named] or results
     if not results:
         return None
-    runtime.running().runner.wait_any([result.call for result in results])
+    runtime.running().runner.wait_any([result.call for result in results], promptly=True)
     return _ended(results)
 
 
 def _ended(results: list[AsyncResult]) -> AsyncResult | None:
-    for result in results:
-        if not result.call.missing:
-            result.wait()
-            return result
-    return None
+    """Name one that has ended, first those that have not been named before."""
+    ended = [result for result in results if not result.call.missing]
+    found = next((result for result in ended if not result.named), ended[0] if ended else None)
+    if found is not None:
+        found.named = True
+    return found
 
 
 def testAll(reqList: Sequence[AsyncResult] | None = None) -> bool:  # noqa: N802, N803
     """Return whether the given asynchronous calls (all of this task) have ended; does not wait."""
-    verdicts = [result.ready() for result in _pending(reqList)]
-    return all(verdicts)
+    results = _pending(reqList)
+    _step(results)
+    return all(not result.call.missing for result in results)
 
 
 def testAny(reqList: Sequence[AsyncResult] | None = None) -> AsyncResult | None:  # noqa: N802, N803
     """Return one of the given asynchronous calls (of this task) that has ended, or None."""
     results = _pending(reqList)
-    for result in results:
-        if result.ready():
-            break
-    return _ended(results)
+    ended = _ended(results)
+    if ended is None:
+        _step(results)
+        ended = _ended(results)
+    return ended
+
+
+def _step(results: list[AsyncResult]) -> None:
+    """Make a little progress on behalf of a task that polls."""
+    under_way = [result.call for result in results if result.call.missing]
+    runner = runtime.running().runner
+    if under_way and not runner.ended:
+        runner.step(under_way)
 
 
 waitForAll = waitAll  # noqa: N816 - the older name

@@ -21,7 +21,6 @@ from dtm.task import Call
 class Waits(Protocol):
     """What a result needs of the runner."""
 
-    callbacks: Any
     ended: bool
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
@@ -30,8 +29,14 @@ class Waits(Protocol):
     def wait_any(self, calls: Sequence[Call], deadline: float | None = None) -> bool:
         """Wait until one of the calls is complete."""
 
-    def step(self, call: Call) -> None:
+    def step(self, calls: Sequence[Call]) -> None:
         """Make a little progress."""
+
+    def listen(self, call: Call, listener: Callable[[], None]) -> bool:
+        """Have a function called when a call is complete; False if it is."""
+
+    def call_later(self, callback: Callable[[], None]) -> None:
+        """Have a user's function called, without the worker's lock."""
 
 
 class Task(Protocol):
@@ -45,15 +50,19 @@ class AsyncResult:
 
     Raises, from ``get``: what the function raised, at the smallest index that
     failed; ``TimeoutError``.
+
+    Attributes:
+        named: whether ``waitAny`` or ``testAny`` has named it; next time they name others first.
     """
 
-    __slots__ = ("_call", "_runner", "_single", "_task")
+    __slots__ = ("_call", "_runner", "_single", "_task", "named")
 
     def __init__(self, runner: Waits, call: Call, task: Task, single: bool) -> None:
         self._runner = runner
         self._call = call
         self._task = task
         self._single = single
+        self.named = False
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the result and return it, or raise what the function raised.
@@ -67,9 +76,11 @@ class AsyncResult:
             RunStateError: the run is over, and the call had not ended.
         """
         call = self._call
-        self.wait(timeout)
         if call.missing:
-            raise TimeoutError(f"{call.name} has not ended within {timeout} seconds")
+            self.wait(timeout)
+            if call.missing:
+                raise TimeoutError(f"{call.name} has not ended within {timeout} seconds")
+        self.forget()
         if call.failure is not None:
             raise call.failure[1]
         values = call.values()
@@ -83,8 +94,6 @@ class AsyncResult:
                 raise RunStateError(f"the run is over, and {call.name} had not ended")
             deadline = None if timeout is None else perf_counter() + timeout
             self._runner.wait(call, deadline)
-        if not call.missing and self._task.pending is not None:
-            self._task.pending.pop(call, None)
 
     def ready(self) -> bool:
         """Whether the call has ended.
@@ -93,7 +102,7 @@ class AsyncResult:
         reads messages, and runs one item of this call if that stands ready here.
         """
         if self._call.missing and not self._runner.ended:
-            self._runner.step(self._call)
+            self._runner.step((self._call,))
         return not self._call.missing
 
     def successful(self) -> bool:
@@ -106,6 +115,11 @@ class AsyncResult:
         if self._call.missing:
             raise ResultNotReadyError(f"{self._call.name} has not ended; ask ready() first")
         return self._call.failure is None
+
+    def forget(self) -> None:
+        """Say that somebody knows of the end: ``waitAny`` and ``testAny`` need not name it."""
+        if self._task.pending is not None:
+            self._task.pending.pop(self._call, None)
 
     @property
     def call(self) -> Call:
@@ -127,10 +141,7 @@ class AsyncResult:
             elif callback is not None:
                 callback(self.get())
 
-        if call.missing:
-            listener = lambda: self._runner.callbacks.append(tell)  # noqa: E731
-            call.listeners = [*(call.listeners or ()), listener]
-        else:
+        if not self._runner.listen(call, lambda: self._runner.call_later(tell)):
             tell()
 
     def __reduce__(self) -> NoReturn:

@@ -232,11 +232,14 @@ class Call:
 
     def values(self) -> list[Any]:
         """Return all results in the order of the items."""
-        if self.whole is None:
-            self.whole = []
+        whole = self.whole
+        if whole is None:
+            whole = []
             for lo in self.starts:
-                self.whole += self.segments.pop(lo)
-        return self.whole
+                whole += self.segments[lo]
+            self.whole = whole  # at once: another thread may ask for it too
+            self.segments = _NONE
+        return whole
 
     def __repr__(self) -> str:
         return f"<Call {self.owner}:{self.key} {self.name} missing={self.missing}/{self.size}>"

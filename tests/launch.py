@@ -31,6 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "tests" / "programs"
 DEFAULT_TIMEOUT = 60.0
+GONE_SECONDS = 15.0  # half a second is usual; a busy machine may let a process wait
 MARK = "RUN_MARK"
 
 Completed = subprocess.CompletedProcess[str]
@@ -161,7 +162,7 @@ class Started:
         except OSError:  # it has ended, or belongs to somebody else
             return False
 
-    def assert_nothing_is_left(self, timeout: float = 5.0) -> None:
+    def assert_nothing_is_left(self, timeout: float = GONE_SECONDS) -> None:
         """Fail, after killing them, if processes or directories of the program are left."""
         deadline = time.monotonic() + timeout
         while (left := self.processes()) and time.monotonic() < deadline:
@@ -265,7 +266,10 @@ class Launcher:
 
 
 def launchers(*wanted: str) -> list[Any]:
-    """Return parameters of a fixture, as in ``launchers("local-2", "mpi-3")``."""
+    """Return parameters of a fixture, as in ``launchers("local-2", "mpi-3")``.
+
+    Those after the first are variants, which a fast run of the tests leaves out.
+    """
     import pytest
 
     made = []
@@ -273,5 +277,7 @@ def launchers(*wanted: str) -> list[Any]:
         kind, _, workers = name.partition("-")
         missing = kind == "mpi" and find_mpirun() is None
         marks = [pytest.mark.skipif(missing, reason="there is no mpirun")]
+        if made:
+            marks.append(pytest.mark.slow)
         made.append(pytest.param(Launcher(kind, int(workers)), id=name, marks=marks))
     return made

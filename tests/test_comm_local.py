@@ -78,6 +78,7 @@ def pair() -> tuple[socket.socket, FramedStream]:
     return left, FramedStream(right, 1, greeted=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_local_manager_keeps_every_promise() -> None:
     check_communication_manager(local_factory)
@@ -207,6 +208,7 @@ def test_what_a_worker_sent_before_it_died_arrives(tmp_path: Path) -> None:
     assert output.startswith("101 [LostPeer(rank=1"), output + errors
 
 
+@pytest.mark.slow
 def test_a_worker_hidden_by_a_forked_grandchild_is_found_dead(tmp_path: Path) -> None:
     source = """
     if manager:
@@ -225,6 +227,7 @@ def test_a_worker_hidden_by_a_forked_grandchild_is_found_dead(tmp_path: Path) ->
     assert output.endswith("True\n")
 
 
+@pytest.mark.slow
 def test_workers_learn_of_the_death_of_the_root_and_clean_up(tmp_path: Path) -> None:
     source = """
     if manager:
@@ -241,6 +244,7 @@ def test_workers_learn_of_the_death_of_the_root_and_clean_up(tmp_path: Path) -> 
     assert output.count("LostPeer(rank=0, reason='its process has ended')") == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_after_the_death_of_the_root_ends(tmp_path: Path) -> None:
     source = """
     manager = start_workers(2)
@@ -467,3 +471,21 @@ def test_interrupting_the_root_leaves_nothing_behind(tmp_path: Path) -> None:
         await_end_of_group(started.pid)
     assert started.returncode == 130
     assert errors == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who was started by whom")
+def test_all_that_a_process_has_started_ends_with_it() -> None:
+    source = """
+        import subprocess, sys
+        from dtm.comm.child import end_descendants
+        subprocess.Popen("trap '' TERM; sleep 600; sleep 600", shell=True)
+        subprocess.Popen(["sleep", "600"])
+        end_descendants()
+        """
+    done = subprocess.run(  # ends only when nobody holds its output any more
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == b""

@@ -22,6 +22,7 @@ from dtm.comm.base import Frame
 from dtm.comm.mpi import messages
 from dtm.comm.mpi.environment import launched_by_mpi
 from tests import mpich
+from tests.launch import GONE_SECONDS
 
 SCENARIOS = Path(__file__).with_name("mpi_scenarios.py")
 ROOT = str(Path(dtm.errors.__file__).parents[1])
@@ -51,7 +52,7 @@ def _launchers() -> Iterator[Launcher]:
 LAUNCHERS = {launcher.name: launcher for launcher in _launchers()}
 
 
-@pytest.fixture(params=["openmpi", "mpich"])
+@pytest.fixture(params=["openmpi", pytest.param("mpich", marks=pytest.mark.slow)])
 def launcher(request: pytest.FixtureRequest) -> Launcher:
     """Each MPI library that is at hand."""
     if request.param == "mpich":
@@ -78,8 +79,8 @@ def _kill(process: int) -> None:
 
 
 def _still_there(processes: list[int]) -> list[int]:
-    """Return those that run on five seconds after the end, and kill them."""
-    deadline = time.monotonic() + 5
+    """Return those that run on long after the end, and kill them."""
+    deadline = time.monotonic() + GONE_SECONDS
     alive = processes
     while alive and time.monotonic() < deadline:
         alive = [process for process in alive if Path(f"/proc/{process}/exe").exists()]
@@ -113,7 +114,10 @@ def _bounded(command: list[str], environment: dict[str, str]) -> tuple[int, str]
 
 
 def run(launcher: Launcher, ranks: int, scenario: str, *, survive: bool = False) -> str:
-    """Run a scenario; return what the ranks reported.  It ends well unless somebody dies in it."""
+    """Run a scenario; return what the ranks reported.
+
+    It ends well, and the launcher has nothing to say, unless somebody dies in it.
+    """
     options = launcher.surviving if survive else []
     command = [*launcher.command, *options, "-n", str(ranks), launcher.python, str(SCENARIOS)]
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as report:
@@ -122,7 +126,16 @@ def run(launcher: Launcher, ranks: int, scenario: str, *, survive: bool = False)
     processes = [int(number) for number in re.findall(r"^process (\d+)$", facts, re.MULTILINE)]
     assert len(processes) == ranks, output
     assert not _still_there(processes), output
-    assert status == 0 or survive, output
+    assert survive or (status, output) == (0, ""), output
+    return facts
+
+
+def run_until(launcher: Launcher, scenario: str, word: str) -> str:
+    """Run a scenario in which a rank dies, again if the launcher was quicker with the others."""
+    for _ in range(5):
+        facts = run(launcher, 2, scenario, survive=True)
+        if word in facts:
+            break
     return facts
 
 
@@ -133,6 +146,7 @@ def number_after(word: str, output: str) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_messages_arrive_whole_and_in_order(launcher: Launcher, ranks: int) -> None:
     output = run(launcher, ranks, "exchange")
@@ -144,6 +158,7 @@ def test_a_frame_beyond_the_limit_of_mpi_travels_in_pieces(launcher: Launcher) -
     assert run(launcher, 3, "in_pieces").count("pieces good") == 3
 
 
+@pytest.mark.slow
 def test_two_ranks_send_each_other_100_megabytes_at_once(launcher: Launcher) -> None:
     assert run(launcher, 2, "both_ways").count("both ways") == 2
 
@@ -158,12 +173,14 @@ def test_wake_ends_a_wait(launcher: Launcher) -> None:
     assert number_after("slept", output) >= 0.19
 
 
+@pytest.mark.slow
 def test_an_idle_rank_sleeps_and_hears(launcher: Launcher) -> None:
     output = run(launcher, 2, "idle")
     assert number_after("idle", output) < 0.02
     assert number_after("heard", output) < 0.09  # by the bell, not by the look each 0.1 s
 
 
+@pytest.mark.slow
 def test_what_was_sent_before_close_arrives(launcher: Launcher) -> None:
     output = run(launcher, 2, "sent_and_left")
     assert "all came" in output
@@ -179,17 +196,41 @@ def test_a_waiting_thread_moves_messages_and_another_closes(launcher: Launcher) 
 
 
 def test_the_root_learns_who_was_killed(launcher: Launcher) -> None:
-    output = run(launcher, 2, "killed", survive=True)
+    output = run_until(launcher, "killed", "lost at")
     assert re.search(r"lost at 0 \[\(1, 'process \d+ (was killed by SIGKILL|ended)", output), output
 
 
 def test_the_workers_learn_that_the_root_was_killed(launcher: Launcher) -> None:
-    output = run(launcher, 2, "root_killed", survive=True)
+    output = run_until(launcher, "root_killed", "lost at")
     assert re.search(r"lost at 1 \[\(0, 'process \d+ ", output), output
 
 
 def test_wrong_ranks_and_empty_messages_are_refused(launcher: Launcher) -> None:
     assert run(launcher, 2, "wrong_ranks").count("refused") == 8
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_what_threads_share_is_used_under_the_lock(launcher: Launcher, ranks: int) -> None:
+    output = run(launcher, ranks, "guarded")
+    assert "without the lock" not in output
+    assert output.count("guarded") == ranks
+
+
+def test_forked_children_do_no_harm(launcher: Launcher) -> None:
+    output = run(launcher, 3, "forked")
+    assert output.count("closed") == 3
+    assert output.count("child 7") == 3 * 4
+
+
+def test_a_forked_child_does_not_hide_the_death_of_its_rank(launcher: Launcher) -> None:
+    assert "lost [1] early" in run_until(launcher, "orphaned", "lost")
+
+
+@pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="no glibc")
+def test_ranks_stuck_in_c_code_end_without_a_word_of_the_launcher(launcher: Launcher) -> None:
+    output = run(launcher, 4, "stuck")
+    assert output.count("closed after") == 2
+    assert number_after("closed after", output) < 2.5
 
 
 def _python(program: str, **environment: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtm.comm.tcp.search import AGAIN, UNREACHABLE, Search, Stage
+from dtm.comm.tcp.roster import AGAIN, UNREACHABLE, Search, Stage
 
 
 def test_a_peer_that_answers_is_called_once() -> None:

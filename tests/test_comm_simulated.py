@@ -40,6 +40,7 @@ class Factory:
             raise failures[0]
 
 
+@pytest.mark.slow
 def test_it_keeps_all_promises() -> None:
     verdict = check_communication_manager(Factory())
     assert verdict.not_tried == ()

@@ -17,8 +17,7 @@ from dtm.comm.tcp.address import Address, Stall, listen, resolve
 from dtm.comm.tcp.credentials import Credentials
 from dtm.comm.tcp.handshake import Versions
 from dtm.comm.tcp.manager import TcpManager
-from dtm.comm.tcp.notices import Ask, Gone, Here, Join, NotYet, Refused, Welcome, read_notice
-from dtm.comm.tcp.roster import Roster
+from dtm.comm.tcp.roster import Ask, Gone, Here, Join, NotYet, Refused, Roster, Welcome, read_notice
 from dtm.errors import CommunicationError
 from dtm.testing.conformance import check_communication_manager
 from tests.tcp_programs import PATIENCE, ROOT, Factory, pump, run_of, running, until
@@ -33,6 +32,7 @@ def has_ipv6() -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("tls", [False, True], ids=["sealed", "TLS"])
 def test_the_tcp_manager_keeps_every_promise(tls: bool) -> None:
@@ -342,7 +342,7 @@ def test_a_worker_learns_that_the_root_is_gone() -> None:
 def test_a_peer_whose_listener_is_gone_is_lost_or_has_left_as_the_root_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dtm.comm.tcp.search.UNREACHABLE", 0.5)
+    monkeypatch.setattr("dtm.comm.tcp.roster.UNREACHABLE", 0.5)
     with run_of(3) as (root, credentials), running(root):
         one, two = (TcpManager.join(root.address, credentials) for _ in range(2))
         assert two._listener is not None
@@ -364,7 +364,7 @@ def test_a_peer_whose_listener_is_gone_is_lost_or_has_left_as_the_root_says(
 
 def test_a_peer_that_is_busy_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel takes the call, and it does not answer: it may be in the middle of a task."""
-    monkeypatch.setattr("dtm.comm.tcp.search.UNREACHABLE", 0.1)
+    monkeypatch.setattr("dtm.comm.tcp.roster.UNREACHABLE", 0.1)
     monkeypatch.setattr("dtm.comm.tcp.acceptor.LONGEST", 0.2)
     with run_of(3) as (root, credentials), running(root):
         one, two = (TcpManager.join(root.address, credentials) for _ in range(2))

@@ -36,6 +36,7 @@ def mpi_factory(folder: Path) -> conformance.Factory:
     return factory
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_mpi_keeps_every_promise(tmp_path: Path) -> None:
     if not MPIRUN.exists():
@@ -137,6 +138,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "message"), BROKEN, ids=[kind.__name__ for kind, _ in BROKEN])
 def test_a_manager_that_breaks_a_promise_is_told_which(
     kind: type[SimulatedManager], message: str, monkeypatch: pytest.MonkeyPatch

@@ -82,6 +82,7 @@ def test_overview_is_the_same_program_everywhere() -> None:
     assert readme == index
 
 
+@pytest.mark.slow
 def test_manager_of_the_documentation_keeps_its_promises() -> None:
     done = run([sys.executable, str(ROOT / "docs" / "thread_manager.py")], environment(), 100.0)
     assert done.stdout.startswith("11 promises are kept\nnot tried: reports_a_loss"), done.stderr
@@ -101,10 +102,20 @@ def test_check_runs_the_test_command_of_the_readme() -> None:
         pytest.skip("there is no bash")
     done = run([bash, str(ROOT / ".ci" / "run"), "--show"], environment(), 10.0)
     lines = (ROOT / "README.rst").read_text(encoding="utf-8").splitlines()
-    commands = [line.strip() for line in lines if line.strip().endswith("-m pytest")]
+    commands = [line.strip() for line in lines if "python -m pytest" in line]
     assert [done.stdout.strip()] == commands
 
 
 def test_readme_uses_no_role_that_only_sphinx_knows() -> None:
     text = (ROOT / "README.rst").read_text(encoding="utf-8")
     assert not re.findall(r":(?:doc|func|class|ref|mod):`", text)
+
+
+def test_every_place_that_contributors_are_sent_to_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
+    tree = re.findall(r"^   ([\w/.]+?)/? {3,}\S", text, re.MULTILINE)
+    named = re.findall(r"(?:``|bin/python -m pytest )([\w.]+/[\w/.]*?\w(?:\.\w+)?)/?(?:``| )", text)
+    assert len(tree) > 10
+    assert len(named) > 25
+    missing = [name for name in {*tree, *named} if not (ROOT / name).exists()]
+    assert not missing

@@ -14,10 +14,13 @@ from tests.namespaces import Network
 
 LIMIT = 90.0
 REASON = namespaces.why_not()
-pytestmark = pytest.mark.skipif(
-    REASON is not None,
-    reason=f"NOT TESTED: the doctor on several hosts by ssh, since {REASON}",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        REASON is not None,
+        reason=f"NOT TESTED: the doctor on several hosts by ssh, since {REASON}",
+    ),
+]
 THREE = ("alpha slots=2", "beta", "gamma")
 
 

@@ -23,6 +23,7 @@ from tests.worlds import WORLDS, table
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(WORLDS))
 def test_every_order_of_events_gets_on(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     small = WORLDS[name]

@@ -251,10 +251,9 @@ def test_a_stuck_class_with_a_demanding_base_falls_to_one_that_takes_a_text() ->
     assert "bad byte" in str(copy)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="no exception groups before 3.11")
 def test_groups_keep_their_members() -> None:
     lock = threading.Lock()
-    group: Any = eval("ExceptionGroup")
+    group: Any = ExceptionGroup
     inner = group("inner", [KeywordError(code=3), PlainError(lock)])
     copy: Any = travel(group("outer", [ValueError(1), inner]))
     assert type(copy) is group

@@ -29,6 +29,7 @@ Report = tuple[dict[str, str], Completed]
 EVERY_WAY = launchers("local-2", "local-3", "mpi-3", "tcp-3")
 SCENARIOS = re.findall(r"^def (check_\w+)", FAILING.read_text(), re.MULTILINE)
 OURS = ("local", "tcp")  # ways in which dtm itself starts the workers
+RELUCTANT = ("main_waits_in_a_thread_pool", "main_is_stubborn")
 BUSY = ("map_doze", "map_spin", "map_nested", "main_sleeps")
 
 
@@ -138,6 +139,7 @@ def test_a_signal_to_everyone_at_the_terminal_ends_the_run(
         assert status in expected, program.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["main_is_stubborn", "tasks_are_stubborn"])
 def test_a_second_interrupt_ends_the_run_at_once(launcher: Launcher, mode: str) -> None:
     with launcher.started(ENDING, launcher.workers, mode) as program:
@@ -160,7 +162,9 @@ def alive(process: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("mode", [*BUSY, "main_waits_in_a_thread_pool", "main_is_stubborn"])
+@pytest.mark.parametrize(
+    "mode", [*BUSY, *(pytest.param(each, marks=pytest.mark.slow) for each in RELUCTANT)]
+)
 def test_a_killed_worker_ends_the_run_and_is_named(launcher: Launcher, mode: str) -> None:
     with launcher.started(ENDING, launcher.workers, mode) as program:
         worker = processes(program, launcher.workers)[launcher.workers - 1]

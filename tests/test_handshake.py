@@ -15,8 +15,8 @@ from dtm.comm.tcp.address import allow_descriptors
 from dtm.comm.tcp.channel import RECORD, TAG, SealedChannel, known_seals
 from dtm.comm.tcp.credentials import Credentials
 from dtm.comm.tcp.handshake import HELLO, PROOF, TRANSITIONS, Handshake, Keys, Role, Seals, State
+from dtm.comm.tcp.joining import LONGEST
 from dtm.comm.tcp.manager import TcpManager
-from dtm.comm.tcp.pending import LONGEST
 from dtm.errors import StrangerError
 from tests.handshakes import (
     KINDS,
@@ -260,6 +260,7 @@ def worker_joins(root: TcpManager, credentials: Credentials) -> None:
 # Strangers who say nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["sealed", "TLS"])
 def test_a_worker_joins_past_a_thousand_silent_connections(tls: bool) -> None:
     allow_descriptors(1500)

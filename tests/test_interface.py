@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ PLACES = [
     "serial", "local-1", "local-2", "local-3", "local-8", "mpi-1", "mpi-2", "mpi-4", "mpi-8",
     "mpich-2", "mpich-4", "tcp-1", "tcp-2", "tcp-4", "relaying-7",
 ]  # fmt: skip
+FAST = ("serial", "local-2", "mpi-2", "tcp-2")  # one of each kind; the others are slow
 TIMEOUT = 110.0
 
 
@@ -50,6 +52,12 @@ def _run(place: str) -> launch.Completed:
     return mpich.run(PROGRAM, size, size, timeout=TIMEOUT)
 
 
+def _place(name: str) -> Any:
+    """Return the parameter of a place: its run is made once, in one process."""
+    marks = [pytest.mark.xdist_group(f"interface {name}")]
+    return pytest.param(name, marks=marks if name in FAST else [*marks, pytest.mark.slow])
+
+
 @functools.cache
 def _verdicts(place: str) -> tuple[dict[str, str], str]:
     try:
@@ -65,14 +73,14 @@ def _read(output: str) -> dict[str, str]:
     return {line["check"]: line["verdict"] for line in lines}
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [_place(each) for each in PLACES])
 @pytest.mark.parametrize("check", CHECKS)
 def test_interface(check: str, place: str) -> None:
     verdicts, ending = _verdicts(place)
     assert verdicts.get(check, f"not reached; {ending}") == "ok"
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [_place(each) for each in PLACES])
 def test_run_of_all_checks_ends_with_status_0(place: str) -> None:
     assert _verdicts(place)[1] == ""
 

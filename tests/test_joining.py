@@ -219,6 +219,7 @@ def test_a_wrong_command_line_says_what_is_wrong(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--connect-timeout", "0.5"], ["-n", "3"]])
 def test_nobody_is_there_to_be_joined(tmp_path: Path, options: list[str]) -> None:
     secret = tmp_path / "secret"
@@ -307,6 +308,7 @@ def test_the_secret_is_in_no_command_line_and_no_environment(tmp_path: Path) -> 
 # Scripts for DEAP's dtm.
 
 
+@pytest.mark.slow
 def test_the_old_option_launches_on_hosts(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.txt"
     hosts.write_text("localhost slots=2\n")

@@ -127,6 +127,7 @@ def test_standard_input_is_not_read_again(script: Path, options: list[str]) -> N
     assert reason == expected.get("".join(options), "the program was read from standard input")
 
 
+@pytest.mark.slow
 def test_a_process_of_multiprocessing_is_not_started_again(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(
@@ -218,7 +219,7 @@ def test_a_program_that_a_worker_runs_before_it_joins_is_no_worker(tmp_path: Pat
         "import os, sys\n"
         "if 'DTM_WORKER' in os.environ:\n"
         "    inner = 'from dtm.launch.local_workers import join_run; print(join_run())'\n"
-        "    os.system(f'{sys.executable} -c \"{inner}\"')\n"
+        '    os.system(f\'"{sys.executable}" -c "{inner}"\')\n'
         + TWO_RANKS.format(expression="'joined'", before="")
     )
     with program(path) as started:
@@ -280,6 +281,7 @@ def test_starting_delays_an_interrupt_only_for_the_time_it_takes(tmp_path: Path)
         assert started.finish() == ("0\nTrue\n", "")
 
 
+@pytest.mark.slow
 def test_sixty_workers_start_and_end(tmp_path: Path) -> None:
     path = tmp_path / "prog.py"
     path.write_text(
@@ -298,7 +300,7 @@ def test_sixty_workers_start_and_end(tmp_path: Path) -> None:
     began = time.monotonic()
     with program(path) as started:
         assert started.finish() == ("", "")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50  # they would sleep for 60
 
 
 # Cores

@@ -307,6 +307,7 @@ def test_a_thief_gives_up_after_two_idle_answers_unless_somebody_says_that_he_ha
     conduct.says(2, LOAD, request)
 
 
+@pytest.mark.slow
 def test_random_worlds_cancel_work_that_others_have() -> None:
     cancelled = told = silent = again = 0
     for seed in range(60):

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import plant_bugs
 from benchmarks.plant_bugs import BUGS, Bug, search
 
+pytestmark = pytest.mark.slow
+
 
 def test_there_are_bugs_enough() -> None:
     assert len({bug.name for bug in BUGS}) >= 15

@@ -17,13 +17,18 @@ DEEP = PROGRAM.with_name("deep.py")
 TREES = 60
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
-@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(each, marks=pytest.mark.slow) for each in (2, 3, 4))]
+)
+@pytest.mark.parametrize(
+    "workers", [2, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 4, 7))]
+)
 def test_random_trees_under_a_chaotic_balancer_with_local_workers(workers: int, seed: int) -> None:
     done = launch.run_local(PROGRAM, workers, seed, TREES, timeout=100)
     assert (done.returncode, done.stdout) == (0, f"{TREES} trees\n"), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 5])
 def test_random_trees_under_a_chaotic_balancer_with_mpi(ranks: int) -> None:
     if launch.find_mpirun() is None:

@@ -132,11 +132,13 @@ def test_local_by_name(manager: str) -> None:
     assert found["workers"] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manager", ["<class>", "<object>", "options.Mine", "serial"])
 def test_a_manager_may_be_an_object_a_class_or_an_import_path(manager: str) -> None:
     assert outcome({"communicationManager": manager}, 1)["workers"] == [0]
 
 
+@pytest.mark.slow
 @without_mpi
 @pytest.mark.parametrize("manager", ["mpi", "deap.dtm.commManagerMpi4py", None])
 def test_mpi_by_name_and_by_itself(manager: str | None) -> None:

@@ -45,6 +45,7 @@ def test_items_have_different_numbers_and_calls_too() -> None:
         assert len(set(row[1:])) == len(row) - 2
 
 
+@pytest.mark.slow
 def test_the_seed_may_come_from_the_environment() -> None:
     assert output_of(Launcher("local", 2), DTM_SEED="42") == reference()
     assert output_of(Launcher("local", 2), DTM_SEED="43") != reference()
@@ -54,6 +55,7 @@ def test_the_environment_goes_before_the_program() -> None:
     assert output_of(Launcher("local", 2), "seed", DTM_SEED="43") != reference()
 
 
+@pytest.mark.slow
 def test_without_a_seed_each_run_has_its_own_numbers() -> None:
     first, second = (output_of(Launcher("local", 2)).splitlines() for _ in range(2))
     assert all(one != other for one, other in zip(first, second, strict=True))

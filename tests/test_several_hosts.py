@@ -25,10 +25,13 @@ SOON = 25.0
 """The 10 seconds in which a lost host has to be told of, and what a busy machine adds."""
 
 REASON = namespaces.why_not()
-pytestmark = pytest.mark.skipif(
-    REASON is not None,
-    reason=f"NOT TESTED: runs on several hosts by ssh, since {REASON}",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        REASON is not None,
+        reason=f"NOT TESTED: runs on several hosts by ssh, since {REASON}",
+    ),
+]
 SEVEN = ("alpha", "beta slots=3", "gamma slots=3")
 THREE = ("alpha slots=2", "beta", "gamma")
 RESULT = {

@@ -51,7 +51,9 @@ def simulate(seed: int, **options: Any) -> Report:
     return random_simulation(seed, **options).run(400_000)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize(
+    "block", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, 10))]
+)
 def test_random_trees_obey_every_law(block: int) -> None:
     failed = failures(range(FIRST_SEED + block, FIRST_SEED + SEEDS, 10), simulate)
     assert not failed, "\n".join(failed)
@@ -183,6 +185,7 @@ def ends_as_documented(fault: Death | Suspicion) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Death, Suspicion])
 @pytest.mark.parametrize("rank", [0, 1, 4])
 def test_a_loss_at_any_event_ends_the_run_with_the_documented_error(rank: int, kind: Any) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dtm.run.runner import MOST_FRAMES
 from dtm.run.stack import call_with_room
+from dtm.run.waiting import MOST_FRAMES
 
 LOOPS = 500
 

@@ -96,6 +96,7 @@ HOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", HOW)
 def test_every_form_of_a_program(package: Path, way: str, how: str) -> None:
@@ -157,6 +158,7 @@ def test_by_default_there_is_a_worker_for_each_core_of_the_process() -> None:
     seen(run(command, environment({"WANTED": "1"}), LIMIT), 1)
 
 
+@pytest.mark.slow
 @without_mpi
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_launcher_says_how_many(ranks: int) -> None:
@@ -282,6 +284,7 @@ def test_a_run_is_inherited_by_what_a_rank_starts_but_not_by_a_launcher_in_it() 
     assert not is_inherited(environ | {"PMIX_NAMESPACE": "job@2"})
 
 
+@pytest.mark.slow
 @without_mpi
 def test_a_task_may_start_an_mpi_run_of_its_own(tmp_path: Path) -> None:
     program = tmp_path / "outer.py"

@@ -21,7 +21,7 @@ def table_of(module: str) -> dict[Enum, dict[str, Enum]]:
 
 
 def test_there_are_tables() -> None:
-    assert {"dtm.core.balancer", "dtm.run.token", "dtm.launch.launcher"} <= set(TABLES)
+    assert {"dtm.core.balancer", "dtm.run.stacks", "dtm.launch.launcher"} <= set(TABLES)
 
 
 @pytest.mark.parametrize("module", TABLES)

@@ -17,9 +17,9 @@ checks:
   provided that some thread of its process sits in ``wait``.
 * **Quiet**: ``wait`` uses no processor time to speak of while nothing comes.
 
-Threads: ``send`` and ``receive`` are called by one thread at a time (the worker
-holds its lock).  ``wait`` is called without that lock, by any number of threads,
-at the same time as everything else.  ``wake`` may be called from any thread and
+Threads: ``send``, ``receive``, ``lost`` and ``absent`` are called by one thread at a time (the
+worker holds its lock).  ``wait`` is called without that lock, by any number of threads, at
+the same time as everything else.  ``wake`` may be called from any thread and
 from signal handlers.
 
 Rejected: callbacks or queues that a manager fills from a thread of its own (the
@@ -59,6 +59,8 @@ class CommunicationManager(ABC):
         ways_may_break: whether two workers may lose each other though the root reaches both.
         alters_threads: whether numeric libraries of the root are to start as few threads as
             those of the workers do, by the hand of who started them.
+        forked: whether this is the copy in a process which the worker has forked: it is no
+            worker, and all methods do nothing (:mod:`dtm.comm.forked`).
     """
 
     rank: int
@@ -67,6 +69,7 @@ class CommunicationManager(ABC):
     carries_output: bool = False
     ways_may_break: bool = False
     alters_threads: bool = False
+    forked: bool = False
 
     @abstractmethod
     def send(self, rank: int, frames: Sequence[Frame]) -> None:

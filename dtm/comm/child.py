@@ -1,11 +1,16 @@
-"""A process that the root started: when it ended, and how.
+"""Processes that this one has started: when each ended, and how; and how to end them all.
 
 Where the system has them (Linux 5.3 and later) a pidfd says when, so that it can
 be watched like a socket and waited for to the microsecond.  Elsewhere
 ``watchable`` is false, the end of the connection has to tell, and waiting means
 looking again and again.
 
-Used under the worker's lock only.
+A worker that ends in the middle of a task leaves behind what the task has started, a shell
+with its commands for example.  That would hold the worker's standard output open, and
+launchers wait for the end of that; so ``end_descendants`` ends it.
+
+Threads: an instance under the caller's lock (:mod:`dtm.comm.stream_manager`);
+``end_descendants`` from any.
 
 Rejected: a handler of SIGCHLD.  It belongs to the user's program.
 """
@@ -14,11 +19,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from subprocess import Popen
 
 _LOOK = 0.002
@@ -63,8 +70,6 @@ class Child:
             return None
         if status >= 0:
             return f"exited with status {status}"
-        import signal
-
         try:
             return f"killed by {signal.Signals(-status).name}"
         except ValueError:  # a real-time signal
@@ -98,3 +103,36 @@ def end(children: Iterable[Child]) -> None:
     deadline = monotonic() + _REAP
     for child in stubborn:
         child.wait(deadline - monotonic())
+
+
+def end_descendants() -> None:
+    """End all that this process has started and that runs still: SIGTERM, soon after SIGKILL.
+
+    Where the system does not tell who was started by whom (other than Linux), nobody is ended.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        found = list(_descendants(os.getpid()))
+        for process in found:
+            with suppress(OSError):  # it has ended meanwhile
+                os.kill(process, number)
+        deadline = monotonic() + _GRACE
+        while any(map(_runs, found)) and monotonic() < deadline:
+            sleep(_LOOK)
+
+
+def _descendants(process: int) -> Iterator[int]:
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{process}/task"):
+            with open(f"/proc/{process}/task/{thread}/children", encoding="ascii") as children:
+                for child in map(int, children.read().split()):
+                    yield child
+                    yield from _descendants(child)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False

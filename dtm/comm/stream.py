@@ -13,9 +13,21 @@ take at once is queued.  Input: one read takes as many small messages as there
 are, while the rest of a large frame is read straight into the memory that the
 receiver gets, as a writable ``memoryview``.
 
-Threads: the output half (``send``, ``leave``, ``flush``) and the input half
-(``receive``) share no state.  Each may be used by one thread at a time, the two
-at the same time.
+Threads: the output half (``send``, ``leave``, ``flush``) and the input half (``receive``)
+share no attribute but ``_socket``, which both only read; where that is a
+:class:`Channel` with state in common it has a lock of its own.  Each half may be used by
+one thread at a time, the two at the same time.  :mod:`dtm.comm.stream_manager` says by which
+locks.  ``close`` belongs to both.
+
+======================================================= ==================================
+attribute                                               half that writes it and reads it
+======================================================= ==================================
+``_queue``, ``_sent``, ``_tail``, ``_broken``,          output
+``_write_error``
+``peer``, ``greeted``, ``ended``, ``orderly``,          input
+``dry``, ``notices``, ``_read_error``, ``_buffer``
+and what follows it
+======================================================= ==================================
 
 Rejected: ``sendmsg`` over all frames.  Building its vector costs more than
 copying what is small, and saves one call in many for what is large.  And one
@@ -102,7 +114,6 @@ class FramedStream:
         orderly: whether the peer's farewell has come.
         dry: whether the last ``receive`` left nothing in the kernel.
         notices: those that came, until somebody takes them.
-        error: what broke the connection, if it was no end of file.
     """
 
     def __init__(
@@ -113,7 +124,8 @@ class FramedStream:
         self.greeted = greeted
         self.ended = self.orderly = self.dry = False
         self.notices: list[list[Frame]] = []
-        self.error: OSError | None = None
+        self._read_error: OSError | None = None
+        self._write_error: OSError | None = None
         self._socket = connection
         # It may keep back what it has read: only it knows when it is dry, and no selector.
         self._channel = None if isinstance(connection, socket.socket) else connection
@@ -135,6 +147,11 @@ class FramedStream:
     def fileno(self) -> int:
         """Return the descriptor of the socket, for a selector."""
         return self._socket.fileno()
+
+    @property
+    def error(self) -> OSError | None:
+        """What broke the connection, if it was no end of file."""
+        return self._write_error or self._read_error
 
     def close(self) -> None:
         """Close the socket; what is queued is dropped."""
@@ -212,7 +229,7 @@ class FramedStream:
         except BlockingIOError:
             return 0
         except OSError as error:
-            self.error = self.error or error
+            self._write_error = error
             self._break()
             return 0
 
@@ -242,7 +259,7 @@ class FramedStream:
                 self.dry = budget > 0
                 break
             except OSError as error:
-                self.error = self.error or error
+                self._read_error = error
                 size = 0
             self.ended = size == 0
             spent = size < len(target) if self._channel is None else self._channel.drained()

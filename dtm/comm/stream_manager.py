@@ -6,14 +6,31 @@ opened when the first message for it is sent, and its first message says who is
 calling.  If two peers call each other at once both streams live, and each side
 keeps to the one it first used, so that order per direction holds.
 
-Threads: ``send``, ``receive`` and ``lost`` run under the worker's lock, ``wait``
-runs without.  So ``wait`` never reads.  But what is queued has to go out even if
-nobody calls ``send`` again, so it writes, and the output halves of all streams
-and the selector's write interest belong to ``_output``, a lock held for single
-writes.  Of several threads in ``wait`` one polls (it holds ``_polling``) and the
-others queue for that lock; whoever gets it after a ``wake`` finds
-``_generation`` changed and returns.  ``wake`` itself writes one byte and takes
-no lock: a signal handler may interrupt the thread that holds it.
+Threads: ``send``, ``receive``, ``lost`` and ``absent`` are called under the caller's lock (the
+worker's), ``wait`` is not.  So ``wait`` never reads a stream.  But what is queued has to go
+out even if nobody calls ``send`` again, so ``wait`` writes; what that touches belongs to
+``_output``, a lock that is held for single writes.  Of several threads in ``wait`` one polls
+(it holds ``_polling``) and the others queue for that lock; whoever gets it after a
+``wake`` finds ``_generation`` changed and returns.
+
+============================= =============================== ============================
+attribute                     written by                      under
+============================= =============================== ============================
+output halves of streams,     ``send``, ``receive``,          ``_output``, for reading too
+``_clogged``, what            ``wait``, ``close``
+``_selector`` watches
+``_routes``, ``_gone``,       ``send``, ``receive``,          the caller's lock, for
+``_losses``, ``_streams``,    ``lost``, ``close``             reading too
+``_sources``, ``_leaving``,
+input halves of streams
+``_generation``               ``wait``                        ``_polling``; ``wait`` also
+                                                              notes it before it queues
+``_waker``                    the constructor, ``close``      nothing: a signal handler
+                                                              may interrupt any thread
+============================= =============================== ============================
+
+The selector itself is asked without a lock: the kernel, which keeps the list of what is
+watched, orders that.  What was dropped since is dropped when it comes up.
 
 Rejected: every thread polling for itself.  Then the first to read the wake-up
 byte takes it from the others.
@@ -31,7 +48,8 @@ from threading import Lock
 from time import monotonic
 from typing import Protocol
 
-from dtm.comm.base import CommunicationManager, Frame, LostPeer
+from dtm.comm.base import Frame, LostPeer
+from dtm.comm.forked import Forkable
 from dtm.comm.stream import FramedStream
 
 Received = list[tuple[int, list[Frame]]]
@@ -53,10 +71,11 @@ class Source(Protocol):
         """Let go of it."""
 
 
-class StreamManager(CommunicationManager):
+class StreamManager(Forkable):
     """Frames over streams.  A subclass gives ``_connect``, and may refine ``_admit``."""
 
     def __init__(self, rank: int, size: int, hosts: Sequence[str]) -> None:
+        super().__init__()
         self.rank = rank
         self.size = size
         self.hosts = hosts
@@ -109,20 +128,27 @@ class StreamManager(CommunicationManager):
     ) -> None:
         """Let ``receive`` call ``act`` whenever ``source`` is readable; it is ours from now on."""
         self._sources.add(source)
-        self._selector.register(source, events, act)
+        with self._output:
+            self._selector.register(source, events, act)
 
     def _linger(self, deadline: float) -> None:
         """Wait until what the kernel has taken is with the peers, where that is another matter."""
 
-    def _unwatch(self, source: Source) -> None:
+    def _release(self, source: Source) -> None:
+        """Watch a source no more; it is the caller's from now on."""
         self._sources.discard(source)
-        self._selector.unregister(source)
+        with self._output:
+            self._selector.unregister(source)
+
+    def _unwatch(self, source: Source) -> None:
+        self._release(source)
         source.close()
 
     def _adopt(self, stream: FramedStream) -> None:
         """Read from this stream, and send to its peer by it if there is no other."""
         self._streams.add(stream)
-        self._selector.register(stream, EVENT_READ, stream)
+        with self._output:
+            self._selector.register(stream, EVENT_READ, stream)
         if stream.peer >= 0:
             self._routes.setdefault(stream.peer, stream)
 
@@ -198,9 +224,12 @@ class StreamManager(CommunicationManager):
         self._linger(deadline)
         for stream in tuple(self._streams):
             self._drop(stream)
-        for source in (*self._sources, self._waker, self._woken):
-            source.close()
-        self._selector.close()
+        self._close_copies()
+
+    def _close_copies(self) -> None:
+        for source in (*self._streams, *self._sources, self._waker, self._woken, self._selector):
+            with suppress(OSError):  # already in the course of being closed
+                source.close()
 
     # Waiting
 

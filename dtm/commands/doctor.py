@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from dtm.commands.completion import FILES, hint
 from dtm.commands.run import add_ssh, count
 from dtm.errors import DtmError
 from dtm.options import MANAGERS, Options, seconds, settings
-
-if TYPE_CHECKING:
-    from dtm.doctor.plan import Wishes
 
 SUMMARY = "look at this machine and its allocation, and say whether a run would work"
 
@@ -37,42 +33,43 @@ def execute(given: Namespace) -> int:
     import signal
 
     from dtm.doctor import machine
-    from dtm.doctor.examination import examine
-    from dtm.doctor.finding import would_work
-    from dtm.doctor.plan import planned, rank
-    from dtm.doctor.report import as_json, as_text
+    from dtm.doctor.examination import examine, planned
+    from dtm.doctor.report import as_json, as_text, would_work
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     here = machine.look()
     try:
-        plan = planned(_wishes(given), os.environ, here.usable)
+        plan = planned(os.environ, here.usable, *_wishes(given))
     except DtmError as error:
         sys.stderr.write(f"dtm: {error}\n")
         return 1
     found = examine(plan, here)
     if found is None:
         return 0
-    if not (plan.under_mpi and rank(os.environ)):  # where each rank is alone, one speaks for all
-        sys.stdout.write(as_json(plan, found) if given.json else as_text(plan, found))
+    text = as_json(plan.facts(), found) if given.json else as_text(str(plan), found)
+    sys.stdout.write(text)
     return 0 if would_work(found) else 1
 
 
 def _end(number: int, _frame: object) -> None:
-    """Raise ``SystemExit``, so that the processes which ask other hosts are ended too."""
+    """Raise ``SystemExit``, so that commands which the doctor runs are ended too."""
     sys.exit(128 + number)
 
 
-def _wishes(given: Namespace) -> Wishes:
-    """Return what options and, where they are silent, variables say."""
+def _wishes(given: Namespace) -> tuple[str | None, int | None, str | None, str, float]:
+    """Return what the options ask for, and variables where there is no option.
+
+    That is the communication manager, workers, a file of hosts, what replaces ssh, seconds.
+    """
     import os
 
-    from dtm.doctor.plan import WAYS, Wishes
+    from dtm.doctor.examination import WAYS
 
     usual = settings(os.environ)
     said = Options().overridden(os.environ)
     way = MANAGERS.get(said.communicationManager or "")
-    return Wishes(
+    return (
         given.comm or (way if way in WAYS else None),
         given.workers or said.workers,
         given.hosts,

@@ -11,6 +11,11 @@ a child of the one below it, and what stands in the way of a task is its descend
 Threads: under the worker's lock if ``newest`` is to be true still when it is acted upon; who
 finds it gone looks again.
 
+A *prompt* wait has a deadline, or ends with the first of several calls.  It must not be late
+because of what its worker does meanwhile, and a body that has begun cannot be interrupted.  So
+while a task of a worker waits promptly, the worker begins only what ``may_begin`` allows; all
+else is left to others.
+
 Rejected: one function from all facts to a decision.  How deep a stack is costs something to
 find out, and only who has work of its own needs to know.
 """
@@ -60,3 +65,30 @@ def way_to_wait(own: Range | None, *, deep: bool, idle: bool) -> Way:
     if own is not None:
         return Way.PARK if deep else Way.INLINE
     return Way.LOOK if idle else Way.PARK
+
+
+UNKNOWN_SECONDS = 10.0
+UNTAKEN_SECONDS = 0.02
+STALE_SECONDS = 1.0
+
+
+def may_begin(work: Range, left: float, untaken: float) -> bool:
+    """Return whether a worker may begin with an item while one of its tasks waits promptly.
+
+    It may if the item takes less than what is left by the estimate for its function; one of which
+    nothing is known is taken to last ``UNKNOWN_SECONDS``.  It has to if nobody else can run it,
+    or if nobody has taken it since ``untaken``: else workers that all wait promptly could leave
+    each other's work undone for ever.
+
+    Args:
+        work: what the item belongs to.
+        left: seconds that may be spent.
+        untaken: what has stood here since then is begun.  For a wait without a deadline that is
+            ``UNTAKEN_SECONDS`` ago, time enough for an idle worker to take it; for one with a
+            deadline, ``STALE_SECONDS`` before the wait began.
+    """
+    if work.pinned:
+        return True
+    profile = work.call.profile
+    seconds = profile.seconds if profile.mature else UNKNOWN_SECONDS
+    return seconds <= left or work.born <= untaken

@@ -1,1 +1,1 @@
-"""Whether a run would work, and what to do if not: ``dtm doctor``."""
+"""``dtm doctor``: says whether a run would work on these machines, and what to do if not."""

@@ -1,24 +1,31 @@
-"""What a machine looks like from inside of a process on it.
+"""A machine, as a process on it sees it: software, cores, load, room for files.
 
-The text of this module is sent to other hosts too, and run by the Python there: so
-it needs nothing but the standard library, and is written for whatever Python 3.10
-or later may come.  Whether dtm is there is part of the look.
+The text of this module is also sent to other hosts and run by the Python there.  So it
+imports nothing but the standard library at its top, and runs on every Python that
+dtm runs on: whether that is installed there is one of the things to see.
 
 It changes nothing; any thread.
+
+Rejected: psutil for cores and load.  It would have to be installed on each host first.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
 import sys
+import tempfile
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
+
+OLDEST = (3, 11)  # the first Python that dtm runs on
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One look.
+    """What was seen of a machine.
 
     Attributes:
         name: what the machine calls itself.
@@ -32,7 +39,7 @@ class Machine:
         affinity: those that this process may run on.
         usable: how many of them its quota comes to.
         load: processes that ran or wanted to in the last minute, on average.
-        temporary: the directory for temporary files, None if none can be written.
+        temporary: the directory for temporary files, None if none can be written to.
         temporary_free: the free bytes there.
         shared_free: the free bytes of shared memory, None if there is none.
         threads: the variables that tell numeric libraries how many threads to start.
@@ -62,8 +69,9 @@ class Machine:
 def look() -> Machine:
     """Look at this machine."""
     dtm, dtm_error = _dtm()
-    temporary, temporary_free = _temporary()
+    temporary, asked = _temporary(), os.environ.get("TMPDIR")
     affinity = _affinity()
+    endings = ("_NUM_THREADS", "_MAXIMUM_THREADS")
     return Machine(
         name=platform.node(),
         python=tuple(sys.version_info[:3]),
@@ -71,40 +79,39 @@ def look() -> Machine:
         executable=sys.executable,
         dtm=dtm,
         dtm_error=dtm_error,
-        dill=_installed("dill"),
+        dill=installed("dill"),
         cores=os.cpu_count() or 1,
         affinity=affinity,
         usable=_usable(len(affinity)),
         load=os.getloadavg()[0],
         temporary=temporary,
-        temporary_free=temporary_free,
+        temporary_free=(temporary and _free(temporary)) or 0,
         shared_free=_free("/dev/shm"),  # noqa: S108 - looked at, not used
-        threads=_thread_variables(),
-        files=_file_limit(),
-        refused=_refused(temporary),
+        threads={name: text for name, text in os.environ.items() if name.endswith(endings)},
+        files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        refused=asked if asked and temporary and os.path.abspath(asked) != temporary else None,
     )
 
 
 def read(seen: dict[str, Any]) -> Machine:
-    """Return the look that was written as JSON."""
-    known = {**seen, "python": tuple(seen["python"]), "affinity": tuple(seen["affinity"])}
-    return Machine(**known)
+    """Return the machine that was written as JSON."""
+    lists = {name: tuple(seen[name]) for name in ("python", "affinity")}
+    return Machine(**{**seen, **lists})
 
 
 def _dtm() -> tuple[str | None, str]:
     try:
         import dtm
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what we are here to tell
+    except Exception as error:  # noqa: BLE001 - a broken package may raise anything: it is reported
         return None, f"{type(error).__name__}: {error}"
     return dtm.__version__, ""
 
 
-def _installed(name: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
+def installed(name: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
     try:
-        return version(name)
-    except PackageNotFoundError:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
         return None
 
 
@@ -122,19 +129,11 @@ def _usable(allowed: int) -> int:
     return available_cores()
 
 
-def _temporary() -> tuple[str | None, int]:
-    from tempfile import gettempdir
-
+def _temporary() -> str | None:
     try:
-        directory = gettempdir()
+        return tempfile.gettempdir()
     except FileNotFoundError:
-        return None, 0
-    return directory, _free(directory) or 0
-
-
-def _refused(temporary: str | None) -> str | None:
-    asked = os.environ.get("TMPDIR")
-    return asked if asked and temporary and os.path.abspath(asked) != temporary else None
+        return None
 
 
 def _free(path: str) -> int | None:
@@ -143,14 +142,3 @@ def _free(path: str) -> int | None:
     except OSError:
         return None
     return there.f_bavail * there.f_frsize
-
-
-def _thread_variables() -> dict[str, str]:
-    endings = ("_NUM_THREADS", "_MAXIMUM_THREADS")
-    return {name: value for name, value in os.environ.items() if name.endswith(endings)}
-
-
-def _file_limit() -> int:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

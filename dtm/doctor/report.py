@@ -1,51 +1,104 @@
-"""The report: findings for people, or for programs.
+"""Findings, and the report of them: as text for people, as JSON for programs.
 
-What was found alike on several hosts stands there once, with the list of them.
+A finding is what one check has seen, how bad that is, and what to do about it.  The
+text names once what was found alike on several hosts, with the list of the hosts.  The
+worst findings come last, next to the prompt of the shell.
 
 Pure; any thread.
+
+Rejected: the logging module's levels.  They grade events, and have no place for advice.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
 from textwrap import wrap
 from typing import Any
 
-from dtm.doctor.finding import Finding, Level, would_work
-from dtm.doctor.plan import Plan
 from dtm.launch.hosts import compress
 
 _WIDTH = 100
 _INDENT = 10
 
 
-def as_text(plan: Plan, findings: Sequence[Finding]) -> str:
-    """Return what people read: what is wrong last, where the eye is."""
+class Level(Enum):
+    """How bad a finding is, in the order of the report."""
+
+    FINE = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has found.
+
+    Attributes:
+        about: the thing looked at, in a word or two.
+        level: a run works (FINE), works but badly (WARNING), or does not work (PROBLEM).
+        found: what was seen, for people.
+        advice: what to do, empty where nothing needs doing.
+        host: where it was seen, None for the machine where the doctor runs.
+        figures: what was measured, for programs.
+    """
+
+    about: str
+    level: Level
+    found: str
+    advice: str = ""
+    host: str | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def at(self, host: str) -> Finding:
+        """Return the same finding, seen on a host."""
+        return replace(self, host=host)
+
+
+def fine(about: str, found: str, **figures: float) -> Finding:
+    """Return a finding that all is well."""
+    return Finding(about, Level.FINE, found, figures=figures)
+
+
+def warning(about: str, found: str, advice: str, **figures: float) -> Finding:
+    """Return a finding that a run would work badly."""
+    return Finding(about, Level.WARNING, found, advice, figures=figures)
+
+
+def problem(about: str, found: str, advice: str, **figures: float) -> Finding:
+    """Return a finding that a run would not work."""
+    return Finding(about, Level.PROBLEM, found, advice, figures=figures)
+
+
+def would_work(findings: Iterable[Finding]) -> bool:
+    """Whether a run would work, by these findings."""
+    return all(finding.level is not Level.PROBLEM for finding in findings)
+
+
+def as_json(plan: Mapping[str, Any], findings: Sequence[Finding]) -> str:
+    """Return the report for programs; ``plan`` goes into it as it is."""
+    listed = [{**asdict(finding), "level": finding.level.value} for finding in findings]
+    known = {"works": would_work(findings), **plan, "findings": listed}
+    return json.dumps(known, indent=2) + "\n"
+
+
+def as_text(plan: str, findings: Sequence[Finding]) -> str:
+    """Return the report for people."""
     order = list(Level)
     groups = sorted(_grouped(findings), key=lambda group: order.index(group[0].level))
     lines = [f"dtm doctor: {plan}", ""]
     for finding, hosts in groups:
-        lines += _written(finding, hosts)
-    return "\n".join([*lines, "", _sum([finding for finding, _ in groups]), ""])
-
-
-def as_json(plan: Plan, findings: Sequence[Finding]) -> str:
-    """Return what programs read."""
-    known: dict[str, Any] = {
-        "works": would_work(findings),
-        "way": plan.way,
-        "workers": plan.workers,
-        "hosts": [{"name": host.name, "slots": host.slots} for host in plan.hosts],
-        "granted_by": None if plan.granted is None else plan.granted.system,
-        "findings": [{**asdict(finding), "level": finding.level.value} for finding in findings],
-    }
-    return json.dumps(known, indent=2) + "\n"
+        where = f" ({compress(hosts)})" if hosts else ""
+        start = f"{finding.level.value:{_INDENT}}"
+        lines += _wrapped(start, f"{finding.about}{where}: {finding.found}")
+        lines += _wrapped(" " * _INDENT + "→ ", finding.advice)
+    return "\n".join([*lines, "", _verdict([finding for finding, _ in groups]), ""])
 
 
 def _grouped(findings: Sequence[Finding]) -> list[tuple[Finding, list[str]]]:
-    """Put together what differs in nothing but the host."""
+    """Put together the findings that differ in nothing but the host."""
     groups: dict[tuple[str, Level, str, str], tuple[Finding, list[str]]] = {}
     for finding in findings:
         key = (finding.about, finding.level, finding.found, finding.advice)
@@ -53,12 +106,6 @@ def _grouped(findings: Sequence[Finding]) -> list[tuple[Finding, list[str]]]:
         if finding.host is not None:
             hosts.append(finding.host)
     return list(groups.values())
-
-
-def _written(finding: Finding, hosts: list[str]) -> list[str]:
-    where = f" ({compress(hosts)})" if hosts else ""
-    lines = _wrapped(f"{finding.level.value:{_INDENT}}", f"{finding.about}{where}: {finding.found}")
-    return lines + (_wrapped(" " * _INDENT + "→ ", finding.advice) if finding.advice else [])
 
 
 def _wrapped(start: str, text: str) -> list[str]:
@@ -72,15 +119,11 @@ def _wrapped(start: str, text: str) -> list[str]:
     )
 
 
-def _sum(findings: Sequence[Finding]) -> str:
-    counts = {
-        level: sum(finding.level is level for finding in findings)
-        for level in (Level.PROBLEM, Level.WARNING)
-    }
-    said = [
-        f"{count} {level.value}" if count == 1 else f"{count} {level.value}s"
-        for level, count in counts.items()
-        if count
-    ]
+def _verdict(findings: Sequence[Finding]) -> str:
+    said = []
+    for level in (Level.PROBLEM, Level.WARNING):
+        count = sum(finding.level is level for finding in findings)
+        if count:
+            said.append(f"{count} {level.value}{'s' if count > 1 else ''}")
     verdict = "a run would work" if would_work(findings) else "a run would not work"
     return f"{' and '.join(said) or 'nothing is wrong'}: {verdict}"

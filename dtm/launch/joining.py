@@ -22,8 +22,7 @@ from urllib.parse import urlsplit
 
 from dtm.comm.tcp.credentials import Credentials
 from dtm.comm.tcp.handshake import ANY_RANK
-from dtm.comm.tcp.joining import REFUSED_SECONDS, look
-from dtm.comm.tcp.pending import Member
+from dtm.comm.tcp.joining import REFUSED_SECONDS, Member, look
 from dtm.errors import CommunicationError, OptionError
 from dtm.launch.command_line import command_line, why_not_again
 from dtm.launch.messages import Ended, Invitation, Message, Output

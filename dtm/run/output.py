@@ -6,6 +6,9 @@ the root writes them to its own streams, one writer at a time, the others send
 them to the root.  What C code or a child process writes goes where it always
 went.
 
+A child that a task forks writes to the streams that were there: it is no worker.  They are flushed
+before the fork, or what they hold would come out twice.
+
 Threads: any; a lock orders the writers.
 
 Rejected: a pipe for each worker that the root reads.  It catches C code as well,
@@ -15,10 +18,12 @@ but works only where the root has started the workers, so not under MPI.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TextIO
+from weakref import WeakSet
 
 Emit = Callable[[str, str], None]
 
@@ -108,6 +113,7 @@ class Output:
         for name, lines in self._lines.items():
             self._streams[name].flush()
             setattr(sys, name, lines)
+        _redirected.add(self)
 
     def write(self, name: str, text: str) -> None:
         """Write whole lines to the stream that was there."""
@@ -123,8 +129,47 @@ class Output:
 
     def restore(self) -> None:
         """Put the streams back."""
+        _redirected.discard(self)
         for name, lines in self._lines.items():
             lines.finish()
             if getattr(sys, name) is lines:
                 setattr(sys, name, self._streams[name])
             self._streams[name].flush()
+
+    # Forks.
+
+    def before_fork(self) -> None:
+        """Let nobody write while the process forks, and leave nothing to write twice."""
+        self._lock.acquire()
+        for stream in self._streams.values():
+            if stream is not None:
+                stream.flush()
+
+    def after_fork(self) -> None:
+        """(In the parent) let others write again."""
+        self._lock.release()
+
+    def leave_to_the_parent(self) -> None:
+        """(In the child) put the streams back; the lines under way are the parent's."""
+        self._lock = threading.Lock()
+        for name, lines in self._lines.items():
+            if getattr(sys, name) is lines:
+                setattr(sys, name, self._streams[name])
+
+
+_redirected: WeakSet[Output] = WeakSet()
+
+
+def _all(do: Callable[[Output], None]) -> Callable[[], None]:
+    def each() -> None:
+        for output in tuple(_redirected):
+            do(output)
+
+    return each
+
+
+os.register_at_fork(
+    before=_all(Output.before_fork),
+    after_in_parent=_all(Output.after_fork),
+    after_in_child=_all(Output.leave_to_the_parent),
+)

@@ -1,88 +1,93 @@
-"""Running task bodies, and waiting without blocking the worker.
+"""Running the bodies of tasks, strip by strip, in the worker's main thread.
 
-A task that waits for a call does, in this order:
+A *server* (:meth:`Runner.serve`) runs whatever stands ready; a task that waits runs its own work
+on its own stack (:mod:`dtm.run.waiting`).  Both run *ranges* by :meth:`Runner.run`: a strip of
+items at a time, as one segment of results.  Between strips the runner looks at the inbox, and lets
+stacks go on that have waited long enough.
 
-1. *runs its own children inline*: what is left here of the call it waits for,
-   then the newest work of the deque if this task made it;
-2. with nothing of its own here and nothing else either, *stays and looks for
-   work as an idle worker does*: it asks victims and reads messages.  If its call
-   completes it goes on at once; if parts of its own calls come back, it runs them
-   inline;
-3. with other work here, or when the stack of this thread is deep, *parks*: it
-   hands the run token to another thread, which goes on with any ready work, and
-   sleeps until its call is complete.
+Each range runs in a context of its own (:mod:`contextvars`), a copy of the one that the run
+began with: what a task sets there reaches neither the task that waits below it nor the next range,
+just as if it ran on another worker.
 
-Why this cannot deadlock.  Call a task buried if its frame lies below that of
-another task on the same stack.
+Depth: each level of inline nesting takes some Python frames and those of the task itself; with
+``MOST_FRAMES`` of them on its stack a waiting task parks although it has children, and they run on
+another stack.  The recursion limit is raised by ``MOST_FRAMES`` while a run lasts, so a task has
+the depth for itself that it has without dtm.  A lower bound costs switches: a search 400
+levels deep, cut every 24, spent a fifth of its time on them when they were hand-overs of threads.
 
-(a) On one stack each task is a child of the task below it, for only step 1 and
-    the return of one's own parts put a body on top of a waiting one.
-(b) So whatever a task waits for, be it a call of its own or the task that buries
-    it, is a descendant of it in the tree of tasks.  (Waiting for the call of
-    somebody else, through a global say, is outside of this argument, as a lock
-    would be.)
-(c) The tree is finite and has no cycle.  Take a deepest waiting task T.  None of
-    its descendants waits, so each item that it lacks is running, or its results
-    are on the way, or it stands ready in some deque.
-(d) On each worker a thread holds the token, and it neither sleeps while the deque
-    has work nor is it buried by unrelated work: its stack is a chain of (a).  It
-    takes the newest work if it is free to, else it parks and the heir takes it.
-    So what stands ready is run, unless the holder runs a body, which ends.
-(e) Results are sent when a range is exhausted, before a worker turns idle, before
-    a thread parks, and by the load-balancer thread; so those of T arrive, and T
-    becomes ready.  A ready thread gets the token before any new work.
+Callbacks of asynchronous calls run on a server, at the next opportunity; if a call is completed
+while the main thread is in a task or outside of dtm, a thread of their own runs them, for
+``main`` may be waiting for what they do.
 
-Hence some waiting task always gets on until none is left.
+A child that a task forks is no worker.  When the body of the task returns in it, the child ends.
 
-Rejected: running *any* work on top of a waiting task.  Where tasks wait only for their own
-children that does not deadlock either, for what stands in the way of a task was begun
-later than it.  But a task whose results are in may lie below hours of somebody else's
-work, and the stack grows with the tasks that wait instead of with the depth of their tree.
+Shared attributes:
 
-Depth: each level of inline nesting takes seven Python frames and those of the task
-itself; with ``MOST_FRAMES`` of them on its stack a waiting task parks although it has
-children, and they run on a fresh stack.  A chain of 5,000 nested calls takes some 50
-threads, not 40,000 frames of one.  The recursion limit is raised by ``MOST_FRAMES``
-while a run lasts, so a task has the depth for itself that it has without dtm.  A
-lower bound costs hand-overs: a search 400 levels deep, cut every 24, spent a fifth
-of its time on them.
+    ==========================  ============  ============  ==========================
+    attribute                   written by    read by       under
+    ==========================  ============  ============  ==========================
+    callbacks                   any thread    any thread    atomic (a deque)
+    resting                     main thread   any thread    worker's lock to set it
+    ended, interrupted, fault   any thread    any thread    written once, False to True
+    polled                      main thread   main thread   --
+    ==========================  ============  ============  ==========================
 
-A thread of the user's (a pool inside a task, a window system) queues for the
-token like a ready task.  If the holder does not come by within ``PATIENCE``
-seconds, being blocked outside of dtm or in a long body, the thread runs its own
-children without the token, for otherwise a task that joins such a thread would
-never end.
-
-Threads: as described; everything shared is changed under the worker's lock.
+Threads: bodies run in the main thread, and in threads of the user's that wait in vain
+(:meth:`dtm.run.waiting.Waiting.visit`).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from greenlet import GreenletExit
+
 from dtm.core.messages import Segment
 from dtm.core.scheduler import Effect, Scheduler
-from dtm.core.wait_policy import Way, own_work, way_to_wait
-from dtm.run.context import Context
-from dtm.run.parking import IDLE_SECONDS, NAP_SECONDS, Parking, time_left
-from dtm.run.stack import call_with_room
-from dtm.run.token import FREE, HOLDS, PATIENCE, Baton, Batons
+from dtm.errors import RunStateError
+from dtm.run.stacks import FOREVER, Stacks
+from dtm.run.waiting import IDLE_SECONDS, POLL_SLACK_SECONDS, SLACK_SECONDS, Waiting, is_deep
 from dtm.task import Call, Range
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
 
-MOST_NESTED = 100
-MOST_FRAMES = 10 * MOST_NESTED
-POLL_SECONDS = 1e-3
 FLUSH_SECONDS = 1.0
+POLL_SECONDS = 1e-3
 STREAM_SECONDS = 1e-3
-FOREVER = float("inf")
+
+
+class Context:
+    """A task as it runs: what its calls are children of.
+
+    There is one for a run of consecutive items, not one for each: it costs as much as a small
+    item.  In a seeded run its path is that of the item under way.
+
+    Attributes:
+        depth: how many tasks enclose it.
+        pending: its asynchronous calls whose results nobody has collected, those that
+            ``waitAny`` has named last.
+        path: where it stands in the tree of tasks; None unless the run is seeded.
+        calls: how many calls it has made, in a seeded run.
+        generators: the random generators that it has asked for, and the path of its item then.
+    """
+
+    __slots__ = ("calls", "depth", "generators", "path", "pending")
+
+    def __init__(self, depth: int, path: tuple[int, ...] | None) -> None:
+        self.depth = depth
+        self.path = path
+        self.pending: dict[Call, Any] | None = None
+        self.calls = 0
+        self.generators: tuple[Any, dict[str, Any]] | None = None
 
 
 class World(Protocol):
@@ -96,6 +101,9 @@ class World(Protocol):
     def service(self) -> None:
         """Read messages and answer them."""
 
+    def idle(self) -> None:
+        """The main thread has nothing to run."""
+
     def rest(self, timeout: float) -> None:
         """Sleep until a message comes, for at most so many seconds."""
 
@@ -103,7 +111,7 @@ class World(Protocol):
         """End a rest."""
 
     def busy(self) -> None:
-        """The holder of the token, which has rested, goes on with a task."""
+        """The main thread, which has rested, goes on with a task."""
 
     def ship(self, owner: int, segment: Segment) -> None:
         """Send results to the owner of their call, soon."""
@@ -118,21 +126,11 @@ class World(Protocol):
         """Note on an exception where it happened."""
 
 
-def _is_deep() -> bool:
-    """Whether the stack of the calling thread is too deep for one more task on top.
-
-    The interpreter counts its frames without making objects of them, as a walk would.
-    """
-    try:
-        sys._getframe(MOST_FRAMES)  # noqa: SLF001 - there is no other way
-    except ValueError:
-        return False
-    return True
-
-
 class _Thread(threading.local):
+    """What a thread runs, and whether it is the main thread of the worker."""
+
     context: Context | None = None
-    baton: Baton | None = None
+    main = False
 
 
 class Runner:
@@ -140,10 +138,13 @@ class Runner:
 
     Attributes:
         polled: when a running task last looked at the inbox.
-        resting: whether the holder of the token sleeps for lack of work.
+        resting: whether the main thread sleeps for lack of work.
         interrupted: whether the run is being ended by a signal; exceptions then pass
             through task bodies.
         fault: what ends the run before its time, raised by every wait.
+        ended: whether the run is over for this worker.
+        forked: whether this is a child that a task has forked.
+        callbacks: what users want called, of calls that have ended.
     """
 
     def __init__(self, scheduler: Scheduler, world: World, streams: Streams | None) -> None:
@@ -155,19 +156,23 @@ class Runner:
         self.interrupted = False
         self.fault: BaseException | None = None
         self.ended = False
+        self.forked = False
         self.callbacks: deque[Callable[[], None]] = deque()
         self._lock = world.lock
         self._rank = scheduler.rank
         self._alone = scheduler.size == 1
         self._thread = _Thread()
-        self.batons = Batons(world.lock, self._spare, self._nudge)
-        self._parking = Parking(self.batons, world.lock, scheduler.counters, lambda: self.fault)
+        self._base = copy_context()
+        self._calling_back = threading.Lock()
+        self.stacks = Stacks(world.lock, self.serve, self._nudge, scheduler.counters)
+        self._waiting = Waiting(self)
 
     # Threads and contexts.
 
     def adopt(self) -> None:
-        """Make the calling thread the first holder of the token."""
-        self._thread.baton = Baton(HOLDS)
+        """Make the calling thread the one that runs tasks."""
+        self._thread.main = True
+        self.stacks.adopt()
 
     def context(self) -> Context:
         """Return the task of the calling thread; a thread of the user's gets one of its own."""
@@ -177,55 +182,49 @@ class Runner:
             found = self._thread.context = Context(0, path)
         return found
 
-    def _baton(self) -> Baton:
-        baton = self._thread.baton
-        if baton is None:
-            baton = self._thread.baton = Baton(FREE, visitor=True)
-        return baton
-
     def _nudge(self) -> None:
         if self.resting:
             self.world.nudge()
 
-    def _spare(self, baton: Baton) -> None:
-        self._thread.baton = baton
-        try:
-            call_with_room(self.serve)
-        except BaseException as error:  # noqa: BLE001 - the top of a thread: tell the root
-            if not self.ended:
-                self.world.broken(error)
+    def check(self) -> None:
+        """Raise what ends the run, if it is being ended."""
+        if self.fault is not None:
+            raise self.fault
+        if self.ended:
+            raise RunStateError("the run is over")
 
     def serve(self) -> None:
         """Run whatever is ready, or look for it, until the run is over."""
-        baton = self._baton()
-        thread = self._thread
+        stacks, thread = self.stacks, self._thread
         while not self.ended:
-            if baton.place is not HOLDS and not self.batons.enter(baton, NAP_SECONDS):
-                continue
-            if self.batons.ready:
-                self.batons.become_spare(baton)
-                continue
-            with self._lock:
-                work = self.scheduler.deque.newest()
+            if self.fault is not None:
+                raise self.fault
             thread.context = None
-            if work is not None:
-                self._go_on()
-                self.run(work)
+            if self.callbacks:
+                self._call_back()
+            with self._lock:
+                heir = stacks.choose(stacks.may_go_on())
+                work = self._waiting.next_work() if heir is None else None
+                if heir is None and work is None and stacks.prompt:
+                    heir = stacks.choose(stacks.prompt[-1])
+            if heir is not None:
+                stacks.retire(heir)
+            elif work is not None:
+                self.go_on()
+                now = perf_counter()
+                self.run(work, now + stacks.left(now))
             else:
-                self._starve(IDLE_SECONDS)
+                self.starve(IDLE_SECONDS)
 
     def end(self) -> None:
-        """Let the threads of this worker end."""
+        """Let every wait come to its end."""
         self.ended = True
-        self.batons.release_all()
 
     # Running.
 
     def submit(self, call: Call) -> None:
         """Make a new call ready."""
         if self.ended:
-            from dtm.errors import RunStateError
-
             raise RunStateError("the run is over; nothing more can be submitted")
         with self._lock:
             effects = self.scheduler.submit(call, perf_counter())
@@ -241,9 +240,39 @@ class Runner:
         outer = thread.context
         thread.context = context = Context(call.depth + 1, call.path)
         try:
-            self._strips(work, call, context, deadline)
+            if call.size == 1 and call.path is None:
+                self._base.copy().run(self._single, work, call)
+            else:
+                self._base.copy().run(self._strips, work, call, context, deadline)
         finally:
             thread.context = outer
+
+    def _single(self, work: Range, call: Call) -> None:
+        """Run the item of a call of one item, without what strips need."""
+        with self._lock:
+            if work.lo >= work.hi or work.lo >= call.limit:
+                return
+            work.lo = work.hi
+        values: list[Any] = []
+        failure = None
+        parks = self.scheduler.counters.parked
+        began = perf_counter()
+        try:
+            item = call.items[0]
+            values.append(call.function(*item) if call.star else call.function(item))
+        except BaseException as exception:
+            if self._passes(exception):
+                raise
+            failure = exception
+            self.world.located(call, call.base, exception)
+        if self.forked:
+            self._leave_fork(failure)
+        now = perf_counter()
+        if failure is None and parks == self.scheduler.counters.parked:
+            call.profile.learn(1, now - began)
+        self._segment(call, call.base, values, failure)
+        if now - self.polled > POLL_SECONDS:
+            self.checkpoint()
 
     def _strips(self, work: Range, call: Call, context: Context, deadline: float) -> None:
         lock, profile, counters = self._lock, call.profile, self.scheduler.counters
@@ -266,6 +295,8 @@ class Runner:
                 start, before = lo, 0
             parks = counters.parked
             failure = self._strip(call, context, lo, hi, values)
+            if self.forked:
+                self._leave_fork(failure)
             now = perf_counter()
             if failure is None and parks == counters.parked:
                 profile.learn(hi - lo, now - began)
@@ -295,11 +326,15 @@ class Runner:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
         except BaseException as exception:
-            if self.interrupted:
+            if self._passes(exception):
                 raise
             failure = exception
         self.world.located(call, hi - (due - len(values)), failure)
         return failure
+
+    def _passes(self, exception: BaseException) -> bool:
+        """Whether an exception ends the run, or a stack: then it is no failure of the item."""
+        return self.interrupted or (self.ended and isinstance(exception, GreenletExit))
 
     def _seeded(self, call: Call, context: Context, lo: int, hi: int) -> Any:
         streams = self.streams
@@ -328,109 +363,131 @@ class Runner:
         count = len(values)
         if not count and failure is None:
             return
-        self.scheduler.counters.items += count
-        if call.owner != self._rank:
-            if failure is not None:
-                call.limit = min(call.limit, start + count)
-            self.world.ship(call.owner, Segment(call.key, start, values, failure, call.name))
-            return
         with self._lock:
+            self.scheduler.counters.items += count
+            if call.owner != self._rank:
+                if failure is not None:
+                    call.limit = min(call.limit, start + count)
+                self.world.ship(call.owner, Segment(call.key, start, values, failure, call.name))
+                return
             complete = bool(count) and call.account(start, values)
             if failure is not None:
                 complete |= call.fail(start + count, failure)
             if not complete or not (call.listeners or call.key):
                 return
             self.world.perform(self.scheduler.completed(call))
-        self.call_back()
 
-    def call_back(self) -> None:
-        """Call what users want called when a call ends: outside of the lock, errors on stderr."""
-        while self.callbacks:
-            callback = self.callbacks.popleft()
-            try:
-                callback()
-            except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to
-                import traceback
-
-                traceback.print_exc()
+    def _leave_fork(self, failure: BaseException | None) -> None:
+        """End a child that a task has forked and that returns from its body as if it were one."""
+        if failure is not None:
+            sys.excepthook(type(failure), failure, failure.__traceback__)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(0 if failure is None else 1)
 
     def checkpoint(self) -> None:
-        """Between strips: read messages, share work, let ready threads go first."""
+        """Between strips: read messages, share work, let stacks go on that are ready."""
         self.polled = perf_counter()
         if not self._alone:
             self.world.service()
-        baton = self._thread.baton
-        if self.batons.ready and baton is not None and baton.place is HOLDS:
-            self.batons.give_way(baton)
+        self._give_way()
+
+    def _give_way(self) -> None:
+        if self._thread.main and (self.stacks.ready or self.callbacks or self.stacks.prompt):
+            context = self._thread.context
+            self.stacks.give_way(serve=bool(self.callbacks))
+            self._thread.context = context
+
+    # Callbacks.
+
+    def call_later(self, callback: Callable[[], None]) -> None:
+        """Have a callback of a call that has ended called."""
+        self.callbacks.append(callback)
+        if self._thread.main:
+            return  # on the way back to a wait or between strips it comes by
+        if self.resting:
+            self.world.nudge()
+        else:
+            threading.Thread(target=self._call_back, name="dtm-callbacks", daemon=True).start()
+
+    def _call_back(self) -> None:
+        """Call what users want called when a call ends; errors go to stderr."""
+        while self.callbacks:
+            try:
+                callback = self.callbacks.popleft()
+            except IndexError:  # another thread has taken it
+                return
+            try:
+                callback()
+            except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to
+                traceback.print_exc()
 
     # Waiting.
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete, or until ``deadline``; whether it is complete."""
-        if self.streams is not None:
-            return self.wait_any((call,), deadline)
-        thread = self._thread
-        work = call.range
+        work, thread = call.range, self._thread
         if (
             deadline is None
             and work is not None
             and work.lo < work.hi
-            and not _is_deep()
-            and thread.baton is not None
-            and thread.baton.place is HOLDS
+            and thread.main
+            and not self.stacks.prompt
+            and self.streams is None
+            and not (thread.context is not None and thread.context.depth and is_deep())
         ):
             self.run(work)
-        return call.missing == 0 or self.wait_any((call,), deadline)
+            if call.missing == 0 and not self.callbacks:
+                return True
+        return self.wait_any((call,), deadline)
 
-    def wait_any(self, calls: Sequence[Call], deadline: float | None = None) -> bool:
+    def wait_any(
+        self, calls: Sequence[Call], deadline: float | None = None, *, promptly: bool = False
+    ) -> bool:
         """Wait until one of the calls is complete, or until ``deadline``; whether one is.
 
-        Raises the error that ends the run, if the run is being ended.
+        With ``promptly`` it returns soon after the first of them is, without a deadline too: what
+        takes long is left to others meanwhile.
+
+        Raises:
+            BaseException: what ends the run, if it is being ended.
         """
-        baton = self._baton()
-        context = self._thread.context
-        outermost = context is None or context.depth == 0
-        visiting = baton.visitor and outermost
-        if visiting:
-            self.batons.visit()
-        if baton.place is not HOLDS and (outermost or not baton.visitor):
-            self.batons.enter(baton, PATIENCE)
+        thread = self._thread
+        context = self.context()
         saved = self.streams.save() if self.streams is not None else None
+        until = FOREVER if deadline is None else deadline
         try:
-            return self._wait(calls, deadline, baton)
+            if not thread.main:
+                self._waiting.visit(calls, until)
+            elif promptly or deadline is not None:
+                self._waiting.wait_promptly(calls, until, SLACK_SECONDS if promptly else FOREVER)
+            else:
+                self._waiting.wait_any(calls)
+            if self.callbacks:
+                self._give_way()
         finally:
-            self._go_on()
+            thread.context = context
+            self.go_on()
             if saved is not None and self.streams is not None:
                 self.streams.restore(saved)
-            if visiting:
-                self.batons.leave(baton)
+        return any(not call.missing for call in calls)
 
-    def _wait(self, calls: Sequence[Call], deadline: float | None, baton: Baton) -> bool:
-        thread = self._thread
-        context = thread.context
-        while all(call.missing for call in calls):
-            if self.fault is not None:
-                raise self.fault
-            if deadline is not None and perf_counter() >= deadline:
-                return False
-            with self._lock:
-                newest, ready = self.scheduler.deque.newest(), self.batons.ready
-                idle = newest is None and not ready and baton.place is HOLDS
-            work = own_work(calls, context, self._rank, newest)
-            way = way_to_wait(work, deep=work is not None and _is_deep(), idle=idle)
-            if way is Way.INLINE:
-                assert work is not None
-                self._go_on()
-                until = FOREVER if deadline is None else deadline
-                self.run(work, until if len(calls) == 1 else 0.0)
-            elif way is Way.LOOK:
-                self._starve(time_left(deadline), calls)
-            else:
-                self.world.flush()
-                self._parking.park(calls, deadline, baton)
-        return True
+    def step(self, calls: Sequence[Call]) -> None:
+        """Make a little progress on behalf of a task that polls."""
+        if self._thread.main:
+            context = self._thread.context
+            try:
+                until = perf_counter() + POLL_SLACK_SECONDS
+                self._waiting.wait_promptly(calls, until, POLL_SLACK_SECONDS, poll=True)
+            finally:
+                self._thread.context = context
+                self.go_on()
+        if not self._alone:
+            self.world.service()
+            self.world.flush()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """A body of a task runs again, or ``main``."""
         self.scheduler.balancer.running = True
         self.world.busy()
 
@@ -440,32 +497,41 @@ class Runner:
             if not (call.complete or self.ended):
                 self.world.perform(self.scheduler.abandon(call))
 
-    def step(self, call: Call) -> None:
-        """Make a little progress on behalf of a task that polls: run one strip, read messages."""
-        thread = self._thread
-        if thread.baton is not None and thread.baton.place is HOLDS:
-            with self._lock:
-                newest = self.scheduler.deque.newest()
-            work = own_work((call,), thread.context, self._rank, newest)
-            if work is not None and not _is_deep():
-                self.run(work, perf_counter())
-        self.checkpoint()
-        if not self._alone:
-            self.world.flush()
+    def listen(self, call: Call, listener: Callable[[], None]) -> bool:
+        """Have a function called when a call is complete, with the worker's lock held.
 
-    def _starve(self, timeout: float, calls: Sequence[Call] = ()) -> None:
-        """There is nothing to run here: ask for work and rest until something comes."""
+        Returns False, and does nothing, if the call is complete.
+        """
+        with self._lock:
+            if not call.missing:
+                return False
+            call.listeners = [*(call.listeners or ()), listener]
+            return True
+
+    def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
+        """There is nothing to run here: ask for work and rest until something comes.
+
+        Args:
+            timeout: seconds to rest at most.
+            calls: what the task waits for that rests.
+            hungry: whether to run what comes.  If not, work is asked for only where others wait
+                for it here.
+        """
         world = self.world
         world.flush()
+        world.idle()
         balancer = self.scheduler.balancer
         with self._lock:
-            balancer.running = False
-            world.perform(self.scheduler.hungry(perf_counter()))
+            balancer.running = not hungry
+            if hungry or (balancer.waiting and not self.scheduler.deque.newest()):
+                world.perform(self.scheduler.hungry(perf_counter()))
             self.resting = True
             # The load-balancer thread may have brought something since this was looked at.
-            nothing = self.scheduler.deque.newest() is None and all(c.missing for c in calls)
+            nothing = all(call.missing for call in calls)
+            if hungry:
+                nothing = nothing and self.scheduler.deque.newest() is None
         try:
-            if nothing and not (self.batons.ready or self.ended):
+            if nothing and not (self.stacks.ready or self.callbacks or self.ended):
                 world.rest(timeout)
         finally:
             self.resting = False

@@ -25,6 +25,7 @@ Threads: ``start`` belongs to the main thread.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -33,16 +34,18 @@ from collections.abc import Callable
 from typing import Any
 
 from dtm.comm.base import CommunicationManager
+from dtm.comm.child import end_descendants
 from dtm.errors import CommunicationError, OptionError, RunStateError
 from dtm.launch.command_line import why_not_again
 from dtm.options import Options, old_hosts_file, settings
-from dtm.run.runner import MOST_FRAMES
 from dtm.run.stack import call_with_room
+from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
 
 SWITCH_SECONDS = 1e-4
-STOP_SECONDS = 5.0
-BROKEN_SECONDS = 1.0
+STOP_SECONDS = 0.6
+CLOSE_SECONDS = 5.0
+BROKEN_SECONDS = 0.8
 GRACE_SECONDS = 3.0
 PARTING_SECONDS = 60.0
 
@@ -76,30 +79,39 @@ class Run:
         self._depth = sys.getrecursionlimit()
         sys.setrecursionlimit(self._depth + MOST_FRAMES)
         self._signals = 0
+        self._handlers: dict[int, Any] = {}
+        self._interval = sys.getswitchinterval()
         self.runner.adopt()
 
     # The root.
 
     def lead(self, main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run ``main`` on the root, and end the run."""
-        handlers = self._catch_signals()
-        interval = sys.getswitchinterval()
+        self.begin()
+        try:
+            return call_with_room(main, *args, **kwargs)
+        finally:
+            self.finish()
+
+    def begin(self) -> None:
+        """Begin the run on the root: from here on this thread is where tasks run."""
+        self._catch_signals()
+        self._interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
         self.worker.start()
         streams = self.runner.streams
         self.runner.context()
         if streams is not None:
             streams.enter(())
+
+    def finish(self) -> None:
+        """End the run on the root, and put back what ``begin`` has changed in this process."""
         try:
-            return call_with_room(main, *args, **kwargs)
+            self._end()
         finally:
-            try:
-                self._end()
-            finally:
-                sys.setswitchinterval(interval)
-                sys.setrecursionlimit(self._depth)
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)
+            sys.setswitchinterval(self._interval)
+            sys.setrecursionlimit(self._depth)
+            self._give_signals_back()
 
     def _end(self) -> None:
         broken = self.runner.interrupted
@@ -110,23 +122,26 @@ class Run:
             stopped = self.worker.stop(STOP_SECONDS)
         self.over = True
         summary = self.worker.scheduler.summary()
-        self.worker.leave(STOP_SECONDS if stopped else BROKEN_SECONDS)
+        self.worker.leave(CLOSE_SECONDS if stopped else BROKEN_SECONDS)
+        self.runner.stacks.unwind()
         if self.options.printSummary:
             from dtm.run.summary import table
 
             sys.stderr.write(table(summary, self.comm.hosts) + "\n")
 
-    def _catch_signals(self) -> dict[int, Any]:
-        handlers = {}
+    def _catch_signals(self) -> None:
         for number, default in (
             (signal.SIGINT, signal.default_int_handler),
             (signal.SIGTERM, signal.SIG_DFL),
         ):
             handler = signal.getsignal(number)
             if handler is default:
-                handlers[int(number)] = handler
+                self._handlers[int(number)] = handler
                 signal.signal(number, self._on_signal)
-        return handlers
+
+    def _give_signals_back(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.runner.interrupted = True
@@ -182,22 +197,41 @@ class Run:
             os._exit(1)
         with self._leaving:
             self.over = True
+        self.runner.stacks.unwind()
+
+    def fall_silent(self) -> None:
+        """(In a child that a task has forked) be no worker any more."""
+        self.runner.forked = True
+        if threading.current_thread() is threading.main_thread():
+            self._give_signals_back()
 
     def _part(self, status: int) -> None:
         """End this process, or let ``start`` return."""
         if not self._leaving.acquire(blocking=False):
             return
         self.over = True
-        self.worker.leave(STOP_SECONDS)
+        in_a_task = threading.current_thread() is not threading.main_thread()
+        self.worker.leave(CLOSE_SECONDS)
         if self.options.workersReturn and not status:
             self._leaving.release()
             return
-        import atexit
-
+        if in_a_task:
+            end_descendants()
         atexit._run_exitfuncs()  # noqa: SLF001 - os._exit would skip them
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         getattr(self.comm, "quit", os._exit)(status)
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked child dtm's functions run serially: the run is the parent's."""
+    global current
+    run, current = current, None
+    if run is not None:
+        run.fall_silent()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def start(main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -359,5 +393,8 @@ def running() -> Run:
         )
         current = run = Run(SingleManager(), chosen, implicit=True)
     if run.over:
-        raise RunStateError("the run is over: dtm's functions work inside of dtm.start(main)")
+        raise RunStateError(
+            "the run is over: dtm's functions work inside of dtm.start(main); put the calls into a "
+            "function and pass it to dtm.start"
+        )
     return run

@@ -32,8 +32,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from random import Random
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
@@ -48,10 +48,12 @@ from dtm.run.output import Output as Streamed
 from dtm.run.recording import Trace
 from dtm.run.runner import Runner
 from dtm.task import Call, Range, Same
+from dtm.wire.codec import Wire
+from dtm.wire.cost import shipping_cost
+from dtm.wire.failures import annotate
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
-    from dtm.wire.codec import Wire
 
 FOUR_ROUND_TRIPS = 200e-6
 TICK_SECONDS = 0.25
@@ -106,6 +108,9 @@ class Worker:
             balancer,
         )
         self.runner = Runner(self.scheduler, self, _streams(seed))
+        self._wire = Wire(
+            rank, self.where, self.scheduler.granularity.profile, lambda: self.runner.interrupted
+        )
         self._on_end = on_end
         self._outbox: dict[int, list[Segment]] = {}
         self._outbox_since = 0.0
@@ -129,17 +134,6 @@ class Worker:
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
         self._busy.set()
         self._thread.start()
-
-    @cached_property
-    def _wire(self) -> Wire:
-        from dtm.wire.codec import Wire
-
-        return Wire(
-            self.comm.rank,
-            self.where,
-            self.scheduler.granularity.profile,
-            lambda: self.runner.interrupted,
-        )
 
     # Effects.
 
@@ -246,8 +240,6 @@ class Worker:
         return self._shipping_cost((), results) if results else None
 
     def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
-        from dtm.wire.cost import shipping_cost
-
         try:
             return shipping_cost(items, results)
         except BaseException:  # objects that exit when they are pickled
@@ -289,7 +281,6 @@ class Worker:
             finish, self._finish = self._finish, []
         for (reason,) in finish:
             self._on_end(reason)
-        self.runner.call_back()
 
     def _take(self, source: int, frames: Sequence[Frame]) -> None:
         load, message, replies = self._wire.decode(source, frames)
@@ -319,8 +310,6 @@ class Worker:
 
     def broken(self, error: BaseException) -> None:
         """An error inside dtm: tell the root, which ends the run."""
-        import traceback
-
         text = "".join(traceback.format_exception(error))
         reason = f"internal error on {self.where}:\n{text}"
         with self.lock:
@@ -369,15 +358,23 @@ class Worker:
 
     # Threads.
 
-    def rest(self, timeout: float) -> None:
-        """Sleep until a message comes; the thread that runs tasks calls it when it has none."""
+    def idle(self) -> None:
+        """The main thread has nothing to run: from here on it reads the messages itself.
+
+        It has to say so before it looks a last time for what the load-balancer thread may have
+        brought.
+        """
         self._busy.clear()
+
+    def rest(self, timeout: float) -> None:
+        """Sleep until a message comes; the main thread calls it when it has nothing to run."""
         deadline = min(self.scheduler.balancer.deadline, self._due())
         self._wait(min(timeout, deadline - perf_counter()))
 
     def _due(self) -> float:
         """Return when ``service`` is to be called even if no message comes."""
-        return min(self._timer, self._hearsay[0]) if self._hearsay else self._timer
+        hearsay = self._hearsay
+        return min(self._timer, hearsay[0]) if hearsay else self._timer
 
     def busy(self) -> None:
         """A task runs again: from here on messages are the load-balancer thread's business."""
@@ -412,6 +409,8 @@ class Worker:
     def _balance(self) -> None:
         self._wait(min(TICK_SECONDS, self._due() - perf_counter()))
         if not self._busy.is_set() or self.ended:
+            if self.runner.resting:  # what has woken this thread may have been meant for the other
+                self.nudge()
             return
         self.service()
         if self.runner.resting:  # it has not seen what has just been read here
@@ -420,8 +419,6 @@ class Worker:
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""
         item = "" if call.kind.startswith("apply") else f"item {index} of "
-        from dtm.wire.failures import annotate
-
         annotate(exception, f"in {item}{call.name}, on {self.where}")
 
     # The end.
@@ -432,25 +429,31 @@ class Worker:
             self._take_all()
             self.perform(self.scheduler.stop(range(1, self.comm.size)))
 
-    def stop(self, timeout: float) -> bool:
-        """(Root) end the run; whether every worker has said that it stopped, in time."""
+    def stop(self, patience: float) -> bool:
+        """(Root) end the run; whether every worker has said that it stopped.
+
+        Args:
+            patience: seconds for which nobody need say so before those who have not are given up.
+        """
         with self.lock:
             self.flush()
             self._take_all()
             self.perform(self.scheduler.stop(self.comm.absent()))
-        began = perf_counter()
-        hurried = not self.comm.ways_may_break
+        heard = perf_counter()
+        hurried, stopped = False, 0
         while not self._end_reached:
-            spent = perf_counter() - began
-            if spent >= timeout:
+            now = perf_counter()
+            if now - heard >= patience:
                 return False
-            self.comm.wait(min(timeout - spent, TICK_SECONDS))
+            self.comm.wait(min(patience, TICK_SECONDS))
             with self.lock:
                 self._take_all()
                 self.perform(self.scheduler.excuse(self.comm.absent()))
-                if spent >= HURRY_SECONDS and not hurried and not self._end_reached:
+                if now - heard >= HURRY_SECONDS and not hurried and not self._end_reached:
                     hurried = True
                     self.perform(self.scheduler.hurry(self.comm.absent()))
+            if len(self.scheduler.ending.counters) != stopped:
+                stopped, heard = len(self.scheduler.ending.counters), perf_counter()
         return True
 
     def _take_all(self) -> None:

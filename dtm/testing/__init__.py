@@ -1,11 +1,13 @@
-"""Public means of testing: runs in virtual time, and what a communication manager owes.
+"""Public means of testing: runs in virtual time, explored interleavings, conformance of managers.
 
 The parts stand in the modules of this folder; all that is public has its name here.
 """
 
 from dtm.testing.conformance import Factory, Scenario, check_communication_manager
 from dtm.testing.faults import Crawl, Death, Delay, Echo, Fault, Freeze, Suspicion
+from dtm.testing.interleaving import Check, Explored, InterleavingError, Interleavings, Outcome
 from dtm.testing.network import Network
+from dtm.testing.primitives import compute
 from dtm.testing.programs import (
     Calls,
     Caught,
@@ -28,15 +30,20 @@ from dtm.testing.simulation import Simulation, check_invariants, greedy_makespan
 __all__ = [
     "Calls",
     "Caught",
+    "Check",
     "Crawl",
     "Death",
     "Delay",
     "Echo",
+    "Explored",
     "Factory",
     "Fault",
     "Freeze",
     "Inner",
+    "InterleavingError",
+    "Interleavings",
     "Network",
+    "Outcome",
     "Report",
     "Scenario",
     "Script",
@@ -45,6 +52,7 @@ __all__ = [
     "binomial",
     "check_communication_manager",
     "check_invariants",
+    "compute",
     "constant",
     "exponential",
     "flat",

@@ -33,7 +33,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from pickle import PickleBuffer
-from threading import Thread
+from statistics import median
+from threading import Barrier, Thread
 from typing import Any, Protocol
 
 from dtm.comm.base import CommunicationManager, Frame
@@ -41,7 +42,7 @@ from dtm.comm.base import CommunicationManager, Frame
 Scenario = Callable[[CommunicationManager], None]
 
 _PATIENCE = 30.0
-_SOON = 5.0
+_SOON = 15.0  # comes at once; but a busy machine may let a thread wait for seconds
 _SMALL = 1000
 _NAP = 0.05
 _NAPS = 20
@@ -245,10 +246,14 @@ def is_woken(manager: CommunicationManager) -> None:
     manager.wake()
     _check(_waited(manager, _PATIENCE) < _SOON, "a wake before the wait was forgotten")
     for waiters in (1, 3):
-        threads = [Thread(target=_wait_long, args=(manager,), daemon=True) for _ in range(waiters)]
+        begun = Barrier(waiters + 1)
+        threads = [
+            Thread(target=_wait_long, args=(manager, begun), daemon=True) for _ in range(waiters)
+        ]
         for thread in threads:
             thread.start()
-        time.sleep(0.2)
+        begun.wait(_PATIENCE)
+        time.sleep(0.2)  # from there into `wait`, of which no more can be seen from outside
         manager.wake()
         for thread in threads:
             thread.join(_SOON)
@@ -287,12 +292,13 @@ def is_quiet_when_idle(manager: CommunicationManager) -> None:
     inbox = _Inbox(manager)
     _meet(manager, inbox)
     used = time.process_time()
-    longest = _sleeps(manager, inbox, "while nothing comes")
+    usual = _sleeps(manager, inbox, "while nothing comes")
     used = time.process_time() - used
     whole = _NAP * _NAPS
     _check(used < _PROCESSOR_SHARE * whole, f"{used:.2f} s of processor for {whole} s of waiting")
-    _check(longest < _LATE, f"a wait for {_NAP} s took {longest:.2f} s")
-    _check(_waited(manager, 0.0) < _LATE, "a wait for no time at all took long")
+    _check(usual < _LATE, f"a wait for {_NAP} s usually took {usual:.2f} s")
+    shortest = min(_waited(manager, 0.0) for _ in range(3))
+    _check(shortest < _LATE, "a wait for no time at all took long")
     _part(manager, inbox)
 
 
@@ -415,7 +421,10 @@ def _waited(manager: CommunicationManager, timeout: float) -> float:
 
 
 def _sleeps(manager: CommunicationManager, inbox: _Inbox, when: str) -> float:
-    """Require that most waits last, each after a ``receive``; return the longest."""
+    """Require that most waits last, each after a ``receive``; return how long they usually took.
+
+    The median: single ones take long where other programs have the processor.
+    """
     naps = []
     for _ in range(_NAPS):
         inbox.look()
@@ -425,7 +434,7 @@ def _sleeps(manager: CommunicationManager, inbox: _Inbox, when: str) -> float:
         short <= _MOST_SHORT,
         f"{when} {short} of {_NAPS} waits for {_NAP} s return before half of it",
     )
-    return max(naps)
+    return median(naps)
 
 
 def _interrupted(
@@ -447,7 +456,8 @@ def _interrupted(
         sys.settrace(before)
 
 
-def _wait_long(manager: CommunicationManager) -> None:
+def _wait_long(manager: CommunicationManager, begun: Barrier) -> None:
+    begun.wait(_PATIENCE)
     manager.wait(_PATIENCE)
 
 

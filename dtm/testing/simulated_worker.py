@@ -26,7 +26,8 @@ from typing import Any
 from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.core.wait_policy import Way, own_work, way_to_wait
-from dtm.run.runner import FLUSH_SECONDS, MOST_NESTED, POLL_SECONDS
+from dtm.run.runner import FLUSH_SECONDS, POLL_SECONDS
+from dtm.run.waiting import MOST_NESTED
 from dtm.run.worker import MOST_SEGMENTS, RESULTS_SECONDS, TICK_SECONDS
 from dtm.task import Call
 from dtm.testing.act_invariants import Conduct, addressed

@@ -72,11 +72,7 @@ def unpack_failure(packed: Frame) -> BaseException:
 
 
 def annotate(exc: BaseException, text: str) -> None:
-    """Add a note to an exception, unless it has it already; never raises.
-
-    Python 3.10 has no ``add_note``; there the list is kept all the same, for those
-    who look.
-    """
+    """Add a note to an exception, unless it has it already; never raises."""
     try:
         notes = getattr(exc, "__notes__", None)
         if not isinstance(notes, list):
@@ -190,10 +186,8 @@ def _arguments(exc: BaseException) -> tuple[Any, ...]:
 
 
 def _members(exc: BaseException) -> tuple[BaseException, ...]:
-    """Return the exceptions of a group (which Python 3.10 does not have)."""
-    members = getattr(exc, "exceptions", ())
-    is_group = any(base.__name__ == "BaseExceptionGroup" for base in type(exc).__mro__)
-    return tuple(members) if is_group else ()
+    """Return the exceptions of a group."""
+    return exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
 
 
 def _state(exc: BaseException) -> dict[str, Any]:

@@ -246,7 +246,7 @@ def check_an_iterable_that_raises_midway_drops_what_is_out() -> None:
         began = time.monotonic()
         error = failure_of(lambda lazy=lazy: list(lazy(abs, slow_start())))
         assert type(error) is LookupError, repr(error)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
     assert dtm.map(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
 
 

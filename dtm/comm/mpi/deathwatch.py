@@ -1,10 +1,11 @@
-"""The death watch: who on this machine ended without saying goodbye.
+"""The death watch: which ranks of this machine ended without closing.
 
 MPI does not tell that a peer died: messages to it just stay away, until the
 launcher kills the job without a word on the cause.  The kernel does tell: it
 closes the sockets of a dead process.  So the root holds one stream connection
 with every worker of its machine.  Its end without the farewell byte before it
-is a death, on either side.
+is a death, on either side.  By the same connection a worker hands the root its exit
+switch (:mod:`dtm.comm.mpi.exit_switch`).
 
 Invariants:
 
@@ -14,7 +15,16 @@ Invariants:
   said farewell would look dead to it.
 * Who connects proves to belong to the run with a token that only MPI has carried.
 
-Threads: one at a time (the manager's lock).
+Threads: after the constructor of the manager, its lock is held in each method, and so
+around each access of an attribute.
+
+============== ==================================== ===========================
+attribute      written by                           read by
+============== ==================================== ===========================
+``_links``     ``connect``, ``accept``, ``close``   ``check``, ``farewell``
+``_staying``   the same, ``check``                  ``overdue``
+``_switches``  ``accept``, ``press``                ``press``
+============== ==================================== ===========================
 
 Rejected: heartbeats.  A worker inside a long C call would look dead, and an idle
 run would never be silent.
@@ -27,10 +37,12 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from dtm.comm.base import LostPeer
+from dtm.comm.mpi.exit_switch import press
 
 _HELLO = struct.Struct("<16sI")
 _FAREWELL = b"c"
@@ -52,6 +64,8 @@ class Deathwatch:
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._links: dict[int, tuple[int, socket.socket]] = {}
+        self._staying: set[int] = set()  # those who have neither said farewell nor died
+        self._switches: dict[int, int] = {}
         self._listener: socket.socket | None = None
         self._events = select.epoll() if sys.platform == "linux" else None
         self.card = Card(os.getpid())
@@ -63,8 +77,13 @@ class Deathwatch:
             name = self._listener.getsockname()
             self.card = Card(os.getpid(), name, os.urandom(16))
 
-    def connect(self, cards: Sequence[Card], neighbours: Collection[int]) -> None:
-        """Call the root, if it is a neighbour.  Everyone does this before ``accept``."""
+    def connect(
+        self, cards: Sequence[Card], neighbours: AbstractSet[int], switch: Sequence[int]
+    ) -> None:
+        """Call the root, if it is a neighbour.  Everyone does this before ``accept``.
+
+        ``switch`` is the writing end of this rank's exit switch, if it has one.
+        """
         self._processes = [card.process for card in cards]
         root = cards[0]
         if self._rank == 0 or 0 not in neighbours or not root.address:
@@ -73,7 +92,7 @@ class Deathwatch:
         link.settimeout(_CONNECT_SECONDS)
         try:
             link.connect(root.address)
-            link.sendall(_HELLO.pack(root.token, self._rank))
+            socket.send_fds(link, [_HELLO.pack(root.token, self._rank)], switch)
         except OSError:  # without it a death is merely noticed by the launcher alone
             link.close()
             return
@@ -93,17 +112,23 @@ class Deathwatch:
     def _admit(self, link: socket.socket) -> None:
         link.setblocking(False)
         try:
-            token, rank = _HELLO.unpack(link.recv(_HELLO.size))
+            hello, descriptors, _, _ = socket.recv_fds(link, _HELLO.size, 1)
+            token, rank = _HELLO.unpack(hello)
         except (OSError, struct.error):
-            token, rank = b"", 0
+            descriptors, token, rank = [], b"", 0
         if token == self.card.token and 0 < rank < len(self._processes):
             self._add(rank, link)
+            for descriptor in descriptors:
+                self._switches[rank] = descriptor
         else:
             link.close()
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _add(self, rank: int, link: socket.socket) -> None:
         link.setblocking(False)
         self._links[link.fileno()] = (rank, link)
+        self._staying.add(rank)
         if self._events is not None:
             self._events.register(link.fileno(), select.EPOLLIN)
 
@@ -119,6 +144,7 @@ class Deathwatch:
         for descriptor, _ in self._events.poll(0):
             rank, link = self._links[descriptor]
             self._events.unregister(descriptor)
+            self._staying.discard(rank)
             try:
                 parted = link.recv(1) == _FAREWELL
             except OSError:
@@ -135,13 +161,28 @@ class Deathwatch:
             except OSError:  # it is gone; there is nobody to tell
                 continue
 
+    def overdue(self) -> set[int]:
+        """Return the ranks of this machine that are alive and have not said farewell."""
+        return set(self._staying)
+
+    def press(self, ranks: AbstractSet[int]) -> bool:
+        """(Root) end ranks by their exit switches, if each of them has one; tell whether."""
+        if not ranks <= self._switches.keys():
+            return False
+        for rank in ranks:
+            press(self._switches[rank])
+        return True
+
     def close(self) -> None:
-        """Let go of all connections."""
+        """Let go of all descriptors; nothing is said to anybody, so a forked child may do it."""
         for _, link in self._links.values():
             link.close()
-        self._links = {}
+        for switch in self._switches.values():
+            os.close(switch)
+        self._links, self._switches = {}, {}
         if self._listener is not None:
             self._listener.close()
+            self._listener = None
         if self._events is not None:
             self._events.close()
             self._events = None

@@ -1,4 +1,4 @@
-"""The doorbell: one byte from a neighbour on this machine, so that nobody has to poll.
+"""The doorbell: one byte from a rank of this machine wakes another, so that nobody polls.
 
 MPI has no way to sleep until a message comes: a blocking receive burns a core.
 Ranks that share a machine therefore ring: each owns a Unix datagram socket on
@@ -15,7 +15,18 @@ Invariants:
   look costs 0.1 µs, a bell 2 to 9 µs).  Flags start as "asleep", so a rank that
   cannot reach the shared page is rung each time.
 
-Threads: ``ring`` from any; the others by the one thread that waits.
+Threads: ``ring`` from any.  ``lie_down``, ``get_up`` and ``drain`` by the thread that leads the
+waiting (:mod:`dtm.comm.mpi.manager`).  ``close`` when no other thread is inside.
+
+================ ============================ ===========================================
+attribute        written by                   read by
+================ ============================ ===========================================
+``_addresses``   the constructor, ``meet``,   ``ring``; between ``meet`` and ``close`` it
+                 ``close``                    does not change, so without a lock
+``_flags``       the ranks, each its own      ``ring`` of the others, without a lock: a
+                 byte                         stale "asleep" is a superfluous bell, for a
+                                              stale "awake" see the first invariant
+================ ============================ ===========================================
 
 Rejected: a futex on the shared page, which Python cannot reach; a pipe for each
 pair of ranks, n² descriptors; a file in ``/dev/shm``, which a killed run leaves
@@ -28,7 +39,8 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 _TOKEN = 16
@@ -97,7 +109,7 @@ class Doorbell:
             self._flags = flags
 
     @property
-    def neighbours(self) -> Collection[int]:
+    def neighbours(self) -> AbstractSet[int]:
         """The other ranks that can ring here and be rung from here."""
         return self._addresses.keys()
 

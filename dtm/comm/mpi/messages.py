@@ -1,4 +1,4 @@
-"""The mail: messages of frames, as MPI messages and back.
+"""Messages of frames, sent and received as MPI messages.
 
 A message is one MPI message, its *head*: how many frames, how long each is, and
 the bytes of the small ones.  Large frames follow as *bodies*, MPI messages of
@@ -9,12 +9,25 @@ Invariants:
 
 * No call blocks: heads are matched by ``Improbe`` (a later receive cannot take
   them away), everything is ``Isend``, ``Irecv`` and ``Test``.
-* Bodies carry no name.  MPI keeps the order of equal (sender, tag), senders post
-  them in the order of their heads, and a lane opens heads in that order too.
+* Bodies carry no identifier.  MPI keeps the order of equal (sender, tag), senders
+  post them in the order of their heads, and a lane opens heads in that order too.
 * A buffer stays referenced until MPI has said that it is done with it, for ever
   if the peer is gone.
 
-Threads: one at a time (the manager's lock).
+Threads: the lock of :class:`~dtm.comm.mpi.manager.MpiManager` is held in each method and
+around each access of an attribute, by readers too: MPI calls release the
+interpreter, so another thread would see a queue in the middle of a change.
+
+============== =================================== ========================
+attribute      written by                          read by
+============== =================================== ========================
+``_outgoing``  ``send``, ``receive``, ``look``,    the same, ``receivers``,
+               ``abandon``                         ``sending``
+``_lanes``     ``receive``, ``look``, ``abandon``  the same
+``_abandoned`` ``abandon``                         nobody: it keeps buffers
+``load``       all of the former                   the manager
+``traffic``    ``send``, ``receive``, ``look``     the manager
+============== =================================== ========================
 
 Rejected: receives posted in advance for small messages.  They save 0.3 µs, and
 cost a buffer for each and a cancellation at the end, which MPI libraries get
@@ -28,7 +41,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from dtm.comm.base import Frame
 
@@ -43,6 +56,7 @@ _HEADS_A_CALL = 1024
 _VAIN_TESTS_A_CALL = 16
 _HEAD_TAG = 1
 _BODY_TAG = 2
+_END_TAG = 3
 _COUNT = struct.Struct("<I")
 _ONE_FRAME = struct.Struct("<Iq")
 
@@ -106,6 +120,14 @@ def pieces(frame: Frame) -> Iterable[Frame]:
     return (view[at : at + PIECE_LIMIT] for at in range(0, len(view), PIECE_LIMIT))
 
 
+class _Opened(NamedTuple):
+    """A message whose head has come: its frames, and the receives that still fill some of them."""
+
+    frames: list[Frame]
+    requests: deque[MPI.Request]
+    load: int
+
+
 class _Lane:
     """What one sender has under way to us: heads not yet here, then bodies not yet here."""
 
@@ -113,18 +135,17 @@ class _Lane:
 
     def __init__(self) -> None:
         self.heads: deque[tuple[bytearray, MPI.Request]] = deque()
-        self.bodies: deque[tuple[list[Frame], deque[MPI.Request]]] = deque()
+        self.bodies: deque[_Opened] = deque()
 
     def load(self) -> int:
         """Return how many bytes are expected; what has come in part counts in full."""
-        heads = sum(len(head) for head, _ in self.heads)
-        return heads + sum(len(frame) for frames, _ in self.bodies for frame in frames)
+        return sum(len(head) for head, _ in self.heads) + sum(each.load for each in self.bodies)
 
     def ready(self) -> bool:
         """Tell whether the oldest message is complete."""
         if not self.bodies:
             return False
-        requests = self.bodies[0][1]
+        requests = self.bodies[0].requests
         while requests and requests[0].Test():
             requests.popleft()
         return not requests
@@ -132,6 +153,10 @@ class _Lane:
 
 class Mail:
     """All messages of one rank that are under way, either way.
+
+    Attributes:
+        traffic: how often a message has begun or ended; it changes while MPI is at work.
+        load: how many bytes are under way, either way; 0 if and only if nothing is.
 
     ``late(rank)`` is called when a message that MPI could not take at once has
     gone out.
@@ -148,17 +173,7 @@ class Mail:
         self._lanes: dict[int, _Lane] = {}
         self._abandoned: list[object] = []
         self.traffic = 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is under way that MPI moves only while it is called."""
-        return bool(self._outgoing or self._lanes)
-
-    @property
-    def load(self) -> int:
-        """How many bytes are under way, either way; 0 if and only if nothing is."""
-        coming = sum(lane.load() for lane in self._lanes.values())
-        return coming + sum(len(content) for _, _, content in self._outgoing)
+        self.load = 0
 
     @property
     def sending(self) -> bool:
@@ -178,6 +193,7 @@ class Mail:
         request = self._comm.Isend((content, self._byte), rank, tag)
         if not request.Test():
             self._outgoing.append((request, rank, content))
+            self.load += len(content)
 
     def receive(self) -> list[tuple[int, list[Frame]]]:
         """Return the messages that are complete, each sender's in its order."""
@@ -207,36 +223,47 @@ class Mail:
         if not request.Test() or sender in self._lanes:
             lane = self._lanes.setdefault(sender, _Lane())
             lane.heads.append((head, request))
+            self.load += len(head)
             return
-        frames, requests = self._open(sender, head)
-        if requests:
+        opened = self._open(sender, head)
+        if opened.requests:
             lane = self._lanes[sender] = _Lane()
-            lane.bodies.append((frames, requests))
+            lane.bodies.append(opened)
+            self.load += opened.load
         else:
-            complete.append((sender, frames))
+            complete.append((sender, opened.frames))
 
-    def _open(self, sender: int, head: bytearray) -> tuple[list[Frame], deque[MPI.Request]]:
+    def _open(self, sender: int, head: bytearray) -> _Opened:
         """Read a head and post the receives of the bodies that it announces."""
         requests: deque[MPI.Request] = deque()
+        load = len(head)
 
         def land(length: int) -> Frame:
+            nonlocal load
+            load += length
             block = _fresh_memory(self._mpi, length)
             for piece in pieces(block):
                 requests.append(self._comm.Irecv((piece, self._byte), sender, _BODY_TAG))
             return block
 
-        return unpack(head, land), requests
+        frames = unpack(head, land)
+        return _Opened(frames, requests, load)
 
     def _advance(self, sender: int, lane: _Lane) -> bool:
         """Open the heads that have come; tell whether the oldest message is complete."""
         while lane.heads and lane.heads[0][1].Test():
-            lane.bodies.append(self._open(sender, lane.heads.popleft()[0]))
+            head, _ = lane.heads.popleft()
+            opened = self._open(sender, head)
+            lane.bodies.append(opened)
+            self.load += opened.load - len(head)
         return lane.ready()
 
     def _collect(self, complete: list[tuple[int, list[Frame]]]) -> None:
         for sender, lane in list(self._lanes.items()):
             while self._advance(sender, lane):
-                complete.append((sender, lane.bodies.popleft()[0]))
+                arrived = lane.bodies.popleft()
+                complete.append((sender, arrived.frames))
+                self.load -= arrived.load
                 self.traffic += 1
             if not lane.heads and not lane.bodies:
                 del self._lanes[sender]
@@ -248,6 +275,7 @@ class Mail:
             entry = self._outgoing.popleft()
             if entry[0].Test():
                 self.traffic += 1
+                self.load -= len(entry[2])
                 self._late(entry[1])
             else:
                 self._outgoing.append(entry)
@@ -262,6 +290,15 @@ class Mail:
         advanced = [self._advance(sender, lane) for sender, lane in self._lanes.items()]
         return any(advanced)
 
+    def announce_end(self, ranks: Iterable[int]) -> None:
+        """Tell ranks to finalise MPI without waiting for the others, see ``end_announced``."""
+        for rank in ranks:
+            self._post(rank, _END_TAG, b"end")
+
+    def end_announced(self) -> bool:
+        """Whether the root has called ``announce_end``."""
+        return bool(self._comm.Iprobe(0, _END_TAG))
+
     def receivers(self) -> set[int]:
         """Return the ranks to which something is not out yet."""
         return {rank for _, rank, _ in self._outgoing}
@@ -271,6 +308,8 @@ class Mail:
         self._abandoned += [entry for entry in self._outgoing if entry[1] == rank]
         self._outgoing = deque(entry for entry in self._outgoing if entry[1] != rank)
         self._abandoned.append(self._lanes.pop(rank, None))
+        self.load = sum(lane.load() for lane in self._lanes.values())
+        self.load += sum(len(content) for _, _, content in self._outgoing)
 
 
 def _fresh_memory(mpi: ModuleType, length: int) -> memoryview:

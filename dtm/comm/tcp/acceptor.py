@@ -1,14 +1,15 @@
 """A stream manager that lets in only who has proven to be a member of the run.
 
-Whoever connects is a stranger (:mod:`dtm.comm.tcp.pending`) until that is done.  At most
+Whoever connects is a stranger (:mod:`dtm.comm.tcp.joining`) until that is done.  At most
 ``MOST_STRANGERS`` are on the way at a time.  When there is no room, one that has been silent for
 a while makes room, or else newcomers wait in the kernel's queue.  What becomes of strangers
 is counted and not reported, and nothing of theirs gets further than the handshake.
 
 Calls to other workers go the same way, and are not counted as strangers.
 
-Threads: all of it runs under the worker's lock, but for ``wait``, which only reads
-how soon something is due.
+Threads: all of it runs under the caller's lock, its attributes included, but for ``wait``,
+which reads one attribute, ``_hurried``: a stale value makes it wait for too short or too
+long a time, within ``_CALM``.
 
 Rejected: a thread that accepts and shakes hands: it would compete with tasks for the
 interpreter.  And to turn newcomers away at once when there is no room: with 64 silent
@@ -21,12 +22,11 @@ import socket
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from selectors import EVENT_READ
 from time import monotonic
 
 from dtm.comm.stream_manager import Received, StreamManager
 from dtm.comm.tcp.handshake import Role
-from dtm.comm.tcp.pending import LONGEST, Introduction, Member
+from dtm.comm.tcp.joining import LONGEST, Introduction, Member
 from dtm.errors import StrangerError
 
 MOST_STRANGERS = 64
@@ -52,6 +52,7 @@ class Reception(StreamManager):
         self._accepting = True  # whether the listener is watched
         self._early: Received = []  # what came before anybody called ``receive``
         self._looked = monotonic()
+        self._hurried = True  # whether something is due soon; for ``wait``, which has no lock
 
     # For subclasses
 
@@ -78,11 +79,12 @@ class Reception(StreamManager):
         received = super().receive()
         if self._early:
             self._early, received = [], self._early + received
+        self._hurried = self._is_busy()
         return received
 
     def wait(self, timeout: float) -> None:
         """Wait, but not past the time at which something is due."""
-        super().wait(min(timeout, _LOOK if self._is_busy() else _CALM))
+        super().wait(min(timeout, _LOOK if self._hurried else _CALM))
 
     # Strangers
 
@@ -92,7 +94,7 @@ class Reception(StreamManager):
             self._dismiss(each)
         if not self._accepting and self._listener is not None:
             self._accepting = True
-            self._selector.register(self._listener, EVENT_READ, self._accept)
+            self._watch(self._listener, self._accept)
 
     def _accept(self, _received: Received | None = None) -> None:
         """Take in who calls, as far as there is room."""
@@ -112,7 +114,8 @@ class Reception(StreamManager):
             return
         if self._accepting:
             self._accepting = False  # until the next look
-            self._selector.unregister(self._listener)
+            with self._output:
+                self._selector.unregister(self._listener)
 
     def _receive_stranger(self, connection: socket.socket, now: float) -> None:
         try:
@@ -152,11 +155,11 @@ class Reception(StreamManager):
             return
         if proven:
             del self._introductions[newcomer]
-            self._sources.discard(newcomer)
-            self._selector.unregister(newcomer)
+            self._release(newcomer)
             self._proven(newcomer, received)
         elif newcomer.events != events:
-            self._selector.modify(newcomer, newcomer.events, partial(self._advance, newcomer))
+            with self._output:
+                self._selector.modify(newcomer, newcomer.events, partial(self._advance, newcomer))
 
     def _dismiss(self, newcomer: Introduction, error: Exception | None = None) -> None:
         del self._introductions[newcomer]

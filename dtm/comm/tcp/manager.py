@@ -11,7 +11,7 @@ under way; until then it is ``absent``, and messages for it wait here, in order.
 
 A worker keeps its link to the root for the whole run.  It calls another worker when it
 first has a message for it, having asked the root for the address
-(:mod:`dtm.comm.tcp.roster`); messages wait meanwhile (:mod:`dtm.comm.tcp.search`).  So there
+(:mod:`dtm.comm.tcp.roster`); messages wait meanwhile (:mod:`dtm.comm.tcp.roster`).  So there
 are as many connections as there are neighbours, and names are resolved once, by ``join``.
 
 Who connects is a stranger until both ends have proven that they know the secret of
@@ -22,7 +22,7 @@ a process that died (its kernel says so), a machine that is silent (keepalive), 
 kernel that no longer confirms what was sent (``Stall``), bytes that are not
 what the peer sent (:mod:`dtm.comm.tcp.channel`).  A peer that cannot be called is lost when its
 machine has not answered for some seconds, or has refused for so long although the root knows
-of no end (:mod:`dtm.comm.tcp.search`).
+of no end (:mod:`dtm.comm.tcp.roster`).
 
 A worker that leaves has less patience: what is meant for a machine that has not answered for
 ``_HASTE`` seconds is given up.
@@ -40,7 +40,7 @@ import os
 import socket
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic
 
 from dtm.comm.base import Frame
@@ -59,8 +59,8 @@ from dtm.comm.tcp.address import (
 )
 from dtm.comm.tcp.credentials import Credentials
 from dtm.comm.tcp.handshake import ANY_RANK, Role
-from dtm.comm.tcp.joining import await_verdict, meet, why
-from dtm.comm.tcp.notices import (
+from dtm.comm.tcp.joining import Introduction, Member, await_verdict, meet, why
+from dtm.comm.tcp.roster import (
     Ask,
     Gone,
     Here,
@@ -68,12 +68,12 @@ from dtm.comm.tcp.notices import (
     Notice,
     NotYet,
     Refused,
+    Roster,
+    Search,
+    Stage,
     Welcome,
     read_notice,
 )
-from dtm.comm.tcp.pending import Introduction, Member
-from dtm.comm.tcp.roster import Roster
-from dtm.comm.tcp.search import Search, Stage
 from dtm.errors import CommunicationError
 
 UNKNOWN = "?"  # the machine of a rank that has not joined
@@ -179,20 +179,16 @@ class TcpManager(Reception):
         claimed = ANY_RANK if rank is None else rank
         member = Member(credentials, claimed, tls=credentials.tls if tls is None else tls)
         deadline = monotonic() + timeout
-        met = meet(Address.parse(address), member, deadline)
-        listener = None
-        try:
-            listener = listen(bind or met.own_host(), ports)
+        with ExitStack() as unless_joined:
+            met = meet(Address.parse(address), member, deadline)
+            unless_joined.callback(met.close)
+            listener = unless_joined.enter_context(listen(bind or met.own_host(), ports))
             bound, port = listener.getsockname()[:2]
             own = Address(met.own_host() if bound in _EVERYWHERE else bound, port)
             stream = met.stream(0)
             stream.send(Join(host or os.uname().nodename, str(own)).frames(), notice=True)
             welcome, early = await_verdict(stream, address, deadline)
-        except BaseException:
-            met.close()
-            if listener is not None:
-                listener.close()
-            raise
+            unless_joined.pop_all()
         manager = cls(welcome.rank, list(welcome.hosts), member)
         manager._begin(stream, listener, early)
         return manager

@@ -1,20 +1,138 @@
-"""The root's list of a TCP run: who has joined, where they listen, who has gone.
+"""How the workers of a TCP run find each other.
 
-Workers do not know each other's addresses.  They ask the root when they first
-have something to say to a rank, and whoever asks for one that has not joined is
-answered when it has.  So nobody keeps more than the addresses of its neighbours,
-and a worker can join at any time.
+Workers do not know each other's addresses.  A worker that first has a message for a rank
+begins a :class:`Search`: it asks the root, which answers from its :class:`Roster`, and who
+asks for a rank that has not joined is answered when it has.  So nobody keeps more than
+the addresses of those it talks to, and a worker can join at any time.
 
-A rank is given once: who has left, or was lost, does not come back under its number, for
-messages to the old one may still be under way.
+Questions and answers are *notices*, which managers exchange beside the messages of their
+users, after the proof that both belong to the run.  A notice is its kind, one byte, and a
+frame for each field; a field is text or a number, so to read one can do no more than fail.
+
+A search::
+
+    ASKED --here--> CALLED --no answer--> MISSED --time to ask--> ASKED
+    ASKED --not yet--> ABSENT --here--> CALLED
+
+is over, and forgotten, as soon as there is a connection, whoever made it, or the peer is known
+to be gone, or there is no root to ask.  A peer whose machine has not answered for
+``UNREACHABLE`` seconds, or has refused for so long although the root knows of no end, is
+lost.  One that is merely busy, so that its kernel takes the call and it does not, never is.
+
+A rank is given once: a worker that has left, or was lost, does not come back under its
+number, for messages to the old one may still be under way.
+
+Threads: under the caller's lock (:mod:`dtm.comm.stream_manager`), all attributes.
+
+Rejected: to call the same address again without asking.  A peer that has left meanwhile
+never answers, and the root knows that it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass, fields
+from enum import Enum
 
-from dtm.comm.tcp.notices import Gone, Here, Notice, NotYet
+from dtm.comm.base import Frame
 from dtm.errors import CommunicationError
+
+AGAIN = 0.2  # seconds until an address that did not answer is asked for again
+UNREACHABLE = 4.5  # seconds after which a peer that cannot be called is lost
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Any of them."""
+
+    def frames(self) -> list[Frame]:
+        """Return what is sent."""
+        frames: list[Frame] = [_KINDS[type(self)]]
+        for value in astuple(self):
+            values = value if isinstance(value, tuple) else (value,)
+            frames += [str(each).encode() for each in values]
+        return frames
+
+    @classmethod
+    def read(cls, texts: Sequence[str]) -> Notice:
+        """Make one from the text of its fields; a tuple, which is the last, takes all the rest."""
+        values: list[object] = []
+        for number, each in enumerate(fields(cls)):
+            if each.type == "tuple[str, ...]":
+                values.append(tuple(texts[number:]))
+                break
+            values.append(int(texts[number]) if each.type == "int" else texts[number])
+        else:
+            if len(texts) != len(values):
+                raise ValueError(texts)
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Notice):
+    """A worker to the root, first of all: its machine, and the address where it listens."""
+
+    host: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome(Notice):
+    """The root to a worker that has joined: its rank, and the machine of each rank."""
+
+    rank: int
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Notice):
+    """The root to a worker that cannot join."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Notice):
+    """A worker to the root: where is that rank?  It owes Here, NotYet or Gone."""
+
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Here(Notice):
+    """The root to who asked: that rank listens there."""
+
+    rank: int
+    host: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet(Notice):
+    """The root to who asked: that rank has not joined; Here follows when it has."""
+
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gone(Notice):
+    """The root to who asked: that rank has left, or, if there is a reason, is lost."""
+
+    rank: int
+    reason: str
+
+
+_TYPES = (Join, Welcome, Refused, Ask, Here, NotYet, Gone)
+_KINDS: dict[type[Notice], bytes] = {kind: bytes([i + 1]) for i, kind in enumerate(_TYPES)}
+
+
+def read_notice(frames: Sequence[Frame]) -> Notice:
+    """Read what ``frames`` returned at the other end."""
+    try:
+        kind = _TYPES[frames[0][0] - 1]
+        return kind.read([bytes(frame).decode() for frame in frames[1:]])
+    except (IndexError, TypeError, ValueError) as error:
+        raise CommunicationError("a notice of another manager cannot be read") from error
 
 
 class Roster:
@@ -78,3 +196,77 @@ class Roster:
         """Note that a rank has left, or with a reason, that it is lost."""
         self._gone.setdefault(rank, reason)
         self._absent.pop(rank, None)
+
+
+class Stage(Enum):
+    """How far a search has come."""
+
+    ASKED = "the root is asked for its address"
+    ABSENT = "it has not joined"
+    CALLED = "it is being called"
+    MISSED = "it did not answer"
+
+
+TRANSITIONS: dict[Stage, dict[str, Stage]] = {
+    Stage.ASKED: {"not yet": Stage.ABSENT, "here": Stage.CALLED},
+    Stage.ABSENT: {"here": Stage.CALLED},
+    Stage.CALLED: {"no answer": Stage.MISSED},
+    Stage.MISSED: {"time to ask": Stage.ASKED, "here": Stage.CALLED},
+}
+
+
+class Search:
+    """The search for one peer.
+
+    Attributes:
+        stage: how far it has come.
+        messages: what waits for the link, in order.
+    """
+
+    def __init__(self, first: Sequence[Frame]) -> None:
+        self.stage = Stage.ASKED
+        self.messages = [first]
+        self._since: float | None = None  # since when the peer has been called in vain
+        self._due = 0.0  # when to ask once more
+
+    def _go(self, event: str) -> None:
+        self.stage = TRANSITIONS[self.stage][event]
+
+    def not_yet(self) -> None:
+        """The peer has not joined; the root will say so when it has."""
+        if self.stage is Stage.ASKED:
+            self._go("not yet")
+
+    def here(self, now: float) -> bool:
+        """The root has said where the peer is; whether it is to be called there."""
+        if self.stage is Stage.CALLED:
+            return False
+        self._go("here")
+        if self._since is None:
+            self._since = now
+        return True
+
+    def missed(self, now: float) -> bool:
+        """A call has come to nothing; whether there is hope left."""
+        if self.stage is not Stage.CALLED or self._since is None:
+            return True  # a call of an earlier search
+        self._go("no answer")
+        self._due = now + AGAIN
+        return now - self._since < UNREACHABLE
+
+    def busy(self, now: float) -> None:
+        """A call has reached the peer's machine, though not the peer."""
+        self._since = now
+
+    def is_hopeful(self, now: float, patience: float) -> bool:
+        """Whether it may come to an end soon: the peer has joined, and was called just now."""
+        if self.stage is Stage.ABSENT:
+            return False
+        return self._since is None or now - self._since < patience
+
+    def asks_again(self, now: float) -> bool:
+        """Whether it is time to ask the root once more."""
+        if self.stage is not Stage.MISSED or now < self._due:
+            return False
+        self._go("time to ask")
+        return True
