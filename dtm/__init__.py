@@ -13,6 +13,9 @@
 ``from dtm import dtm`` and ``import dtm`` give the same functions.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from dtm import dtm
 from dtm.dtm import (
     AsyncResult,
@@ -22,6 +25,7 @@ from dtm.dtm import (
     getWorkerId,
     imap,
     imap_unordered,
+    is_root,
     map,
     map_async,
     options,
@@ -29,6 +33,9 @@ from dtm.dtm import (
     repeat,
     rng,
     setOptions,
+    size,
+    starmap,
+    starmap_async,
     start,
     testAll,
     testAllAsync,
@@ -38,9 +45,11 @@ from dtm.dtm import (
     waitForAll,
 )
 from dtm.errors import (
+    CallCancelledError,
     CommunicationError,
     DtmError,
     InvariantError,
+    ItemTimeoutError,
     OptionError,
     RemoteTraceback,
     ResultNotReadyError,
@@ -50,14 +59,21 @@ from dtm.errors import (
 )
 from dtm.version import VERSION
 
+if _TYPE_CHECKING:
+    from dtm.dtm import Executor, Pool, asyncio
+
 __version__ = VERSION
 
 __all__ = [
     "AsyncResult",
+    "CallCancelledError",
     "CommunicationError",
     "DtmError",
+    "Executor",
     "InvariantError",
+    "ItemTimeoutError",
     "OptionError",
+    "Pool",
     "RemoteTraceback",
     "ResultNotReadyError",
     "RunStateError",
@@ -66,11 +82,13 @@ __all__ = [
     "__version__",
     "apply",
     "apply_async",
+    "asyncio",
     "dtm",
     "filter",
     "getWorkerId",
     "imap",
     "imap_unordered",
+    "is_root",
     "map",
     "map_async",
     "options",
@@ -78,6 +96,9 @@ __all__ = [
     "repeat",
     "rng",
     "setOptions",
+    "size",
+    "starmap",
+    "starmap_async",
     "start",
     "testAll",
     "testAllAsync",
@@ -86,3 +107,9 @@ __all__ = [
     "waitAny",
     "waitForAll",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name in ("Executor", "Pool", "asyncio"):
+        return getattr(dtm, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

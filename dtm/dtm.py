@@ -2,7 +2,7 @@
 
 The names are those of DEAP's dtm; what is new follows PEP 8.  Keyword arguments
 of ``map``, ``apply`` and ``repeat`` all go to the user's function, so the options of
-one call have a door of their own: ``dtm.options(chunksize=10).map(f, xs)``.
+one call have a door of their own (:mod:`dtm.door`): ``dtm.options(chunksize=10).map(f, xs)``.
 
 Every function may be called from ``main``, from any task at any depth and from
 threads of the user's.  Outside of a run it works serially.
@@ -13,218 +13,31 @@ original returned a list, and programs index it.  ``imap`` is lazy.
 
 from __future__ import annotations
 
-import builtins
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
+from dtm.door import Door
 from dtm.future import AsyncResult
-from dtm.lazy import MOST_ITEMS, LazyResults, Window
-from dtm.options import unknown
 from dtm.run import runtime
-from dtm.task import Call, Same
 
 if TYPE_CHECKING:
     import random as _random
 
-    from dtm.run.runner import Context, Runner
+    from dtm.integrations import asyncio
+    from dtm.integrations.executor import Executor as Executor  # noqa: PLC0414
+    from dtm.integrations.pool import Pool as Pool  # noqa: PLC0414
 
 Function = Callable[..., Any]
 
 __all__ = [
-    "AsyncResult", "apply", "apply_async", "filter", "getWorkerId", "imap", "imap_unordered",
-    "map", "map_async", "options", "random", "repeat", "rng", "setOptions", "start", "testAll",
-    "testAllAsync", "testAny", "waitAll", "waitAny", "waitForAll",
+    "AsyncResult", "Executor", "Pool", "apply", "apply_async", "asyncio", "filter", "getWorkerId",
+    "imap", "imap_unordered", "is_root", "map", "map_async", "options", "random", "repeat", "rng",
+    "setOptions", "size", "starmap", "starmap_async", "start", "testAll", "testAllAsync", "testAny",
+    "waitAll", "waitAny", "waitForAll",
 ]  # fmt: skip
 
 
-class Door:
-    """The functions of dtm with the options of one call; made by :func:`options`."""
-
-    __slots__ = ("_callback", "_chunksize", "_error_callback", "_window")
-
-    def __init__(
-        self,
-        chunksize: int | None = None,
-        window: int | None = None,
-        callback: Callable[[Any], object] | None = None,
-        error_callback: Callable[[BaseException], object] | None = None,
-    ) -> None:
-        for name, value in (("chunksize", chunksize), ("window", window)):
-            if value is not None and (not isinstance(value, SupportsIndex) or int(value) < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        for name, function in (("callback", callback), ("error_callback", error_callback)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be callable, not {function!r}")
-        self._chunksize = None if chunksize is None else int(chunksize)
-        self._window = None if window is None else int(window)
-        self._callback = callback
-        self._error_callback = error_callback
-
-    def _call(
-        self,
-        kind: str,
-        function: Function,
-        items: Sequence[Any],
-        kwargs: dict[str, Any],
-        *,
-        star: bool,
-        batch: tuple[int, int] | None = None,
-    ) -> tuple[Runner, Call, Context]:
-        """Make a call of the calling task and submit it.
-
-        ``batch`` says of a batch of a lazy map the number of that map in its task and the
-        index of the first item.
-        """
-        if not callable(function):
-            raise TypeError(f"dtm.{kind} needs a function, not {function!r}")
-        runner = runtime.running().runner
-        context = runner.context()
-        scheduler = runner.scheduler
-        granularity = scheduler.granularity
-        profile = granularity.profile(function, context.depth)
-        if kwargs:
-            function = partial(function, **kwargs)
-        path = context.path
-        if path is not None:
-            path = (*path, _next_number(context) if batch is None else batch[0])
-        call = Call(
-            function, items, len(items), scheduler.rank, profile, kind, star, context.depth, path,
-            self._chunksize or granularity.chunk, batch is not None, context,
-            0 if batch is None else batch[1],
-        )  # fmt: skip
-        if call.size:
-            runner.submit(call)
-        return runner, call, context
-
-    def _finish(self, runner: Runner, call: Call) -> list[Any]:
-        try:
-            runner.wait(call)
-        except BaseException:
-            runner.abandon(call)
-            raise
-        if call.failure is not None:
-            raise call.failure[1]
-        return call.values() if call.size else []
-
-    def _later(self, made: tuple[Runner, Call, Context], *, single: bool) -> AsyncResult:
-        runner, call, context = made
-        result = AsyncResult(runner, call, context, single)
-        if context.pending is None:
-            context.pending = {}
-        context.pending[call] = result
-        if self._callback is not None or self._error_callback is not None:
-            result.on_end(self._callback, self._error_callback)
-        return result
-
-    def map(self, function: Function, /, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
-        """Return the results of ``function`` on the items; see :func:`dtm.map`."""
-        items, star = _items("map", iterables)
-        runner, call, _ = self._call("map", function, items, kwargs, star=star)
-        return self._finish(runner, call)
-
-    def map_async(
-        self, function: Function, /, *iterables: Iterable[Any], **kwargs: Any
-    ) -> AsyncResult:
-        """Begin a map; see :func:`dtm.map_async`."""
-        items, star = _items("map_async", iterables)
-        made = self._call("map_async", function, items, kwargs, star=star)
-        return self._later(made, single=False)
-
-    def apply(self, function: Function, /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``function`` as a task; see :func:`dtm.apply`."""
-        runner, call, _ = self._call("apply", function, (args,), kwargs, star=True)
-        return self._finish(runner, call)[0]
-
-    def apply_async(self, function: Function, /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """Begin an apply; see :func:`dtm.apply_async`."""
-        made = self._call("apply_async", function, (args,), kwargs, star=True)
-        return self._later(made, single=True)
-
-    def repeat(self, function: Function, n: int, /, *args: Any, **kwargs: Any) -> list[Any]:
-        """Call ``function`` ``n`` times; see :func:`dtm.repeat`."""
-        from operator import index
-
-        times = index(n)
-        if times < 0:
-            raise ValueError(f"dtm.repeat cannot call a function {times} times")
-        runner, call, _ = self._call("repeat", function, Same(args, times), kwargs, star=True)
-        return self._finish(runner, call)
-
-    def filter(self, function: Function | None, iterable: Iterable[Any]) -> list[Any]:
-        """Return the items for which ``function`` is true; see :func:`dtm.filter`."""
-        items, _ = _items("filter", (iterable,))
-        if function is None:
-            return [item for item in items if item]
-        runner, call, _ = self._call("filter", function, items, {}, star=False)
-        verdicts = self._finish(runner, call)
-        return [item for item, verdict in zip(items, verdicts, strict=True) if verdict]
-
-    def imap(self, function: Function, *iterables: Iterable[Any]) -> Iterator[Any]:
-        """Iterate over the results in order; see :func:`dtm.imap`."""
-        return LazyResults(self._lazy("imap", function, iterables, None), ordered=True)
-
-    def imap_unordered(
-        self, function: Function, *iterables: Any, chunksize: int = 1
-    ) -> Iterator[Any]:
-        """Iterate over the results as they come; see :func:`dtm.imap_unordered`."""
-        last = iterables[-1] if len(iterables) > 1 else None
-        if isinstance(last, SupportsIndex) and not hasattr(last, "__iter__"):  # arrays have both
-            *rest, chunksize = iterables
-            iterables = tuple(rest)
-        if not isinstance(chunksize, SupportsIndex) or int(chunksize) < 1:
-            raise ValueError(f"chunksize must be a whole number of at least 1, not {chunksize!r}")
-        most = int(chunksize) if int(chunksize) > 1 else None
-        window = self._lazy("imap_unordered", function, iterables, most)
-        return LazyResults(window, ordered=False)
-
-    def _lazy(
-        self, kind: str, function: Function, iterables: tuple[Any, ...], window: int | None
-    ) -> Window:
-        if not iterables:
-            raise TypeError(f"dtm.{kind} needs at least one iterable")
-        star = len(iterables) > 1
-        source = builtins.zip(*iterables) if star else iterables[0]
-        runner = runtime.running().runner
-        batches = 2 * runner.scheduler.size + 2
-        most = window or self._window
-        if most is not None:
-            batches = max(batches, most)
-        largest = MOST_ITEMS if most is None else max(1, most // (2 * runner.scheduler.size))
-
-        number = _next_number(runner.context())
-
-        def submit(items: list[Any], first: int) -> Call:
-            return self._call(kind, function, items, {}, star=star, batch=(number, first))[1]
-
-        return Window(runner, submit, source, batches, most, largest)
-
-
 _plain = Door()
-
-
-def _next_number(context: Context) -> int:
-    """Number the calls of a task, which names their items' random streams."""
-    context.calls += 1
-    return context.calls
-
-
-def _items(kind: str, iterables: tuple[Iterable[Any], ...]) -> tuple[Sequence[Any], bool]:
-    """Return the items as a sequence that nobody else changes, and whether they are tuples."""
-    if len(iterables) != 1:
-        if not iterables:
-            raise TypeError(f"dtm.{kind} needs at least one iterable")
-        return list(builtins.zip(*iterables)), True
-    iterable = iterables[0]
-    if type(iterable) in (range, tuple, Same):
-        return iterable, False  # type: ignore[return-value]
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and type(iterable) is numpy.ndarray:
-        array: Any = iterable
-        if array.ndim == 1:
-            return array.copy(), False
-    return list(iter(iterable)), False
 
 
 def start(main: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -266,23 +79,39 @@ def getWorkerId() -> int:  # noqa: N802 - the name of the original
     return 0 if run is None else run.comm.rank
 
 
+def size() -> int:
+    """Return how many workers the run has; 1 outside of a run."""
+    run = runtime.current
+    return 1 if run is None else run.comm.size
+
+
+def is_root() -> bool:
+    """Return whether this worker is the root, which runs ``main``; True outside of a run."""
+    return getWorkerId() == 0
+
+
 def options(**given: Any) -> Door:
     """Return an object with dtm's functions that carry the given options.
 
     Args:
         chunksize: items that run, and travel, at least so many together.
         window: (``imap`` and ``imap_unordered``) how many items may be under way.
-        callback: (asynchronous calls) called with the result, in some thread of dtm.
-        error_callback: (asynchronous calls) called with the exception instead.
+        callback: called with the result; of an asynchronous call, in some thread of dtm.
+        error_callback: called with the exception instead.
+        timeout: seconds that one item may take; one that takes longer fails with
+            :class:`ItemTimeoutError`, in the middle of Python code, or when C code returns.
+        on_error: the result of an item that fails, takes too long or has a result that cannot be
+            sent; if it is callable, it is called with the exception for the result.
+        return_exceptions: whether such an item has its exception for its result.
+        progress: whether a call that is waited for shows how far it is, by tqdm; without it
+            ``DTM_PROGRESS=1`` says so for the calls of ``main``.
 
     Raises:
-        OptionError: an option is unknown.
+        OptionError: an option is unknown, or two contradict each other.
     """
-    known = ("chunksize", "window", "callback", "error_callback")
-    for name in given:
-        if name not in known:
-            raise unknown(name, known, "option of a call")
-    return Door(**given)
+    from dtm.call_options import door
+
+    return door(given)
 
 
 def map(function: Function, /, *iterables: Iterable[Any], **kwargs: Any) -> list[Any]:
@@ -305,6 +134,18 @@ def map_async(function: Function, /, *iterables: Iterable[Any], **kwargs: Any) -
     return _plain.map_async(function, *iterables, **kwargs)
 
 
+def starmap(function: Function, iterable: Iterable[Iterable[Any]], /, **kwargs: Any) -> list[Any]:
+    """Return ``[function(*arguments) for arguments in iterable]``, as :func:`map` does it."""
+    return _plain.starmap(function, iterable, **kwargs)
+
+
+def starmap_async(
+    function: Function, iterable: Iterable[Iterable[Any]], /, **kwargs: Any
+) -> AsyncResult:
+    """Begin a :func:`starmap` and return at once; ``get()`` of the result is the list."""
+    return _plain.starmap_async(function, iterable, **kwargs)
+
+
 def apply(function: Function, /, *args: Any, **kwargs: Any) -> Any:
     """Return ``function(*args, **kwargs)``, run as a task, perhaps by another worker."""
     return _plain.apply(function, *args, **kwargs)
@@ -320,8 +161,11 @@ def repeat(function: Function, n: int, /, *args: Any, **kwargs: Any) -> list[Any
     return _plain.repeat(function, n, *args, **kwargs)
 
 
-def filter(function: Function | None, iterable: Iterable[Any]) -> list[Any]:
-    """Return the items for which ``function`` is true, in order; None asks the items themselves."""
+def filter(function: Function | None, iterable: Iterable[Any]) -> Any:
+    """Return a list of the items for which ``function`` is true, in order.
+
+    None for a function asks the items themselves.  Of an array of NumPy's, an array is returned.
+    """
     return _plain.filter(function, iterable)
 
 
@@ -453,3 +297,20 @@ def _generator(kind: str, fresh: Callable[[], Any], made: Callable[..., Any]) ->
         streams, path = runner.streams, context.path
         known[kind] = fresh() if streams is None or path is None else made(streams, path)
     return known[kind]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what few programs need when it is first asked for: an import takes its time."""
+    if name == "Pool":
+        from dtm.integrations import pool
+
+        return pool.Pool
+    if name == "Executor":
+        from dtm.integrations import executor
+
+        return executor.Executor
+    if name == "asyncio":
+        from dtm.integrations import asyncio
+
+        return asyncio
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,20 @@ class ResultNotReadyError(DtmError, ValueError, AssertionError):
     """
 
 
+class ItemTimeoutError(DtmError, TimeoutError):
+    """An item took longer than ``dtm.options(timeout=...)`` allows.
+
+    Attributes:
+        index: which item of its call; None where that is not known.
+    """
+
+    index: int | None = None
+
+
+class CallCancelledError(DtmError):
+    """The result was asked for of a call that ``AsyncResult.cancel()`` has dropped."""
+
+
 class SerializationError(DtmError):
     """An object cannot travel between workers; the message names it and says why."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
-from dtm.errors import ResultNotReadyError, RunStateError
+from dtm.errors import CallCancelledError, ItemTimeoutError, ResultNotReadyError, RunStateError
 from dtm.task import Call
 
 
@@ -22,6 +22,12 @@ class Waits(Protocol):
     """What a result needs of the runner."""
 
     ended: bool
+    resting: bool
+    world: Any
+    scheduler: Any
+
+    def abandon(self, call: Call) -> None:
+        """Drop what is left of a call."""
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete."""
@@ -45,6 +51,35 @@ class Task(Protocol):
     pending: Any
 
 
+def raised(call: Call) -> BaseException:
+    """Return what a call that has failed raises at its caller."""
+    assert call.failure is not None
+    index, exception = call.failure
+    if isinstance(exception, ItemTimeoutError):
+        exception.index = index
+    return exception
+
+
+def end_early(runner: Waits, call: Call, reason: BaseException, *, unbegun: bool = False) -> bool:
+    """Drop what is left of a call, and wake those who wait for it; whether it was under way.
+
+    With ``unbegun`` only a call is dropped of which no item has been started or has left.
+    """
+    with runner.world.lock:
+        work = call.range
+        begun = work is None or work.left < call.size
+        if not call.missing or runner.ended or (unbegun and begun):
+            return False
+        runner.abandon(call)
+        call.failure = (call.base, reason)
+        listeners, call.listeners = call.listeners, None
+        for listener in listeners or ():
+            listener()
+    if runner.resting:
+        runner.world.nudge()
+    return True
+
+
 class AsyncResult:
     """The result of a call under way.
 
@@ -55,13 +90,21 @@ class AsyncResult:
         named: whether ``waitAny`` or ``testAny`` has named it; next time they name others first.
     """
 
-    __slots__ = ("_call", "_runner", "_single", "_task", "named")
+    __slots__ = ("_call", "_runner", "_settle", "_single", "_task", "named")
 
-    def __init__(self, runner: Waits, call: Call, task: Task, single: bool) -> None:
+    def __init__(
+        self,
+        runner: Waits,
+        call: Call,
+        task: Task,
+        single: bool,
+        settle: Callable[[Call], list[Any]] | None = None,
+    ) -> None:
         self._runner = runner
         self._call = call
         self._task = task
         self._single = single
+        self._settle = settle
         self.named = False
 
     def get(self, timeout: float | None = None) -> Any:
@@ -81,10 +124,34 @@ class AsyncResult:
             if call.missing:
                 raise TimeoutError(f"{call.name} has not ended within {timeout} seconds")
         self.forget()
-        if call.failure is not None:
-            raise call.failure[1]
-        values = call.values()
+        return self._value()
+
+    def _value(self) -> Any:
+        call = self._call
+        if self._settle is not None:
+            values = self._settle(call)
+        elif call.failure is not None:
+            raise raised(call)
+        else:
+            values = call.values()
         return values[0] if self._single else values
+
+    def cancel(self) -> bool:
+        """Drop what has not begun of the call; whether the call was still under way.
+
+        What other workers hold ready of it is dropped too.  Items that run go on, and their
+        results are dropped.  ``get`` raises :class:`dtm.errors.CallCancelledError`.
+        """
+        name = self._call.name
+        dropped = end_early(self._runner, self._call, CallCancelledError(f"{name} was cancelled"))
+        if dropped:
+            self.forget()
+        return dropped
+
+    def cancelled(self) -> bool:
+        """Whether the call was dropped by ``cancel``."""
+        failure = self._call.failure
+        return failure is not None and isinstance(failure[1], CallCancelledError)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the call has ended, or for ``timeout`` seconds."""
@@ -122,6 +189,11 @@ class AsyncResult:
             self._task.pending.pop(self._call, None)
 
     @property
+    def runner(self) -> Waits:
+        """The runner that the call was made for."""
+        return self._runner
+
+    @property
     def call(self) -> Call:
         """The call that this is the result of."""
         return self._call
@@ -135,11 +207,14 @@ class AsyncResult:
         call = self._call
 
         def tell() -> None:
-            if call.failure is not None:
+            try:
+                value = self._value()
+            except Exception as error:  # noqa: BLE001 - handed to whom it concerns
                 if error_callback is not None:
-                    error_callback(call.failure[1])
-            elif callback is not None:
-                callback(self.get())
+                    error_callback(error)
+            else:
+                if callback is not None:
+                    callback(value)
 
         if not self._runner.listen(call, lambda: self._runner.call_later(tell)):
             tell()

@@ -52,6 +52,7 @@ class Window:
         batches: how many to keep in flight.
         most: how many items may be in flight; None for no other bound.
         largest: the largest batch.
+        results: returns the results of a call that has ended, or raises.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Window:
         batches: int,
         most: int | None,
         largest: int,
+        results: Callable[[Call], list[Any]],
     ) -> None:
         self._runner = runner
         self._submit = submit
@@ -69,6 +71,7 @@ class Window:
         self._batches = batches
         self._most = most
         self._largest = largest
+        self.results = results
         self._flying: deque[Call] = deque()
         self._length = 1
         self._pulled = 0
@@ -185,9 +188,7 @@ class LazyResults(Iterator[Any]):
         while True:
             while self._calls:
                 call = self._calls.popleft()
-                if call.failure is not None:
-                    raise call.failure[1]
-                self._results = iter(call.values())
+                self._results = iter(self._window.results(call))
                 return True
             self._window.fill()
             if self._window.empty:

@@ -29,7 +29,7 @@ more than a small item's work.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat, starmap
 from typing import Any
@@ -64,6 +64,27 @@ class Same(Sequence[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Same, (self.item, self.size)
+
+
+class Body:
+    """A function of a call that runs its items by itself, because it adds something to each.
+
+    Attributes:
+        func: the user's function.
+    """
+
+    __slots__ = ("func",)
+
+    func: Function
+
+    def __call__(self, *args: Any) -> Any:
+        """Run one item."""
+        (result,) = self.results((args,), True)
+        return result
+
+    def results(self, items: Sequence[Any], star: bool) -> Iterable[Any]:
+        """Return what the function gives for each of the items, lazily if one may raise."""
+        return starmap(self.func, items) if star else map(self.func, items)
 
 
 class Call:
@@ -167,9 +188,11 @@ class Call:
         self.failure: tuple[int, BaseException] | None = None
         self.listeners: list[Callable[[], None]] | None = None
 
-    def strip(self, lo: int, hi: int) -> Iterator[Any]:
+    def strip(self, lo: int, hi: int) -> Iterable[Any]:
         """Return the lazy evaluation of the items ``lo`` to ``hi - 1``."""
         items = self.items[lo - self.base : hi - self.base]
+        if isinstance(self.function, Body):
+            return self.function.results(items, self.star)
         return starmap(self.function, items) if self.star else map(self.function, items)
 
     def account(self, lo: int, values: list[Any]) -> bool:
@@ -221,7 +244,7 @@ class Call:
     def name(self) -> str:
         """How messages to people name it, e.g. ``map(op)``."""
         function: Any = self.function
-        while isinstance(function, partial):
+        while isinstance(function, (partial, Body)):
             function = function.func
         return f"{self.kind}({getattr(function, '__qualname__', None) or type(function).__name__})"
 

@@ -7,9 +7,7 @@ start, not thirty.
 
 from __future__ import annotations
 
-import ast
 import functools
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,14 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests import launch, mpich
+from tests import checks, launch, mpich
 
 PROGRAM = Path(__file__).parent / "programs" / "interface.py"
-CHECKS = [
-    node.name
-    for node in ast.parse(PROGRAM.read_text()).body
-    if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
-]
+CHECKS = checks.names(PROGRAM)
 PLACES = [
     "serial", "local-1", "local-2", "local-3", "local-8", "mpi-1", "mpi-2", "mpi-4", "mpi-8",
     "mpich-2", "mpich-4", "tcp-1", "tcp-2", "tcp-4", "relaying-7",
@@ -60,17 +54,7 @@ def _place(name: str) -> Any:
 
 @functools.cache
 def _verdicts(place: str) -> tuple[dict[str, str], str]:
-    try:
-        done = _run(place)
-    except AssertionError as late:
-        return _read(str(late)), str(late)
-    ending = "" if done.returncode == 0 else f"status {done.returncode}: {done.stderr[-3000:]}"
-    return _read(done.stdout), ending
-
-
-def _read(output: str) -> dict[str, str]:
-    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    return {line["check"]: line["verdict"] for line in lines}
+    return checks.outcome(functools.partial(_run, place))
 
 
 @pytest.mark.parametrize("place", [_place(each) for each in PLACES])

@@ -393,7 +393,7 @@ class Runner:
         self._give_way()
 
     def _give_way(self) -> None:
-        if self._thread.main and (self.stacks.ready or self.callbacks or self.stacks.prompt):
+        if self._thread.main:
             context = self._thread.context
             self.stacks.give_way(serve=bool(self.callbacks))
             self._thread.context = context
@@ -527,11 +527,14 @@ class Runner:
                 world.perform(self.scheduler.hungry(perf_counter()))
             self.resting = True
             # The load-balancer thread may have brought something since this was looked at.
-            nothing = all(call.missing for call in calls)
-            if hungry:
-                nothing = nothing and self.scheduler.deque.newest() is None
+            nothing = all(call.missing for call in calls) and not (
+                (hungry and self.scheduler.deque.newest() is not None)
+                or self.stacks.may_go_on() is not None
+                or self.callbacks
+                or self.ended
+            )
         try:
-            if nothing and not (self.stacks.ready or self.callbacks or self.ended):
+            if nothing:
                 world.rest(timeout)
         finally:
             self.resting = False

@@ -1,7 +1,7 @@
 """A worker: where the core meets the world.
 
 Events go in (a message, work, time), the scheduler says what follows, and the
-worker carries it out: sends, resumes, prints, ends.  It owns the lock under
+worker carries it out: it sends, resumes, prints, ends.  It owns the lock under
 which all of this happens, and the *load-balancer thread*, which answers thieves
 while a long task runs.
 
@@ -11,8 +11,8 @@ interval (0.1 ms, :mod:`dtm.run.runtime`).  The running thread looks at the inbo
 once a millisecond.  Polling between all strips was tried and is worse: each poll
 lets go of the interpreter for an instant, too short for the waiting thread to
 catch it, yet long enough to start its waiting time anew; measured, two threads
-in that dance took 15 % of a core and answered thieves after 50 ms.  While the holder of
-the token looks for work, it alone reads messages: with two threads awake for each, 64
+that interfered in this way took 15 % of a core and answered thieves after 50 ms.  While the main
+thread looks for work, it alone reads messages: with two threads awake for each, 64
 workers that asked each other at the end of a map kept its last results waiting for 80 ms.
 
 What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
@@ -21,9 +21,26 @@ The root dies: its workers end at once, without a word.  An error inside dtm
 (a broken invariant): the root is told and ends the run.  A worker cannot reach another,
 which the root may well reach: it tells the root, which waits for a moment, since if that
 worker has died it will find out itself, and knows how; then it ends the run.  To go on
-is no choice: what the two have for each other does not arrive.
+is no choice: what the two have for each other does not arrive.  A wake-up that is meant for the
+main thread reaches the load-balancer thread, which is on its way out of ``comm.wait``: it passes
+it on.
 
-Threads: ``perform``, ``service`` and what they call hold ``lock``; ``rest``,
+Shared attributes:
+
+    =========================================  ============  =============  ======================
+    attribute                                  written by    read by        under
+    =========================================  ============  =============  ======================
+    _outbox, _lines, _finish, _pinned,         any thread    any thread     ``lock``
+    _outbox_since, _lines_sent, _end_reached
+    _timer, _hearsay                           any thread    any thread     ``lock`` to write; who
+                                                                            sets one wakes those
+                                                                            that have read it
+    _busy                                      main thread   load balancer  an ``Event``
+    _inside                                    any thread    any thread     atomic (a set)
+    ended                                      any thread    any thread     written once
+    =========================================  ============  =============  ======================
+
+Threads: ``perform``, ``service`` and what they call hold ``lock``; ``idle``, ``rest``,
 ``busy``, ``nudge`` and ``balance`` do not.
 """
 

@@ -1,12 +1,12 @@
 """Every function of the interface, checked inside of a run; prints one JSON line a check."""
 
 import itertools
-import json
 import sys
 import threading
 import time
-import traceback
 from functools import partial
+
+from checking import play
 
 from dtm import dtm
 
@@ -384,17 +384,7 @@ def check_every_worker_works():
 
 
 def main():
-    chosen = sys.argv[2:]
-    for name, check in list(globals().items()):
-        if name.startswith("check_") and (not chosen or name in chosen):
-            began = time.perf_counter()
-            try:
-                check()
-                verdict = "ok"
-            except BaseException:
-                verdict = traceback.format_exc()
-            took = round(time.perf_counter() - began, 3)
-            print(json.dumps({"check": name, "verdict": verdict, "seconds": took}), flush=True)
+    play(globals())
     return "done"
 
 

@@ -1,0 +1,208 @@
+"""Items of an iterable on their way, a bounded number at once, each with an outcome of its own.
+
+The items are pulled as batches are submitted; whenever a batch is over, and whenever somebody
+takes an outcome, the next follow.  An item that fails has a :class:`dtm.guard.Failed` for its
+outcome, and those after it have theirs.  What the iterable itself raises comes after the
+outcomes of the items that it gave before.
+
+It differs from the window of ``dtm.imap`` in that it goes on by itself, as the iterators of a
+process pool do, until it holds ``keep`` outcomes that nobody has taken.
+
+Threads: one at a time takes outcomes; batches are submitted by whichever thread learns that one
+is over, one thread at a time.
+
+Rejected: a thread that feeds.  It would have to be stopped, and the iterable would be pulled in
+a thread that its author does not expect, even where the caller waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+from dtm.door import Made
+from dtm.errors import CallCancelledError
+from dtm.future import end_early
+from dtm.integrations.lanes import Lanes, when_over
+from dtm.lazy import BATCH_SECONDS, MOST_ITEMS
+from dtm.task import Call
+from dtm.tolerance import outcomes
+
+KEEP = 16384
+
+
+class Flight:
+    """The items of one iterable on their way.
+
+    Args:
+        make: makes a call of some items with a net, given also the index of the first.
+        items: pulled from as batches are taken.
+        lanes: submits the calls.
+        batches: how many to have under way.
+        length: how many items a batch has; None lets it grow to about a millisecond.
+        at_end: called once when every item has been run.
+        at_batch: called when a batch is over, in some thread.
+        ordered: whether outcomes come in the order of the items, or as they are there.
+
+        keep: how many items may be pulled whose outcome nobody has taken; None for no bound.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[list[Any], int], Made],
+        items: Iterable[Any],
+        lanes: Lanes,
+        batches: int,
+        length: int | None,
+        at_end: Callable[[], None] = lambda: None,
+        at_batch: Callable[[], None] = lambda: None,
+        *,
+        ordered: bool,
+        keep: int | None = KEEP,
+    ) -> None:
+        self._at_end: Callable[[], None] | None = at_end
+        self._make = make
+        self._items = iter(items)
+        self._lanes = lanes
+        self._batches = batches
+        self._grows = length is None
+        self._length = length or 1
+        self._ordered = ordered
+        self.keep = keep
+        self._at_batch = at_batch
+        self._flying: deque[Made] = deque()
+        self._landed: deque[Any] = deque()
+        self._pulled = 0
+        self._taken = 0
+        self._exhausted = False
+        self._error: BaseException | None = None
+        self._wanted = False
+        self._gate = Lock()
+        self.fill()
+
+    def fill(self) -> None:
+        """Submit what there is room for; whoever finds another at it leaves it to that one."""
+        self._wanted = True
+        while self._wanted and self._gate.acquire(blocking=False):
+            try:
+                self._wanted = False
+                while self._has_room():
+                    self._submit()
+                at_end = None
+                if self.over:
+                    at_end, self._at_end = self._at_end, None
+            finally:
+                self._gate.release()
+            if at_end is not None:
+                at_end()
+
+    def _has_room(self) -> bool:
+        if self._exhausted or (self.keep is not None and self._pulled - self._taken >= self.keep):
+            return False
+        under_way = sum(1 for made in list(self._flying) if made.call.missing)
+        return under_way < self._batches
+
+    def _submit(self) -> None:
+        batch: list[Any] = []
+        try:
+            for item in self._items:
+                batch.append(item)
+                if len(batch) >= self._length:
+                    break
+            else:
+                self._exhausted = True
+        except BaseException as error:  # noqa: BLE001 - raised where its place is
+            self._error = error
+            self._exhausted = True
+            if not self._grows:  # a pool does not begin a chunk that did not become whole
+                return
+        if not batch:
+            return
+        made = self._make(batch, self._pulled)
+        self._pulled += len(batch)
+        when_over(made, self._batch_over)
+        self._flying.append(made)
+        self._lanes.submit(made)
+        profile = made.call.profile
+        if self._grows and profile.mature:
+            wanted = int(BATCH_SECONDS / (profile.seconds + 1e-9)) or 1
+            self._length = min(self._length * 2, wanted, MOST_ITEMS)
+
+    def _batch_over(self) -> None:
+        self.fill()
+        self._at_batch()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next outcome, or the end, is there."""
+        if self._landed or not self._flying:
+            return True
+        if self._ordered:
+            return not self._flying[0].call.missing
+        return any(not made.call.missing for made in list(self._flying))
+
+    @property
+    def over(self) -> bool:
+        """Whether every item has been run."""
+        return self._exhausted and not any(made.call.missing for made in list(self._flying))
+
+    def take(self, timeout: float | None = None) -> Any:
+        """Return the next outcome.
+
+        Raises:
+            StopIteration: there is none left.
+            TimeoutError: there was none in time.
+            Exception: what the iterable raised.
+        """
+        deadline = None if timeout is None else perf_counter() + timeout
+        while not self._landed:
+            self.fill()
+            if not self._flying:
+                error, self._error = self._error, None
+                raise StopIteration if error is None else error
+            self._land(deadline)
+        self._taken += 1
+        return self._landed.popleft()
+
+    def _land(self, deadline: float | None) -> None:
+        """Wait for a batch, and move its outcomes to where they are taken from."""
+        made = self._next(deadline)
+        if made is None:
+            raise TimeoutError("no result has come in time")
+        self._flying.remove(made)
+        self._landed += outcomes(made.runner, made.call)
+        made.call.whole, made.call.sample = [], None  # what is taken is not to be kept alive
+
+    def _next(self, deadline: float | None) -> Made | None:
+        first = self._flying[0]
+        if self._ordered:
+            return first if first.runner.wait(first.call, deadline) else None
+        calls = [made.call for made in self._flying]
+        if not first.runner.wait_any(calls, deadline):
+            return None
+        return next(made for made in self._flying if not made.call.missing)
+
+    def finish(self, deadline: float | None = None) -> bool:
+        """Have all items run, whoever takes their outcomes; whether they were in time."""
+        self.keep = None
+        self.fill()
+        while not self.over:
+            self.fill()
+            calls = [made for made in list(self._flying) if made.call.missing]
+            if calls and not calls[0].runner.wait(calls[0].call, deadline):
+                return False
+        return True
+
+    def drop(self) -> None:
+        """Run nothing more of it; whoever waits for an outcome is told that it was dropped."""
+        self._exhausted = True
+        for made in list(self._flying):
+            end_early(made.runner, made.call, CallCancelledError(f"{made.call.name} was dropped"))
+        self.fill()
+
+    def calls(self) -> list[Call]:
+        """Return the calls under way."""
+        return [made.call for made in list(self._flying) if made.call.missing]

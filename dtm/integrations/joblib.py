@@ -1,0 +1,166 @@
+"""A backend of joblib whose tasks are run by the workers of the run.
+
+``import dtm.joblib`` registers it, then ``joblib.parallel_config(backend="dtm")`` chooses it.
+
+joblib hands over batches of calls.  A batch is not run as one item, but as a map over its calls,
+which idle workers share: so a batch may be as large as joblib likes, and uneven calls do no harm.
+A ``Parallel`` within a task uses this backend again, and waits as tasks of dtm do.
+
+Threads: those of joblib: the one that calls ``Parallel``, and any that learns that a batch is over,
+which hands in the next.
+
+What it cannot do: ``require="sharedmem"``, and ``return_as="generator_unordered"``, for which
+joblib polls with ``sleep``, and a worker that sleeps does nothing else.
+
+Rejected: an executor for joblib to drive.  joblib would take it for threads, and nest in
+threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from importlib import import_module
+from typing import Any
+
+from dtm.door import Door
+from dtm.integrations.crew import Crew
+from dtm.integrations.lanes import when_over
+from dtm.integrations.pool_results import PoolResult
+from dtm.run import runtime
+from dtm.task import Body
+
+_joblib: Any = import_module("joblib.parallel")
+
+
+class Batch(Body):
+    """Runs calls of a batch of joblib's, with the backend that calls within them shall use.
+
+    Args:
+        shell: a batch without calls.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, shell: Any) -> None:
+        self.func: Any = shell
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Batch, (self.func,)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run one call."""
+        return self.results(args, False)[0]
+
+    def results(self, items: Sequence[Any], star: bool) -> list[Any]:
+        """Return the results of calls: functions with their arguments."""
+        del star
+        part = copy(self.func)
+        part.items = list(items)
+        found: list[Any] = part()
+        return found
+
+
+class Whole(Body):
+    """Runs something that joblib hands over which is no batch of calls."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.func = function
+
+    def results(self, items: Sequence[Any], star: bool) -> Iterable[Any]:
+        """Return its result for each item: there is one."""
+        del star
+        return (self.func() for _ in items)
+
+
+class Backend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # type: ignore[misc]
+    """The backend of joblib named ``dtm``."""
+
+    supports_retrieve_callback = False
+    supports_return_generator = True
+    supports_timeout = True
+    supports_sharedmem = False
+    uses_threads = False
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.default_n_jobs = 1 if self.nesting_level else -1
+        self._crew: Crew | None = None
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many calls run at once: ``n_jobs``; counted from all workers if below 0."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            return 1
+        return n_jobs if n_jobs > 0 else max(runtime.running().comm.size + 1 + n_jobs, 1)
+
+    def configure(
+        self, n_jobs: int = 1, parallel: Any = None, prefer: Any = None, **given: Any
+    ) -> int:
+        """Prepare for the calls of one ``Parallel``."""
+        del prefer, given
+        jobs = self.effective_n_jobs(n_jobs)
+        if jobs == 1:
+            raise _joblib.FallbackToBackend(
+                _joblib.SequentialBackend(nesting_level=self.nesting_level)
+            )
+        if not getattr(parallel, "return_ordered", True):
+            raise ValueError("the dtm backend returns results in order: return_as='generator'")
+        self.parallel = parallel
+        self._crew = Crew(os.urandom(8).hex(), jobs, None, ())
+        return jobs
+
+    def submit(
+        self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None
+    ) -> PoolResult:
+        """Begin a batch of calls."""
+        assert self._crew is not None
+        bounded = self._crew.is_bounded()
+        items = getattr(func, "items", None)
+        if items:
+            shell = copy(func)
+            shell.items = []  # type: ignore[attr-defined]
+            door = Door(guard=lambda _: Batch(shell))
+            made = door.make("joblib", items[0][0], items, {}, star=False)
+            if bounded:
+                made.call.chunk = len(items)
+        else:
+            made = Door(guard=Whole).make("joblib", func, ((),), {}, star=False)
+        result = PoolResult(made, callback, callback, single=not items)
+        if callback is not None:
+            when_over(made, result.over)
+        self._crew.submit(made)
+        return result
+
+    apply_async = submit  # the name in older versions of joblib
+
+    def terminate(self) -> None:
+        """End the calls of one ``Parallel``."""
+        self.abort_everything(ensure_ready=False)
+        self.reset_batch_stats()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Drop what is under way."""
+        del ensure_ready
+        if self._crew is not None:
+            self._crew.drop()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _within, (self.nesting_level,)
+
+    def get_nested_backend(self) -> tuple[Backend, None]:
+        """Return the backend for a ``Parallel`` within a task."""
+        return _within((self.nesting_level or 0) + 1), None
+
+
+def _within(level: int | None) -> Backend:
+    return Backend(nesting_level=level)
+
+
+def register() -> None:
+    """Make the backend known to joblib as ``dtm``."""
+    _joblib.register_parallel_backend("dtm", Backend)
