@@ -166,7 +166,7 @@ def test_another_version_is_refused_with_a_sentence_at_both_ends(
         thread.start()
         pump(root, lambda: failures)
         thread.join(PATIENCE)
-        pump(root, lambda: not root._introductions)
+        pump(root, lambda: not root._pending_connections)
         assert part in str(failures[0])
         assert "both must be the same" in str(failures[0])
     told = capfd.readouterr().err

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dtm.comm.tcp.credentials import Credentials, SecretFile
-from dtm.comm.tcp.tls import Contexts
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.tls import Contexts, secret_file
 from dtm.errors import CommunicationError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def test_a_secret_file_is_gone_after_its_use(
     if not memory:
         monkeypatch.delattr(os, "memfd_create", raising=False)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with SecretFile(b"key") as path:
+    with secret_file(b"key") as path:
         with open(path, "rb") as file:
             assert file.read() == b"key"
         assert os.stat(path).st_mode & 0o077 == 0 or memory

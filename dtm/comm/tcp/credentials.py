@@ -1,4 +1,4 @@
-"""What makes a process a member of a run: the run's name, its secret, and perhaps its certificate.
+"""Credentials, which make a process a member of a run: name, secret, perhaps a certificate.
 
 Whoever starts a run makes fresh credentials and hands them to each worker by a
 way that others cannot read: an inherited pipe, the standard input of ``ssh``, or
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -35,7 +34,7 @@ _SECRET = 32
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a member of a run knows and nobody else.
+    """The secrets of a run, which only its members know.
 
     Attributes:
         run: names the run, 16 bytes; no secret.
@@ -76,7 +75,7 @@ class Credentials:
     # Bytes
 
     def to_bytes(self) -> bytes:
-        """Return them as lines of text, for a pipe or a file.  The last line says ``end``."""
+        """Return the credentials as lines of text, for a pipe or a file; the last is ``end``."""
         pem = (self.certificate or b"") + (self.key or b"")
         lines = (_FIRST, self.run.hex().encode(), self.secret.hex().encode(), pem.strip(), _LAST)
         return b"\n".join(line for line in lines if line) + b"\n"
@@ -98,7 +97,7 @@ class Credentials:
 
     @classmethod
     def read(cls, stream: IO[bytes]) -> Credentials:
-        """Read them from a pipe, and not a byte more; what follows is somebody else's."""
+        """Read credentials from a pipe, and not a byte more."""
         lines: list[bytes] = []
         size = 0
         while size < _LONGEST:
@@ -112,7 +111,7 @@ class Credentials:
     # Files
 
     def to_file(self, path: str) -> None:
-        """Write them to a new file that nobody else can read."""
+        """Write the credentials to a new file that nobody else can read."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             descriptor = os.open(path, flags, 0o600)
@@ -125,7 +124,7 @@ class Credentials:
 
     @classmethod
     def from_file(cls, path: str) -> Credentials:
-        """Read them from a file that belongs to this user and that nobody else can read."""
+        """Read credentials from a file that belongs to this user and that nobody else can read."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -195,37 +194,3 @@ def make_certificate() -> tuple[bytes, bytes]:
             serialization.NoEncryption(),
         ),
     )
-
-
-class SecretFile:
-    """Bytes that a library insists on reading from a path; gone at the end of the block.
-
-    In memory where the system can do that, else in a temporary file of mode 0600.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._descriptor = -1
-        self._path = ""
-
-    def __enter__(self) -> str:
-        """Return the path."""
-        if hasattr(os, "memfd_create"):
-            with suppress(OSError):
-                self._descriptor = os.memfd_create("dtm", os.MFD_CLOEXEC)
-                os.write(self._descriptor, self._data)
-                shown = f"/proc/self/fd/{self._descriptor}"
-                if os.access(shown, os.R_OK):
-                    return shown
-        import tempfile
-
-        descriptor, self._path = tempfile.mkstemp(prefix="dtm-")
-        with open(descriptor, "wb") as file:
-            file.write(self._data)
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        if self._path:
-            os.unlink(self._path)
