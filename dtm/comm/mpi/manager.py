@@ -193,10 +193,10 @@ class MpiManager(Forkable):
         try:
             self._lead(monotonic() + timeout)
         finally:
-            with self._lock:
-                if self._asleep:
+            if self._asleep:  # only the leader changes it, so the leader may read it like this
+                with self._lock:
                     self._asleep = False
-                    self._bell.decline_bells()
+                self._bell.decline_bells()
             with self._turn:
                 self._led = False
                 self._turn.notify_all()
