@@ -14,6 +14,9 @@ Death is told by pidfds, which a forked grandchild with a copy of the sockets
 cannot hide; the end of a stream tells the same where there are none.  The root
 knows the status of each child, so its report is the one to believe.
 
+Threads: as in :mod:`dtm.comm.stream_manager`; all attributes here are under the caller's lock.
+``wait`` reads ``_root_is_watched`` without it, which does not change after the constructor.
+
 Rejected: sockets in the abstract namespace (no file to remove, but any user of
 the machine may connect), and one socket pair for each pair of workers (n * n
 descriptors, nearly all of them for nothing).

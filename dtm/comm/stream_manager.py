@@ -17,7 +17,7 @@ out even if nobody calls ``send`` again, so ``wait`` writes; what that touches b
 attribute                     written by                      under
 ============================= =============================== ============================
 output halves of streams,     ``send``, ``receive``,          ``_output``, for reading too
-``_unsent``, what            ``wait``, ``close``
+``_unsent``, what             ``wait``, ``close``
 ``_selector`` watches
 ``_routes``, ``_gone``,       ``send``, ``receive``,          the caller's lock, for
 ``_losses``, ``_streams``,    ``lost``, ``close``             reading too
@@ -79,18 +79,21 @@ class StreamManager(Forkable):
         self.rank = rank
         self.size = size
         self.hosts = hosts
+        # Under the caller's lock.
         self._leaving = False
         self._routes: dict[int, FramedStream] = {}  # where messages to a rank go out
         self._gone: set[int] = set()  # peers that left or are lost
         self._losses: list[LostPeer] = []
-        self._output = Lock()
-        self._unsent: set[FramedStream] = set()  # those with output queued
-        self._polling = Lock()
-        self._generation = 0
-        self._selector = DefaultSelector()
         self._streams: set[FramedStream] = set()
         self._listener: socket.socket | None = None
         self._sources: set[Source] = set()  # what is watched besides
+        # Under _output, as the output halves of the streams.
+        self._output = Lock()
+        self._unsent: set[FramedStream] = set()  # those with output queued
+        self._selector = DefaultSelector()
+        # Under _polling.
+        self._polling = Lock()
+        self._generation = 0
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)

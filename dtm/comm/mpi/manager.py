@@ -90,13 +90,13 @@ class MpiManager(Forkable):
         super().__init__()
         self._mpi = load()
         self._ours = initialise(self._mpi)
-        self._lock = threading.Lock()
         self._turn = threading.Condition(threading.Lock())
-        self._led = False
-        self._asleep = False
+        self._led = False  # under _turn: whether a thread leads the waiting
+        self._lock = threading.Lock()  # for all that follows, and for _mail and _watch
+        self._asleep = False  # whether the leader may sleep for long
         self._news: list[LostPeer] = []
         self._gone: set[int] = set()
-        self._stirred = monotonic()
+        self._stirred = monotonic()  # when there was traffic last
         self._traffic_seen = 0
         try:
             self._join()

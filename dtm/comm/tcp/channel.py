@@ -28,6 +28,9 @@ and a loopback moves 1.6, so the first costs a tenth and the second half of it.
 A piece is protected when it is first offered, and what the kernel leaves of it
 is copied: a caller's array that changes too early spoils data, not the channel.
 
+Threads: ``send`` by one thread, and ``recv_into``, ``pause`` and ``drained`` by one, at the
+same time; they share no attribute but the socket (:mod:`dtm.comm.stream`).
+
 Rejected: encryption by the cryptography package with these records.  TLS is what
 people know and audit; the tag is what loopback needs.
 """

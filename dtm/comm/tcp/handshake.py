@@ -25,6 +25,8 @@ reported: a :class:`~dtm.errors.StrangerError` names no byte that a stranger sen
 Versions are compared after the proof (``disagreement``), so that only members can
 make us print a complaint about them.
 
+Threads: a handshake is used by one thread at a time.
+
 Rejected: TLS alone.  A member that joins by hand would be told by a library's
 error code why it is not let in, and a loopback run would need the package that
 makes certificates.  A password-authenticated exchange: the secret has 256 random
