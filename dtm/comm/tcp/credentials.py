@@ -18,6 +18,7 @@ a message more before a worker can join.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from dataclasses import dataclass, field
@@ -25,8 +26,7 @@ from typing import IO
 
 from dtm.errors import CommunicationError
 
-_FIRST = b"dtm credentials 1"
-_LAST = b"end"
+_FORMAT = 2
 _LONGEST = 1 << 16  # bytes that are read before it is given up
 _RUN = 16
 _SECRET = 32
@@ -75,38 +75,30 @@ class Credentials:
     # Bytes
 
     def to_bytes(self) -> bytes:
-        """Return the credentials as lines of text, for a pipe or a file; the last is ``end``."""
-        pem = (self.certificate or b"") + (self.key or b"")
-        lines = (_FIRST, self.run.hex().encode(), self.secret.hex().encode(), pem.strip(), _LAST)
-        return b"\n".join(line for line in lines if line) + b"\n"
+        """Return the credentials as one line of text, for a pipe or a file."""
+        pem = [None if part is None else part.decode() for part in (self.certificate, self.key)]
+        line = json.dumps([_FORMAT, self.run.hex(), self.secret.hex(), *pem])
+        return line.encode("ascii") + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Credentials:
         """Read what ``to_bytes`` returned."""
-        lines = [line.strip() for line in data.splitlines()]
-        if len(lines) < 4 or lines[0] != _FIRST or lines[-1] != _LAST:
+        try:
+            version, run, secret, *pem = json.loads(data)
+            if version != _FORMAT:
+                raise ValueError(version)
+            certificate, key = (None if part is None else part.encode() for part in pem)
+            names = bytes.fromhex(run), bytes.fromhex(secret)
+        except (ValueError, TypeError, AttributeError):  # not chained: it would quote the secret
             raise CommunicationError(
                 "these are no credentials of this version of dtm, or only a part of them"
-            )
-        try:
-            run, secret = (bytes.fromhex(line.decode("ascii")) for line in lines[1:3])
-        except ValueError:  # not chained: it would quote the secret
-            raise CommunicationError("the credentials are damaged") from None
-        pem = b"\n".join(lines[3:-1])
-        return cls(run, secret, *_split(pem))
+            ) from None
+        return cls(*names, certificate, key)
 
     @classmethod
     def read(cls, stream: IO[bytes]) -> Credentials:
         """Read credentials from a pipe, and not a byte more."""
-        lines: list[bytes] = []
-        size = 0
-        while size < _LONGEST:
-            line = stream.readline(_LONGEST)
-            size += len(line)
-            lines.append(line)
-            if not line or line.strip() == _LAST:
-                break
-        return cls.from_bytes(b"".join(lines))
+        return cls.from_bytes(stream.readline(_LONGEST))
 
     # Files
 
@@ -149,16 +141,6 @@ def _check_private(descriptor: int, path: str) -> None:
         raise CommunicationError(
             f"others can read the secret in {path}: chmod 600 {path}, and start a new run"
         )
-
-
-def _split(pem: bytes) -> tuple[bytes | None, bytes | None]:
-    """Return the certificate and the key that stand one behind the other."""
-    if not pem:
-        return None, None
-    certificate, mark, rest = pem.partition(b"-----END CERTIFICATE-----")
-    if not mark or not rest.strip():
-        raise CommunicationError("the credentials are damaged: half a certificate")
-    return certificate + mark + b"\n", rest.strip() + b"\n"
 
 
 def make_certificate() -> tuple[bytes, bytes]:
