@@ -161,8 +161,8 @@ class Controller:
         except (Killed, SystemExit):
             pass
         except BaseException as error:  # noqa: BLE001 - the top of a thread: it fails the schedule
-            self._report(f"{actor!r} died of {type(error).__name__}: {error}", error)
-            if not self.over:
+            if not self.over:  # else it has been cut off in the middle of something
+                self._report(f"{actor!r} died of {type(error).__name__}: {error}", error)
                 self._finish()
         finally:
             sys.settrace(None)
