@@ -35,6 +35,8 @@ from collections.abc import Callable, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
+import greenlet
+
 from dtm.testing.actors import Actor, Killed, Link, Process, Trouble
 from dtm.testing.schedules import SPIN, Deviations, Priorities, Schedule
 from dtm.testing.stacks import stack_of, suspended_stacks, where
@@ -147,6 +149,8 @@ class Controller:
 
     def _body(self, actor: Actor, body: Callable[[], Any]) -> None:
         actor.ident = get_ident()
+        stacks: set[greenlet.greenlet] = set()
+        greenlet.settrace(lambda _, pair: stacks.update(pair))
         actor.gate.acquire()
         actor.at_gate = False
         try:
@@ -157,12 +161,15 @@ class Controller:
         except (Killed, SystemExit):
             pass
         except BaseException as error:  # noqa: BLE001 - the top of a thread: it fails the schedule
-            self._report(f"{actor!r} died of {type(error).__name__}: {error}", error)
-            if not self.over:
+            if not self.over:  # else it has been cut off in the middle of something
+                self._report(f"{actor!r} died of {type(error).__name__}: {error}", error)
                 self._finish()
         finally:
             sys.settrace(None)
+            greenlet.settrace(None)
+            _unwind_greenlets(stacks)
             self._end(actor)
+            actor.finished.release()
 
     def _end(self, actor: Actor) -> None:
         try:
@@ -176,8 +183,6 @@ class Controller:
                     self._hand_over(actor, following)
         except Killed:
             pass
-        finally:
-            actor.finished.release()
 
     def _retire(self, actor: Actor) -> None:
         actor.runnable = False
@@ -541,6 +546,16 @@ class Controller:
             stacks = [f"{actor!r}:\n{stack_of(actor.ident)}" for actor in self._left if actor.ident]
             lines = [what, "", "the last switches:", *self._trace, "", "the threads:", *stacks]
             self.trouble = "\n".join([*lines, *suspended_stacks()])
+
+
+def _unwind_greenlets(known: set[greenlet.greenlet]) -> None:
+    """End the greenlets that a thread leaves behind: nobody else could, and they would stay."""
+    for each in known:
+        if not each.dead and each is not greenlet.getcurrent():
+            try:
+                each.throw(Killed)
+            except BaseException:  # noqa: BLE001 - whatever it says, its run is over
+                continue
 
 
 def _last(actor: Actor) -> int:
