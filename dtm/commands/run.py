@@ -28,6 +28,8 @@ VARIABLES = {
     "workers": "DTM_WORKERS",
     "comm": "DTM_COMM",
     "seed": "DTM_SEED",
+    "trace": "DTM_TRACE",
+    "summary": "DTM_SUMMARY",
     "join_slots": "DTM_JOIN_SLOTS",
     "secret_file": "DTM_SECRET_FILE",
     "bind": "DTM_BIND",
@@ -63,6 +65,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     hint(comm, MANAGERS)
     parser.add_argument("--seed", type=int, help="make the random numbers of the run repeatable")
+    trace = parser.add_argument(
+        "--trace", metavar="DIR", help="record the run in this directory, for dtm report"
+    )
+    hint(trace, FILES)
+    parser.add_argument(
+        "--summary", action="store_true", default=None,
+        help="print at the end what each function and each worker did",
+    )  # fmt: skip
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be started, and start nothing"
     )

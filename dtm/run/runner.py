@@ -143,6 +143,8 @@ class Runner:
         callbacks: what users want called, of calls that have ended.
     """
 
+    stacks_class = Stacks
+
     def __init__(self, scheduler: Scheduler, world: World, streams: Streams | None) -> None:
         self.scheduler = scheduler
         self.world = world
@@ -160,7 +162,7 @@ class Runner:
         self._thread = _Thread()
         self._base = copy_context()
         self._calling_back = threading.Lock()
-        self.stacks = Stacks(world.lock, self.serve, self._nudge, scheduler.counters)
+        self.stacks = self.stacks_class(world.lock, self.serve, self._nudge, scheduler.counters)
         self._waiting = Waiting(self)
 
     # Threads and contexts.

@@ -63,8 +63,7 @@ class Run:
         self.over = False
         self.comm = comm
         self.options = chosen
-        self.worker = Worker(
-            comm,
+        self.worker = self._make_worker(
             minimum=chosen.taskGranularity,
             chunk=max(1, chosen.mapChunkSize),
             seed=chosen.seed,
@@ -77,6 +76,20 @@ class Run:
         sys.setrecursionlimit(self._depth + MOST_FRAMES)
         self._signals = 0
         self.runner.adopt()
+
+    def _make_worker(self, **given: Any) -> Worker:
+        """Return the worker, one that is watched if the options ask for what it sees."""
+        chosen, comm = self.options, self.comm
+        if not (chosen.setTraceMode or chosen.printSummary):
+            return Worker(comm, **given)
+        from dtm.run.observed import ObservedWorker
+        from dtm.run.recording import Recorder
+
+        recorder = None
+        if chosen.setTraceMode:
+            host = comm.hosts[comm.rank]
+            recorder = Recorder(chosen.traceDir, comm.rank, comm.size, host)
+        return ObservedWorker(comm, recorder=recorder, **given)
 
     # The root.
 
