@@ -51,7 +51,8 @@ class Options:
         taskGranularity: seconds of work below which nothing is sent to another worker;
             0 means about four round trips.
         mapChunkSize: fewest items that run, and travel, together; 0 leaves it to dtm.
-        setTraceMode, traceDir: accepted; recording a run comes with a later version.
+        setTraceMode: whether each worker records what it does, for ``dtm report`` and its kin.
+        traceDir: the directory for that; also set, with the mode, by ``DTM_TRACE``.
         workers: how many processes a local run has; None is one a core.
         workersReturn: whether ``start`` returns (None) on the workers too.
         seed: an integer that makes the random numbers of a run repeatable; None does not.
@@ -101,6 +102,8 @@ class Options:
                     raise OptionError(f"{error} ({by})") from None
                 except ValueError:
                     raise OptionError(f"{variable}={text!r} is not a whole number") from None
+        if "traceDir" in given:
+            given["setTraceMode"] = True
         return Options(**{**vars(self), **given})
 
 
@@ -108,6 +111,8 @@ _VARIABLES = (
     ("DTM_COMM", "communicationManager", str),
     ("DTM_WORKERS", "workers", int),
     ("DTM_SEED", "seed", int),
+    ("DTM_TRACE", "traceDir", str),
+    ("DTM_SUMMARY", "printSummary", lambda text: bool(int(text))),
 )
 NAMES = tuple(Options.__annotations__)
 

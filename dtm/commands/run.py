@@ -30,7 +30,8 @@ SUMMARY = "run a program that calls dtm.start(main); without a WORD, this is it"
 VARIABLES = {
     name: f"DTM_{name.upper()}"
     for name in (
-        "workers", "comm", "seed", "join_slots", "secret_file", "bind", "ports", "tls", "ssh",
+        "workers", "comm", "seed", "trace", "summary", "join_slots", "secret_file", "bind",
+        "ports", "tls", "ssh",
         "connect_timeout", "fan_out", "tag_output",
     )
 }  # fmt: skip
@@ -52,6 +53,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     hint(add("--comm", metavar="NAME", help="the communication manager: mpi, local, tcp, serial, "
              "or a.path.Class; default: by how the program is started"), MANAGERS)
     add("--seed", type=int, help="make the random numbers of the run repeatable")
+    hint(add("--trace", metavar="DIR", help="record the run in this directory, for dtm report"),
+         FILES)
+    add("--summary", action="store_true", default=None, help="print at the end what each function "
+        "and each worker did")
     add("--dry-run", action="store_true", help="print what would be started, and start nothing")
     add = parser.add_argument_group("runs on hosts").add_argument
     add("--tag-output", action="store_true", default=None, help="put rank and host before each "

@@ -150,6 +150,8 @@ class Runner:
         callbacks: what users want called, of calls that have ended.
     """
 
+    stacks_class = Stacks
+
     def __init__(self, scheduler: Scheduler, world: World, streams: Streams | None) -> None:
         self.scheduler = scheduler
         self.world = world
@@ -168,7 +170,7 @@ class Runner:
         self._base = copy_context()
         self._caller: threading.Thread | None = None
         self._foreign: WeakSet[Call] = WeakSet()
-        self.stacks = Stacks(world.lock, self.serve, self._nudge, scheduler.counters)
+        self.stacks = self.stacks_class(world.lock, self.serve, self._nudge, scheduler.counters)
         self._waiting = Waiting(self)
 
     # Threads and contexts.

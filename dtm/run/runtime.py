@@ -66,8 +66,7 @@ class Run:
         self.over = False
         self.comm = comm
         self.options = chosen
-        self.worker = Worker(
-            comm,
+        self.worker = self._make_worker(
             minimum=chosen.taskGranularity,
             chunk=max(1, chosen.mapChunkSize),
             seed=chosen.seed,
@@ -82,6 +81,20 @@ class Run:
         self._handlers: dict[int, Any] = {}
         self._interval = sys.getswitchinterval()
         self.runner.adopt()
+
+    def _make_worker(self, **given: Any) -> Worker:
+        """Return the worker, one that is watched if the options ask for what it sees."""
+        chosen, comm = self.options, self.comm
+        if not (chosen.setTraceMode or chosen.printSummary):
+            return Worker(comm, **given)
+        from dtm.run.observed import ObservedWorker
+        from dtm.run.recording import Recorder
+
+        recorder = None
+        if chosen.setTraceMode:
+            host = comm.hosts[comm.rank]
+            recorder = Recorder(chosen.traceDir, comm.rank, comm.size, host)
+        return ObservedWorker(comm, recorder=recorder, **given)
 
     # The root.
 
