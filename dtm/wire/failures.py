@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from traceback import format_exception
 from typing import Any, Final
 
 from dtm.comm.base import Frame
@@ -185,8 +186,6 @@ def _plain(cls: type[BaseException], text: str, notes: list[str]) -> BaseExcepti
 
 
 def _traceback_text(exc: BaseException) -> str:
-    from traceback import format_exception
-
     try:
         text = "".join(format_exception(type(exc), exc, exc.__traceback__))
     except BaseException:  # noqa: BLE001 - see the header

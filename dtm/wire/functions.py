@@ -5,7 +5,7 @@ One that goes by value, or with what is bound to it (a closure may hold an array
 a key, the digest of its frames, and these go along only if the receiver does not hold it.
 
 The receiver decides what it holds: as much as fits into ``cache_bytes``, and the latest in any
-case; the least used goes first.  With its next message to each worker that believes a key to
+case; of those that take more than a quarter of it, only one; the least used goes first.  With its next message to each worker that believes a key to
 be held here it says which are not any more.  A grant that crosses such a notice on its way refers
 to what is not here; then the items go back to their owner, and come again with the
 function (:mod:`dtm.wire.codec`).
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from types import FunctionType
 from typing import Any, Final, NamedTuple
 
@@ -159,12 +160,18 @@ class FunctionReceiver:
         return function, packed
 
     def _make_room(self, size: int) -> None:
-        entries = self._entries
+        entries, large = self._entries, self._limit // 4
+        if size > large:
+            for key in [key for key, entry in entries.items() if entry.packed.size > large]:
+                self._drop(key)
         while entries and (self._bytes + size > self._limit or len(entries) >= MOST_HELD):
-            key, entry = entries.popitem(last=False)
-            self._bytes -= entry.packed.size
-            for rank in entry.holders:
-                self._dropped.setdefault(rank, []).append(key)
+            self._drop(next(iter(entries)))
+
+    def _drop(self, key: bytes) -> None:
+        entry = self._entries.pop(key)
+        self._bytes -= entry.packed.size
+        for rank in entry.holders:
+            self._dropped.setdefault(rank, []).append(key)
 
     def dropped_for(self, rank: int) -> list[bytes]:
         """Return, once, the keys that a worker believes to be held here, and that are not."""
@@ -186,8 +193,6 @@ def _size(frames: Sequence[Frame]) -> int:
 
 
 def _digest(frames: Sequence[Frame]) -> bytes:
-    from hashlib import blake2b
-
     digest = blake2b(digest_size=16)
     for frame in frames:
         digest.update(frame)

@@ -40,7 +40,7 @@ from enum import EnumMeta
 from functools import lru_cache
 from importlib import import_module
 from threading import RLock, get_ident
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -302,6 +302,4 @@ def make_module(name: str, doc: str | None) -> ModuleType:
 
 def make_proxy(mapping: dict[str, Any]) -> Any:
     """Return a read-only view of a dictionary."""
-    from types import MappingProxyType
-
     return MappingProxyType(mapping)

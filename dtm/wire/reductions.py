@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from functools import cached_property, lru_cache
+from hashlib import blake2b
 from importlib import import_module
 from types import (
     AsyncGeneratorType,
@@ -117,8 +118,6 @@ def _function(stream: Stream, function: FunctionType) -> Any:
 def _code_of(code: CodeType) -> tuple[bytes, bytes]:
     known = _marshalled.get(code)
     if known is None:
-        from hashlib import blake2b
-
         marshalled = marshal.dumps(code)
         known = blake2b(marshalled, digest_size=16).digest(), marshalled
         _marshalled.set(code, known)
