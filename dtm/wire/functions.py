@@ -5,10 +5,10 @@ One that goes by value, or with what is bound to it (a closure may hold an array
 a key, the digest of its frames, and these go along only if the receiver does not hold it.
 
 The receiver decides what it holds: as much as fits into ``cache_bytes``, and the latest in any
-case; of those that take more than a quarter of it, only one; the least used goes first.  With its next message to each worker that believes a key to
-be held here it says which are not any more.  A grant that crosses such a notice on its way refers
-to what is not here; then the items go back to their owner, and come again with the
-function (:mod:`dtm.wire.codec`).
+case; of those that take more than a quarter of it, only one; the least used goes first.  With
+its next message to each worker that believes a key to be held here it says which are not any
+more.  A grant that crosses such a notice on its way refers to what is not here; then the items
+go back to their owner, and come again with the function (:mod:`dtm.wire.codec`).
 
 The frames are made once per *scope* (the call that needs the function): a
 closure's variables may change between two maps, and each must see the values of
