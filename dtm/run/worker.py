@@ -146,6 +146,10 @@ class Worker:
         """Redirect the standard streams and start the load-balancer thread."""
         if self.comm.size == 1:
             return
+        from dtm.wire.imports import imports
+
+        imports.remember()
+        assert self._wire  # made now, for a task may spoil what imports need
         at_home = self.comm.rank == 0 or self.comm.carries_output
         self.output = Streamed(None if at_home else self.say)
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
