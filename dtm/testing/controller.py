@@ -554,7 +554,7 @@ def _unwind_greenlets(known: set[greenlet.greenlet]) -> None:
         if not each.dead and each is not greenlet.getcurrent():
             try:
                 each.throw(Killed)
-            except BaseException:  # noqa: BLE001 - whatever it says, its run is over
+            except BaseException:  # noqa: BLE001, S112 - whatever it says, its run is over
                 continue
 
 
