@@ -119,8 +119,8 @@ class AsyncResult:
         """Wait for the result and return it, or raise what the function raised.
 
         Args:
-            timeout: seconds to wait; None waits as long as it takes.  A task that waits
-                may run its own tasks meanwhile, and a running task is not interrupted.
+            timeout: seconds to wait; None waits as long as it takes.  With a timeout other
+                workers run what may take longer; with one worker it is noticed when an item ends.
 
         Raises:
             TimeoutError: the time is up; the call goes on.
@@ -179,8 +179,8 @@ class AsyncResult:
     def ready(self) -> bool:
         """Whether the call has ended.
 
-        Each call makes a little progress, so polling in a loop comes to an end: it
-        reads messages, and runs one item of this call if that stands ready here.
+        It comes back at once, and makes a little progress, so polling in a loop comes to an end:
+        it reads messages, and runs what is very short, or what nobody else has taken for a while.
         """
         if self._call.missing and not self._runner.ended:
             self._runner.step((self._call,))
