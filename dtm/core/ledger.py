@@ -56,6 +56,8 @@ class Ledger:
             accepted = call.deliver(segment.lo, segment.values)
             if accepted is None:
                 self.dropped += len(segment.values)
+            elif segment.seconds and not call.profile.mature:
+                call.profile.learn(len(segment.values), segment.seconds)
             complete = bool(accepted)
         if segment.failure is not None:
             complete |= call.fail(segment.lo + len(segment.values), segment.failure)
