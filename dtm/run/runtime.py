@@ -43,9 +43,9 @@ from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
 
 SWITCH_SECONDS = 1e-4
-STOP_SECONDS = 0.6
+STOP_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
-BROKEN_SECONDS = 0.8
+BROKEN_SECONDS = 0.6
 GRACE_SECONDS = 3.0
 PARTING_SECONDS = 60.0
 
