@@ -71,7 +71,8 @@ class Ledger:
         """
         self._calls.pop(call.key, None)
         call.range = None
-        call.items = ()
+        if call.failure is None:  # else some may have to run again
+            call.items = ()
 
     def __iter__(self) -> Iterator[Call]:
         return iter(self._calls.values())
