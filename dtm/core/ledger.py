@@ -62,8 +62,14 @@ class Ledger:
         return call if complete else None
 
     def close(self, call: Call) -> None:
-        """Forget a call that is over."""
+        """Forget a call that is over, and let go of what it was made of.
+
+        The call and its range refer to each other, and what is in a cycle stays until the
+        garbage collector comes, which counts objects, not bytes.
+        """
         self._calls.pop(call.key, None)
+        call.range = None
+        call.items = ()
 
     def __iter__(self) -> Iterator[Call]:
         return iter(self._calls.values())

@@ -89,7 +89,10 @@ class Relayed(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """Helper to owner: these items could not be read here.  The owner runs them itself."""
+    """Helper to owner: these items could not be read here.  The owner runs them itself.
+
+    Without a reason it is the function that is not held here any more: they may be sent again.
+    """
 
     key: int
     lo: int

@@ -90,7 +90,7 @@ class Executor(futures.Executor):
         self._check_open()
         made = self._crew.door().make("apply_async", fn, (args,), kwargs, star=True)
         future = self._futures[made.call] = Future(made, self._crew.lanes, self._failed)
-        made.call.listeners = [partial(self._futures.pop, made.call, None)]
+        made.call.listeners = [partial(self._forget, made.call)]
         self._crew.lanes.submit(made)
         if "asyncio" in sys.modules:
             from dtm.integrations.pump import look_after
@@ -140,6 +140,10 @@ class Executor(futures.Executor):
             raise futures.BrokenExecutor(str(self._broken)) from self._broken
         if self._over:
             raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _forget(self, call: Call) -> None:
+        """A call is over; called with the worker's lock held."""
+        self._futures.pop(call, None)
 
     def _failed(self, failure: BaseException) -> None:
         if isinstance(failure, futures.BrokenExecutor):

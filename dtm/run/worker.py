@@ -58,11 +58,10 @@ from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
-from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Segment, Stopped
+from dtm.core.messages import Broken, Grant, Load, Message, Output, Refusal, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.errors import Unsendable, WorkerLostError
 from dtm.run.output import Output as Streamed
-from dtm.run.recording import Trace
 from dtm.run.runner import Runner
 from dtm.task import Call, Range, Same
 from dtm.wire.codec import Wire
@@ -105,12 +104,10 @@ class Worker:
         seed: int | None = None,
         balancer: Callable[..., Balancer] = Balancer,
         on_end: Callable[[BaseException | None], None] = lambda _: None,
-        trace: Trace | None = None,
     ) -> None:
         self.comm = comm
         self.lock = threading.RLock()
         self.ended = False
-        self.trace = trace or Trace()
         self.output: Streamed | None = None
         rank, size = comm.rank, comm.size
         self.where = f"worker {rank} ({comm.hosts[rank]})"
@@ -124,7 +121,7 @@ class Worker:
             self._appraise_results,
             balancer,
         )
-        self.runner = Runner(self.scheduler, self, _streams(seed))
+        self.runner = self._make_runner(_streams(seed))
         self._wire = Wire(
             rank, self.where, self.scheduler.granularity.profile, lambda: self.runner.interrupted
         )
@@ -142,10 +139,17 @@ class Worker:
         self._hearsay: tuple[float, str] | None = None
         self._thread: threading.Thread | None = None
 
+    def _make_runner(self, streams: Streams | None) -> Runner:
+        return Runner(self.scheduler, self, streams)
+
     def start(self) -> None:
         """Redirect the standard streams and start the load-balancer thread."""
         if self.comm.size == 1:
             return
+        from dtm.wire.imports import imports
+
+        imports.remember()
+        assert self._wire  # made now, for a task may spoil what imports need
         at_home = self.comm.rank == 0 or self.comm.carries_output
         self.output = Streamed(None if at_home else self.say)
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
@@ -193,14 +197,17 @@ class Worker:
         load = self.scheduler.load(perf_counter())
         self._dispatch(to, message, self._wire.encode(to, load, message))
 
-    def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
+    def _dispatch(
+        self,
+        to: int,
+        message: Message,  # noqa: ARG002 - for those who watch
+        frames: Sequence[Any],
+    ) -> None:
         if self.ended:  # a task that outlives the run: the manager is closed, or about to be
             return
         counters = self.scheduler.counters
         counters.messages += 1
         counters.bytes += sum(map(len, frames))
-        if self.trace.recorder is not None:
-            self.trace.record("send", to=to, message=type(message).__name__)
         self.comm.send(to, frames)
 
     def _sendable(self, to: int, grant: Grant) -> tuple[Grant, Sequence[Any]] | None:
@@ -299,8 +306,13 @@ class Worker:
         for (reason,) in finish:
             self._on_end(reason)
 
+    def _decode(
+        self, source: int, frames: Sequence[Frame]
+    ) -> tuple[Load, Message, list[tuple[int, Message]]]:
+        return self._wire.decode(source, frames)
+
     def _take(self, source: int, frames: Sequence[Frame]) -> None:
-        load, message, replies = self._wire.decode(source, frames)
+        load, message, replies = self._decode(source, frames)
         for to, reply in replies:
             self._send(to, reply)
         self.perform(self.scheduler.handle(source, load, message, perf_counter()))

@@ -28,6 +28,10 @@ def nap(seconds):
     return seconds
 
 
+def nap_long(seconds):
+    time.sleep(seconds)
+
+
 def square(x):
     time.sleep(0.005)
     return x * x
@@ -49,25 +53,7 @@ def soon(function, *args):
     return found
 
 
-# Waits that end in time.
-
-
-def check_timeouts_hold_though_nobody_else_could_run_it():
-    if workers() == 1:
-        return
-    assert soon(lambda: dtm.apply_async(nap, LONG).get(timeout=0.2)) == "TimeoutError"
-    assert soon(lambda: dtm.apply_async(nap, LONG).wait(timeout=0.2)) is None
-    assert soon(lambda: dtm.apply_async(nap, LONG).ready()) is False
-    assert soon(lambda: dtm.testAll([dtm.apply_async(nap, LONG) for _ in range(3)])) is False
-
-
-def waits_in_vain(_):
-    return soon(lambda: dtm.map_async(nap, [LONG] * 2).get(timeout=0.2))
-
-
-def check_timeouts_hold_in_tasks_that_have_others_beside_them():
-    if workers() > 1:
-        assert dtm.map(waits_in_vain, range(2)) == ["TimeoutError"] * 2
+# Waits.
 
 
 def check_polling_gets_the_work_done():
@@ -120,7 +106,7 @@ def check_results_that_came_before_an_error_of_the_iterable():
         found = []
         try:
             for value in kind(square, source()):
-                found.append(value)
+                found.append(value)  # noqa: PERF402 - what came before the error counts
         except OSError:
             assert sorted(found) == [x * x for x in range(30)], (kind, found)
         else:
@@ -159,7 +145,7 @@ def ring(*_):
 
 def limited(x):
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         time.sleep(LONG if x % 5 == 0 else 0.005)
         return "ok"
@@ -217,6 +203,27 @@ def check_context_variables_do_not_leak_into_who_waits():
 def check_tasks_run_in_the_main_thread():
     here = dtm.map(lambda _: threading.current_thread() is threading.main_thread(), range(50))
     assert all(here)
+
+
+# Threads.
+
+
+def nested(n):
+    return sum(dtm.map(square, range(n)))
+
+
+def check_main_may_join_threads_whose_tasks_wait():
+    for _ in range(3):
+        threads = [
+            threading.Thread(target=dtm.map, args=(each, [4] * 20), daemon=True)
+            for each in (square, nested, square, nested)
+        ]
+        for thread in threads:
+            thread.start()
+        dtm.map(nested, [3] * 10)
+        for thread in threads:
+            thread.join(30.0)
+        assert not any(thread.is_alive() for thread in threads)
 
 
 # Callbacks.
@@ -278,6 +285,27 @@ def comes_back(n):
 
 def check_a_forked_child_that_comes_back_from_its_task_ends_there():
     assert dtm.map(comes_back, range(6)) == [(n, 0) for n in range(6)]
+
+
+# Waits that end in time; last, for the naps go on.
+
+
+def check_timeouts_hold_though_nobody_else_could_run_it():
+    if workers() == 1:
+        return
+    assert soon(lambda: dtm.apply_async(nap_long, LONG).get(timeout=0.2)) == "TimeoutError"
+    assert soon(lambda: dtm.apply_async(nap_long, LONG).wait(timeout=0.2)) is None
+    assert soon(lambda: dtm.apply_async(nap_long, LONG).ready()) is False
+    assert soon(lambda: dtm.testAll([dtm.apply_async(nap_long, LONG) for _ in range(3)])) is False
+
+
+def waits_in_vain(_):
+    return soon(lambda: dtm.map_async(nap_long, [LONG] * 2).get(timeout=0.2))
+
+
+def check_timeouts_hold_in_tasks_that_have_others_beside_them():
+    if workers() > 1:
+        assert dtm.map(waits_in_vain, range(2)) == ["TimeoutError"] * 2
 
 
 def main():
