@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from math import sqrt
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from dtm.core.messages import MESSAGES, Grant, Load, Message, Results
 from dtm.core.scheduler import Counters
+from dtm.run.figures import FunctionFigures
 from dtm.run.recording import (
     FOREIGN_STACK,
     IDLE_FLAG,
@@ -48,51 +48,22 @@ if TYPE_CHECKING:
 _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
-class FunctionTally:
-    """What the items of one function took here.
-
-    A strip of several items tells their sum.  The deviation of single items follows from those
-    sums, as long as items do not depend on their neighbours.
-
-    Attributes:
-        items: how many ran.
-        seconds: own seconds in all.
-        strips: of those, how many strips.
-        squares: sum over the strips of their seconds squared, each by its number of items.
-        longest: the most own seconds an item took, on the average of its strip.
-    """
-
-    __slots__ = ("items", "longest", "seconds", "squares", "strips")
-
-    def __init__(self) -> None:
-        self.items = self.strips = 0
-        self.seconds = self.squares = self.longest = 0.0
-
-    def add(self, items: int, seconds: float) -> None:
-        """Count a strip."""
-        each = seconds / items
-        self.items += items
-        self.strips += 1
-        self.seconds += seconds
-        self.squares += seconds * each
-        self.longest = max(self.longest, each)
-
-
 class Tally(Counters):
     """The counters of a watched worker: those of every worker, seconds, and each function's."""
 
     busy: float = 0.0
     resting: float = 0.0
+    waited: float = 0.0
+    pickling: float = 0.0
 
     def __init__(self) -> None:
-        self.functions: dict[str, FunctionTally] = {}
+        self.functions: dict[str, FunctionFigures] = {}
 
     def as_dict(self) -> dict[str, float]:
         """Return the counters by name; those of functions as ``"items of map(f)"``."""
         values = {**super().as_dict(), "busy": self.busy, "resting": self.resting}
         for name, tally in self.functions.items():
-            for each in FunctionTally.__slots__:
-                values[f"{each} of {name}"] = getattr(tally, each)
+            values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
         return values
 
 
@@ -138,7 +109,7 @@ class Watch:
         tally = self.tally
         tally.busy += own
         if count:
-            self._tally(call).add(count, own)
+            self._tally(call).add(count, own, lo)
         recorder = self.recorder
         if recorder is not None:
             number = recorder.number_of(call)
@@ -146,11 +117,11 @@ class Watch:
             if count == 1:
                 recorder.slow(call, lo, own)
 
-    def _tally(self, call: Call) -> FunctionTally:
+    def _tally(self, call: Call) -> FunctionFigures:
         try:
-            found: FunctionTally = call.tally
+            found: FunctionFigures = call.tally
         except AttributeError:
-            found = call.tally = self.tally.functions.setdefault(call.name, FunctionTally())
+            found = call.tally = self.tally.functions.setdefault(call.name, FunctionFigures())
         return found
 
     def span(self, kind: int, began: float, call: Call | None = None, flag: int = 0) -> None:
@@ -159,6 +130,8 @@ class Watch:
         self.moment.inner += now - began
         if kind == REST:
             self.tally.resting += now - began
+        elif kind == WAIT:
+            self.tally.waited += now - began
         recorder = self.recorder
         if recorder is not None:
             number = 0 if call is None else recorder.number_of(call)
@@ -300,9 +273,9 @@ class ObservedWorker(Worker):
         super().__init__(*given, **options)
 
     def _make_runner(self, streams: Streams | None) -> Runner:
-        self.scheduler.counters = tally = Tally()
+        self.scheduler.counters = self.tally = Tally()
         runner = ObservedRunner(self.scheduler, self, streams)
-        runner.watched_by(Watch(tally, self.recorder))
+        runner.watched_by(Watch(self.tally, self.recorder))
         return runner
 
     def _send(self, to: int, message: Message) -> None:
@@ -310,14 +283,15 @@ class ObservedWorker(Worker):
         super()._send(to, message)
 
     def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
-        recorder = self.recorder
+        recorder, now = self.recorder, perf_counter()
+        self.tally.pickling += now - self._encoding
         if recorder is not None and not self.ended:
             if isinstance(message, Grant):
                 for part in message.parts:
                     if part.call.owner == self.comm.rank:
                         recorder.key(part.call)
             recorder.record(
-                SEND, self._encoding, perf_counter(), 0.0, sum(map(len, frames)),
+                SEND, self._encoding, now, 0.0, sum(map(len, frames)),
                 getattr(message, "serial", 0), _items(message), to, _TYPES[type(message)],
             )  # fmt: skip
         super()._dispatch(to, message, frames)
@@ -327,11 +301,12 @@ class ObservedWorker(Worker):
     ) -> tuple[Load, Message, list[tuple[int, Message]]]:
         began = perf_counter()
         found = super()._decode(source, frames)
-        recorder = self.recorder
+        recorder, now = self.recorder, perf_counter()
+        self.tally.pickling += now - began
         if recorder is not None:
             load, message, _ = found
             recorder.record(
-                RECEIVE, began, perf_counter(), load.seconds, sum(map(len, frames)),
+                RECEIVE, began, now, load.seconds, sum(map(len, frames)),
                 getattr(message, "serial", 0), _items(message), source,
                 _TYPES[type(message)] | IDLE_FLAG * load.idle,
             )  # fmt: skip
@@ -357,10 +332,3 @@ def _items(message: Message) -> int:
     if isinstance(message, Results):
         return sum(len(segment.values) for segment in message.segments)
     return 0
-
-
-def deviation(items: float, seconds: float, squares: float, strips: float) -> float:
-    """Return the standard deviation of an item's seconds, 0 if there is too little to tell."""
-    if strips < 2:
-        return 0.0
-    return sqrt(max(0.0, squares - seconds * seconds / items) / (strips - 1))
