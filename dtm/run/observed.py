@@ -312,6 +312,18 @@ class ObservedWorker(Worker):
             )  # fmt: skip
         return found
 
+    def start(self) -> None:
+        """Begin, on the root just before ``main``."""
+        super().start()
+        if self.recorder is not None:
+            self.recorder.began = perf_counter()
+
+    def stop(self, timeout: float) -> bool:
+        """(Root) end the run; ``main`` has returned."""
+        if self.recorder is not None:
+            self.recorder.ended = perf_counter()
+        return super().stop(timeout)
+
     def service(self) -> None:
         """Read what has come and answer it; write what has been recorded."""
         super().service()

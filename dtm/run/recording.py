@@ -89,6 +89,10 @@ class Recorder:
     Args:
         directory: where the file stands; it is made if it is not there.
         rank, size, host: this worker, and how many there are.
+
+    Attributes:
+        began, ended: when the worker began, on the root ``main``, and when it ended; None until
+            the file is closed.
     """
 
     def __init__(self, directory: str, rank: int, size: int, host: str) -> None:
@@ -98,13 +102,14 @@ class Recorder:
         self._file: int | None = None
         self._events: deque[bytes] = deque()
         self._writing = threading.Lock()
-        self._flushed = self._began = perf_counter()
+        self._flushed = self.began = perf_counter()
+        self.ended: float | None = None
         self._functions: dict[str, int] = {}
         self._calls = 0
         self._slowest: dict[int, list[float]] = {}
         header = {
             "rank": rank, "size": size, "host": host, "machine": _machine(), "pid": self._pid,
-            "clock": self._began, "time": time(), "python": sys.version.split()[0],
+            "clock": self.began, "time": time(), "python": sys.version.split()[0],
             "messages": [each.__name__ for each in MESSAGES],
         }  # fmt: skip
         try:
@@ -220,7 +225,7 @@ class Recorder:
 
     def close(self) -> None:
         """End the file; what is recorded later is dropped."""
-        self.record(RUN, self._began, perf_counter())
+        self.record(RUN, self.began, self.ended or perf_counter())
         self.flush()
         with self._writing:
             file, self._file = self._file, None

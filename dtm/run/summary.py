@@ -43,8 +43,8 @@ def workers(counters: Counted, hosts: Sequence[str]) -> str:
     """
     titles = [title for _, title in (*_TIMES, *_COLUMNS)]
     rows = [["worker", "host", *titles]]
-    for rank in sorted(counters):
-        rows.append([str(rank), hosts[rank], *_values([counters[rank]])])
+    ranks = sorted(counters)
+    rows += [[str(rank), hosts[rank], *_values([counters[rank]])] for rank in ranks]
     rows.append(["all", "", *_values(list(counters.values()))])
     return _aligned(rows)
 
