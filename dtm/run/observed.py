@@ -37,9 +37,9 @@ from dtm.run.recording import (
     Recorder,
 )
 from dtm.run.runner import Context, Runner
-from dtm.run.stacks import Place, Stack, Stacks
+from dtm.run.stacks import FOREVER, Place, Stack, Stacks
 from dtm.run.worker import Worker
-from dtm.task import Call
+from dtm.task import Call, Range
 
 if TYPE_CHECKING:
     from dtm.comm.base import Frame
@@ -190,6 +190,10 @@ class ObservedRunner(Runner):
         """Make a new call ready."""
         self.watch.made(call)
         super().submit(call)
+
+    def _single(self, work: Range, call: Call) -> None:
+        """Run the item of a call of one item as a strip, so that it is noted like all others."""
+        self._strips(work, call, self.context(), FOREVER)
 
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
