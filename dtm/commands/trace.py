@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from dtm.commands.completing import FILES, hint
+from dtm.commands.completion import FILES, hint
 
 if TYPE_CHECKING:
     from dtm.trace.recorded import RecordedRun
