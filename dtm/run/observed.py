@@ -42,7 +42,7 @@ from dtm.run.worker import Worker
 from dtm.task import Call, Range
 
 if TYPE_CHECKING:
-    from dtm.comm.base import Frame
+    from dtm.comm.base import Frame, LostPeer
     from dtm.run.seeding import Streams
 
 _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
@@ -155,7 +155,7 @@ class ObservedStacks(Stacks):
 
     def park(self, calls: Sequence[Call]) -> None:
         """Leave the thread to others; note for what."""
-        self._awaited = calls[0]
+        self._awaited = calls[0] if calls else None
         super().park(calls)
 
     def _switch(self, me: Stack, heir: Stack | None) -> None:
@@ -333,6 +333,12 @@ class ObservedWorker(Worker):
         super().service()
         if self.recorder is not None:
             self.recorder.tick(perf_counter())
+
+    def _mourn(self, peer: LostPeer) -> None:
+        """Take note that a worker is gone; if it is the root, this process ends at once."""
+        if self.recorder is not None:
+            self.recorder.flush()
+        super()._mourn(peer)
 
     def leave(self, timeout: float) -> None:
         """Let go of the other workers, and close the trace."""
