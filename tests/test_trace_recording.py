@@ -119,7 +119,8 @@ def test_a_run_that_was_killed_leaves_readable_files(tmp_path: Path) -> None:
     assert done.returncode != 0
     found = read_run(str(tmp_path))
     assert len(found.whole) < 3
-    assert found.of_kind(STRIP)["count"].sum() >= 611
+    assert found.of_kind(STRIP)["count"].sum() > 300
+    assert set(found.of_kind(STRIP)["rank"].tolist()) == {0, 1, 2}
 
 
 def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_event(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ class Ledger:
             accepted = call.deliver(segment.lo, segment.values)
             if accepted is None:
                 self.dropped += len(segment.values)
+            elif segment.seconds and not call.profile.mature:
+                call.profile.learn(len(segment.values), segment.seconds)
             complete = bool(accepted)
         if segment.failure is not None:
             complete |= call.fail(segment.lo + len(segment.values), segment.failure)
@@ -69,7 +71,8 @@ class Ledger:
         """
         self._calls.pop(call.key, None)
         call.range = None
-        call.items = ()
+        if call.failure is None:  # else some may have to run again
+            call.items = ()
 
     def __iter__(self) -> Iterator[Call]:
         return iter(self._calls.values())

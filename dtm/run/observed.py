@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from math import sqrt
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from dtm.core.messages import MESSAGES, Grant, Load, Message, Results
 from dtm.core.scheduler import Counters
+from dtm.run.figures import FunctionFigures
 from dtm.run.recording import (
     FOREIGN_STACK,
     IDLE_FLAG,
@@ -37,45 +37,15 @@ from dtm.run.recording import (
     Recorder,
 )
 from dtm.run.runner import Context, Runner
-from dtm.run.stacks import Place, Stack, Stacks
+from dtm.run.stacks import FOREVER, Place, Stack, Stacks
 from dtm.run.worker import Worker
-from dtm.task import Call
+from dtm.task import Call, Range
 
 if TYPE_CHECKING:
-    from dtm.comm.base import Frame
+    from dtm.comm.base import Frame, LostPeer
     from dtm.run.seeding import Streams
 
 _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
-
-
-class FunctionTally:
-    """What the items of one function took here.
-
-    A strip of several items tells their sum.  The deviation of single items follows from those
-    sums, as long as items do not depend on their neighbours.
-
-    Attributes:
-        items: how many ran.
-        seconds: own seconds in all.
-        strips: of those, how many strips.
-        squares: sum over the strips of their seconds squared, each by its number of items.
-        longest: the most own seconds an item took, on the average of its strip.
-    """
-
-    __slots__ = ("items", "longest", "seconds", "squares", "strips")
-
-    def __init__(self) -> None:
-        self.items = self.strips = 0
-        self.seconds = self.squares = self.longest = 0.0
-
-    def add(self, items: int, seconds: float) -> None:
-        """Count a strip."""
-        each = seconds / items
-        self.items += items
-        self.strips += 1
-        self.seconds += seconds
-        self.squares += seconds * each
-        self.longest = max(self.longest, each)
 
 
 class Tally(Counters):
@@ -83,16 +53,17 @@ class Tally(Counters):
 
     busy: float = 0.0
     resting: float = 0.0
+    waited: float = 0.0
+    pickling: float = 0.0
 
     def __init__(self) -> None:
-        self.functions: dict[str, FunctionTally] = {}
+        self.functions: dict[str, FunctionFigures] = {}
 
     def as_dict(self) -> dict[str, float]:
         """Return the counters by name; those of functions as ``"items of map(f)"``."""
         values = {**super().as_dict(), "busy": self.busy, "resting": self.resting}
         for name, tally in self.functions.items():
-            for each in FunctionTally.__slots__:
-                values[f"{each} of {name}"] = getattr(tally, each)
+            values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
         return values
 
 
@@ -138,7 +109,7 @@ class Watch:
         tally = self.tally
         tally.busy += own
         if count:
-            self._tally(call).add(count, own)
+            self._tally(call).add(count, own, lo)
         recorder = self.recorder
         if recorder is not None:
             number = recorder.number_of(call)
@@ -146,11 +117,11 @@ class Watch:
             if count == 1:
                 recorder.slow(call, lo, own)
 
-    def _tally(self, call: Call) -> FunctionTally:
+    def _tally(self, call: Call) -> FunctionFigures:
         try:
-            found: FunctionTally = call.tally
+            found: FunctionFigures = call.tally
         except AttributeError:
-            found = call.tally = self.tally.functions.setdefault(call.name, FunctionTally())
+            found = call.tally = self.tally.functions.setdefault(call.name, FunctionFigures())
         return found
 
     def span(self, kind: int, began: float, call: Call | None = None, flag: int = 0) -> None:
@@ -159,6 +130,8 @@ class Watch:
         self.moment.inner += now - began
         if kind == REST:
             self.tally.resting += now - began
+        elif kind == WAIT:
+            self.tally.waited += now - began
         recorder = self.recorder
         if recorder is not None:
             number = 0 if call is None else recorder.number_of(call)
@@ -182,7 +155,7 @@ class ObservedStacks(Stacks):
 
     def park(self, calls: Sequence[Call]) -> None:
         """Leave the thread to others; note for what."""
-        self._awaited = calls[0]
+        self._awaited = calls[0] if calls else None
         super().park(calls)
 
     def _switch(self, me: Stack, heir: Stack | None) -> None:
@@ -217,6 +190,10 @@ class ObservedRunner(Runner):
         """Make a new call ready."""
         self.watch.made(call)
         super().submit(call)
+
+    def _single(self, work: Range, call: Call) -> None:
+        """Run the item of a call of one item as a strip, so that it is noted like all others."""
+        self._strips(work, call, self.context(), FOREVER)
 
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
@@ -300,9 +277,9 @@ class ObservedWorker(Worker):
         super().__init__(*given, **options)
 
     def _make_runner(self, streams: Streams | None) -> Runner:
-        self.scheduler.counters = tally = Tally()
+        self.scheduler.counters = self.tally = Tally()
         runner = ObservedRunner(self.scheduler, self, streams)
-        runner.watched_by(Watch(tally, self.recorder))
+        runner.watched_by(Watch(self.tally, self.recorder))
         return runner
 
     def _send(self, to: int, message: Message) -> None:
@@ -310,14 +287,15 @@ class ObservedWorker(Worker):
         super()._send(to, message)
 
     def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
-        recorder = self.recorder
+        recorder, now = self.recorder, perf_counter()
+        self.tally.pickling += now - self._encoding
         if recorder is not None and not self.ended:
             if isinstance(message, Grant):
                 for part in message.parts:
                     if part.call.owner == self.comm.rank:
                         recorder.key(part.call)
             recorder.record(
-                SEND, self._encoding, perf_counter(), 0.0, sum(map(len, frames)),
+                SEND, self._encoding, now, 0.0, sum(map(len, frames)),
                 getattr(message, "serial", 0), _items(message), to, _TYPES[type(message)],
             )  # fmt: skip
         super()._dispatch(to, message, frames)
@@ -327,21 +305,40 @@ class ObservedWorker(Worker):
     ) -> tuple[Load, Message, list[tuple[int, Message]]]:
         began = perf_counter()
         found = super()._decode(source, frames)
-        recorder = self.recorder
+        recorder, now = self.recorder, perf_counter()
+        self.tally.pickling += now - began
         if recorder is not None:
             load, message, _ = found
             recorder.record(
-                RECEIVE, began, perf_counter(), load.seconds, sum(map(len, frames)),
+                RECEIVE, began, now, load.seconds, sum(map(len, frames)),
                 getattr(message, "serial", 0), _items(message), source,
                 _TYPES[type(message)] | IDLE_FLAG * load.idle,
             )  # fmt: skip
         return found
+
+    def start(self) -> None:
+        """Begin, on the root just before ``main``."""
+        super().start()
+        if self.recorder is not None:
+            self.recorder.began = perf_counter()
+
+    def stop(self, timeout: float) -> bool:
+        """(Root) end the run; ``main`` has returned."""
+        if self.recorder is not None:
+            self.recorder.ended = perf_counter()
+        return super().stop(timeout)
 
     def service(self) -> None:
         """Read what has come and answer it; write what has been recorded."""
         super().service()
         if self.recorder is not None:
             self.recorder.tick(perf_counter())
+
+    def _mourn(self, peer: LostPeer) -> None:
+        """Take note that a worker is gone; if it is the root, this process ends at once."""
+        if self.recorder is not None:
+            self.recorder.flush()
+        super()._mourn(peer)
 
     def leave(self, timeout: float) -> None:
         """Let go of the other workers, and close the trace."""
@@ -357,10 +354,3 @@ def _items(message: Message) -> int:
     if isinstance(message, Results):
         return sum(len(segment.values) for segment in message.segments)
     return 0
-
-
-def deviation(items: float, seconds: float, squares: float, strips: float) -> float:
-    """Return the standard deviation of an item's seconds, 0 if there is too little to tell."""
-    if strips < 2:
-        return 0.0
-    return sqrt(max(0.0, squares - seconds * seconds / items) / (strips - 1))

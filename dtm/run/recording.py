@@ -30,7 +30,8 @@ trace is read, from the messages: the n-th that A sent to B is the n-th that B h
 Whole numbers that do not fit are recorded as the largest that does.
 
 Invariant: what has been written is whole blocks, but for the last one, so a file can be read
-however its worker ended.  A worker writes at least each ``FLUSH_SECONDS``.
+however its worker ended.  A worker writes what is older than ``FLUSH_SECONDS`` whenever it reads messages,
+which it does four times a second at least.
 
 What can go wrong: the directory cannot be written, the disk is full.  It is said once, on stderr,
 and nothing more is recorded; the run goes on.
@@ -69,7 +70,7 @@ KINDS = {
 IDLE_FLAG = 128
 FOREIGN_STACK = 0xFFFF  # of threads of the user's
 SUFFIX = ".dtmtrace"
-FLUSH_SECONDS = 0.25
+FLUSH_SECONDS = 0.1
 MOST_KEPT = 1024
 SLOW_SECONDS = 1e-3
 SLOW_ITEMS = 10
@@ -89,6 +90,10 @@ class Recorder:
     Args:
         directory: where the file stands; it is made if it is not there.
         rank, size, host: this worker, and how many there are.
+
+    Attributes:
+        began, ended: when the worker began, on the root ``main``, and when it ended; None until
+            the file is closed.
     """
 
     def __init__(self, directory: str, rank: int, size: int, host: str) -> None:
@@ -98,13 +103,14 @@ class Recorder:
         self._file: int | None = None
         self._events: deque[bytes] = deque()
         self._writing = threading.Lock()
-        self._flushed = self._began = perf_counter()
+        self._flushed = self.began = perf_counter()
+        self.ended: float | None = None
         self._functions: dict[str, int] = {}
         self._calls = 0
         self._slowest: dict[int, list[float]] = {}
         header = {
             "rank": rank, "size": size, "host": host, "machine": _machine(), "pid": self._pid,
-            "clock": self._began, "time": time(), "python": sys.version.split()[0],
+            "clock": self.began, "time": time(), "python": sys.version.split()[0],
             "messages": [each.__name__ for each in MESSAGES],
         }  # fmt: skip
         try:
@@ -220,7 +226,7 @@ class Recorder:
 
     def close(self) -> None:
         """End the file; what is recorded later is dropped."""
-        self.record(RUN, self._began, perf_counter())
+        self.record(RUN, self.began, self.ended or perf_counter())
         self.flush()
         with self._writing:
             file, self._file = self._file, None

@@ -276,9 +276,11 @@ class Runner:
         if self.forked:
             self._leave_fork(failure)
         now = perf_counter()
+        spent = 0.0
         if failure is None and parks == self.scheduler.counters.parked:
-            call.profile.learn(1, now - began)
-        self._segment(call, call.base, values, failure)
+            spent = now - began
+            call.profile.learn(1, spent)
+        self._segment(call, call.base, values, spent, failure)
         if now - self.polled > POLL_SECONDS:
             self.checkpoint()
 
@@ -288,7 +290,7 @@ class Runner:
         own = call.owner == self._rank
         values: list[Any] = []
         call.sample = values
-        start, length, failure = work.lo, 0, None
+        start, length, failure, spent = work.lo, 0, None, 0.0
         began = shipped = perf_counter()
         while failure is None:
             length = strip_length(work, length) if call.size > 1 else 1
@@ -298,9 +300,9 @@ class Runner:
                 break
             before = len(values)
             if lo != start + before:
-                self._segment(call, start, values)
+                self._segment(call, start, values, spent)
                 call.sample = values = []
-                start, before = lo, 0
+                start, before, spent = lo, 0, 0.0
             parks = counters.parked
             failure = self._strip(call, context, lo, hi, values)
             if self.forked:
@@ -308,24 +310,25 @@ class Runner:
             now = perf_counter()
             if failure is None and parks == counters.parked:
                 profile.learn(hi - lo, now - began)
+                spent += now - began
             if not own and now - shipped > (STREAM_SECONDS if call.streaming else FLUSH_SECONDS):
-                self._segment(call, start, values)
+                self._segment(call, start, values, spent)
                 self.world.flush()
-                values, start, shipped = [], start + len(values), now
+                values, start, shipped, spent = [], start + len(values), now, 0.0
             if now - self.polled > POLL_SECONDS:
                 self._poll()
                 if self._others_first():
                     # Nobody knows when this stack goes on: what it has done is handed in.
-                    self._segment(call, start, values)
+                    self._segment(call, start, values, spent)
                     self.world.flush()
-                    values, start = [], start + len(values)
+                    values, start, spent = [], start + len(values), 0.0
                     self._give_way()
                     shipped = perf_counter()
                 now = perf_counter()
             if now >= deadline or work.lo >= work.hi:
                 break
             began = now
-        self._segment(call, start, values, failure)
+        self._segment(call, start, values, spent, failure)
 
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
@@ -372,7 +375,12 @@ class Runner:
             streams.restore(saved)
 
     def _segment(
-        self, call: Call, start: int, values: list[Any], failure: BaseException | None = None
+        self,
+        call: Call,
+        start: int,
+        values: list[Any],
+        spent: float,
+        failure: BaseException | None = None,
     ) -> None:
         """Hand in a segment that is finished, and the failure that ended it."""
         count = len(values)
@@ -383,7 +391,8 @@ class Runner:
             if call.owner != self._rank:
                 if failure is not None:
                     call.limit = min(call.limit, start + count)
-                self.world.ship(call.owner, Segment(call.key, start, values, failure, call.name))
+                segment = Segment(call.key, start, values, failure, call.name, spent)
+                self.world.ship(call.owner, segment)
                 return
             complete = bool(count) and call.account(start, values)
             if failure is not None:

@@ -31,6 +31,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from dtm.comm.base import CommunicationManager
@@ -43,9 +44,9 @@ from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
 
 SWITCH_SECONDS = 1e-4
-STOP_SECONDS = 0.6
+STOP_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
-BROKEN_SECONDS = 0.8
+BROKEN_SECONDS = 0.6
 GRACE_SECONDS = 3.0
 PARTING_SECONDS = 60.0
 
@@ -78,6 +79,7 @@ class Run:
         self._depth = sys.getrecursionlimit()
         sys.setrecursionlimit(self._depth + MOST_FRAMES)
         self._signals = 0
+        self._began = perf_counter()
         self._handlers: dict[int, Any] = {}
         self._interval = sys.getswitchinterval()
         self.runner.adopt()
@@ -127,6 +129,7 @@ class Run:
             self._give_signals_back()
 
     def _end(self) -> None:
+        duration = perf_counter() - self._began
         broken = self.runner.interrupted
         stopped = False
         if broken:
@@ -134,13 +137,14 @@ class Run:
         else:
             stopped = self.worker.stop(STOP_SECONDS)
         self.over = True
-        summary = self.worker.scheduler.summary()
+        counters = self.worker.scheduler.summary()
         self.worker.leave(CLOSE_SECONDS if stopped else BROKEN_SECONDS)
         self.runner.stacks.unwind()
         if self.options.printSummary:
-            from dtm.run.summary import table
+            from dtm.run.summary import summary
 
-            sys.stderr.write(table(summary, self.comm.hosts) + "\n")
+            text = summary(counters, self.comm.hosts, duration)
+            sys.stderr.write(f"{text}\n")
 
     def _catch_signals(self) -> None:
         for number, default in (

@@ -471,15 +471,17 @@ class Worker:
         heard = perf_counter()
         hurried, stopped = False, 0
         while not self._end_reached:
-            now = perf_counter()
-            if now - heard >= patience:
+            quiet = perf_counter() - heard
+            if quiet >= patience and hurried:
                 return False
-            self.comm.wait(min(patience, TICK_SECONDS))
+            left = (patience if hurried else HURRY_SECONDS) - quiet
+            self.comm.wait(max(0.0, min(left, TICK_SECONDS)))
             with self.lock:
                 self._take_all()
                 self.perform(self.scheduler.excuse(self.comm.absent()))
-                if now - heard >= HURRY_SECONDS and not hurried and not self._end_reached:
-                    hurried = True
+                quiet = perf_counter() - heard
+                if quiet >= HURRY_SECONDS and not hurried and not self._end_reached:
+                    hurried, heard = True, perf_counter()
                     self.perform(self.scheduler.hurry(self.comm.absent()))
             if len(self.scheduler.ending.counters) != stopped:
                 stopped, heard = len(self.scheduler.ending.counters), perf_counter()

@@ -58,7 +58,7 @@ class _Parcel:
 
 
 def _sealed(content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
-    key, lo, _, packed_count, failed, name = content
+    key, lo, _, packed_count, failed, name, _ = content
     frames = [next(rest) for _ in range(packed_count + failed)]
     return Segment(key, lo, Sealed(content, frames), None, name)
 
@@ -286,10 +286,11 @@ class Wire:
         if failure is not None:
             place = None if segment.name.startswith("apply") else segment.lo + len(values)
             frames.append(pack_failure(failure, place, f"{segment.name}, on {self._where}"))
-        return segment.key, segment.lo, len(values), len(packed), failure is not None, segment.name
+        content = segment.key, segment.lo, len(values), len(packed), failure is not None
+        return *content, segment.name, segment.seconds
 
     def _read_segment(self, content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
-        key, lo, _, packed_count, failed, name = content
+        key, lo, _, packed_count, failed, name, seconds = content
         packed = [next(rest) for _ in range(packed_count)]
         failure = unpack_failure(next(rest)) if failed else None
         try:
@@ -302,4 +303,4 @@ class Wire:
             which = f"result of item {lo + first}"
             failure = SerializationError(f"the {which} of {name} cannot be read: {cause!r}")
             failure.__cause__ = cause
-        return Segment(key, lo, values, failure, name)
+        return Segment(key, lo, values, failure, name, seconds)
