@@ -43,7 +43,7 @@ from dtm.run import runtime
 from dtm.testing.actors import Process, Trouble
 from dtm.testing.controller import Controller
 from dtm.testing.held_locks import declared_classes, locks_checked, modules_of
-from dtm.testing.primitives import stage
+from dtm.testing.primitives import nothing, stage
 from dtm.testing.schedules import Branch, Deviations, Priorities, Schedule, from_seed
 from dtm.testing.substitution import substituted
 from dtm.testing.virtual_mpi import VirtualMpiManager, exchanged, mpi_world
@@ -52,6 +52,8 @@ from dtm.testing.virtual_network import Links, joined
 SHELL = ("dtm.run", "dtm.wire", "dtm.lazy", "dtm.future", "dtm.comm.mpi.messages")
 PACKAGES = ("dtm.run", "dtm.wire", "dtm.core", "dtm.comm.mpi", "dtm.lazy", "dtm.future")
 MOST_FRONTIER = 50_000
+# What the process holds by import is the same in all workers here, and long to walk through.
+ONCE: dict[str, Any] = {"dtm.wire.imports:Imports.remember": nothing}
 COLLECT_EVERY = 100
 DEEP = 50_000
 
@@ -204,7 +206,7 @@ class Interleavings:
             gc.disable()
             if enabled:
                 undo.callback(gc.enable)
-            undo.enter_context(substituted(self._modules, exchanged()))
+            undo.enter_context(substituted(self._modules, {**exchanged(), **ONCE}))
             undo.enter_context(locks_checked(declared_classes(PACKAGES), _fail))
             yield
 

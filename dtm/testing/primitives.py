@@ -13,7 +13,9 @@ operations takes several locks, so schedules would have five times as many point
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from queue import Empty
 from typing import Any
 
 from dtm.testing.actors import Actor
@@ -247,6 +249,45 @@ class Semaphore:
         self.release()
 
 
+class SimpleQueue:
+    """Stands for ``queue.SimpleQueue``."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._waiters: list[Actor] = []
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add an item and wake who waits for one."""
+        stage.controller.point()
+        self._items.append(item)
+        stage.controller.wake(self._waiters)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the oldest item, or wait for one."""
+        controller = stage.controller
+        controller.point()
+        deadline = _deadline(timeout)
+        while not self._items:
+            if not block or not controller.block(self._waiters, deadline):
+                break
+        if not self._items:
+            raise Empty
+        return self._items.popleft()
+
+    def put_nowait(self, item: Any) -> None:
+        """Add an item."""
+        self.put(item)
+
+    def get_nowait(self) -> Any:
+        """Take the oldest item if there is one."""
+        return self.get(block=False)
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+        stage.controller.point()
+        return not self._items
+
+
 class Thread:
     """Stands for ``threading.Thread``."""
 
@@ -432,6 +473,7 @@ THREADING: dict[str, Any] = {
     "current_thread": current_thread,
     "main_thread": main_thread,
 }
+QUEUE: dict[str, Any] = {"SimpleQueue": SimpleQueue}
 TIME: dict[str, Any] = {
     "perf_counter": now,
     "monotonic": now,

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ import time
 from _thread import LockType
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, reduce
 from types import ModuleType
 from typing import Any
 
@@ -59,6 +60,7 @@ def _exchange() -> dict[int, Any]:
         (time, primitives.TIME),
         (os, primitives.OS),
         (signal, primitives.SIGNAL),
+        (queue, primitives.QUEUE),
         (sys, primitives.SYS),
     ]
     found: dict[int, Any] = {}
@@ -100,7 +102,7 @@ def substituted(prefixes: Sequence[str], more: Mapping[str, Any]) -> Iterator[No
 
     Args:
         prefixes: names of modules or packages, which are imported.
-        more: further attributes to exchange, as ``"module:name"``.
+        more: further attributes to exchange, as ``"module:name"`` or ``"module:Class.name"``.
     """
     exchange = _exchange()
     undo: list[tuple[Any, str, Any]] = []
@@ -120,8 +122,9 @@ def substituted(prefixes: Sequence[str], more: Mapping[str, Any]) -> Iterator[No
                         if isinstance(each, cached_property) and hasattr(each, "lock"):
                             put(each, "lock", primitives.RLock())
         for path, value in more.items():
-            module_name, _, name = path.partition(":")
-            put(sys.modules[module_name], name, value)
+            module_name, _, names = path.partition(":")
+            *way, name = names.split(".")
+            put(reduce(getattr, way, sys.modules[module_name]), name, value)
         put(atexit, "_run_exitfuncs", primitives.nothing)
         yield
     finally:
