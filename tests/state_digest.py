@@ -158,7 +158,11 @@ class Sketch:
         extra: Any = None
         if kind is Call:
             extra = thing.owner, self._numbers.get(id(thing.parent))
-        names = [name for name in _names(thing) if name not in LEFT_OUT[kind]]
+        names = [
+            name
+            for name in _names(thing)
+            if name not in LEFT_OUT[kind] and hasattr(thing, name)
+        ]
         return number, extra, *(self._attribute(name, getattr(thing, name)) for name in names)
 
     def _any(self, value: Any) -> Any:

@@ -37,7 +37,7 @@ Shared attributes:
                                                                             that have read it
     _busy                                      main thread   load balancer  an ``Event``
     _inside                                    any thread    any thread     atomic (a set)
-    ended                                      any thread    any thread     written once
+    ended, cancelled                           any thread    any thread     written once
     =========================================  ============  =============  ======================
 
 Threads: ``perform``, ``service`` and what they call hold ``lock``; ``idle``, ``rest``,
@@ -58,7 +58,17 @@ from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
-from dtm.core.messages import Broken, Grant, Load, Message, Output, Refusal, Segment, Stopped
+from dtm.core.messages import (
+    Broken,
+    Cancel,
+    Grant,
+    Load,
+    Message,
+    Output,
+    Refusal,
+    Segment,
+    Stopped,
+)
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.errors import Unsendable, WorkerLostError
 from dtm.run.output import Output as Streamed
@@ -78,6 +88,7 @@ MOST_SEGMENTS = 256
 OUTPUT_SECONDS = 5e-3
 HEARSAY_SECONDS = 1.0
 HURRY_SECONDS = 0.3
+ABANDONED_SECONDS = 0.5
 
 
 class Worker:
@@ -93,6 +104,7 @@ class Worker:
 
     Attributes:
         ended: whether the run is over for this worker.
+        cancelled: whether a call was cancelled, so that others may be in the middle of its items.
     """
 
     SHARED: ClassVar = dict.fromkeys(
@@ -113,6 +125,7 @@ class Worker:
         self.comm = comm
         self.lock = threading.RLock()
         self.ended = False
+        self.cancelled = False
         self.output: Streamed | None = None
         rank, size = comm.rank, comm.size
         self.where = f"worker {rank} ({comm.hosts[rank]})"
@@ -194,6 +207,8 @@ class Worker:
             else:
                 self._dispatch(to, *sendable)
                 return
+        elif isinstance(message, Cancel):
+            self.cancelled = True
         elif isinstance(message, Stopped):
             if self.output is not None:
                 self.output.finish()
@@ -466,8 +481,12 @@ class Worker:
 
         Args:
             patience: seconds for which nobody need say so before those who have not are given up.
+                Where calls were abandoned it is ``ABANDONED_SECONDS``: who is in the middle of one
+                of their items may be stuck in it; all others are only late.
         """
         with self.lock:
+            if self.cancelled or len(self.scheduler.ledger):
+                patience = ABANDONED_SECONDS
             self.flush()
             self._take_all()
             self.perform(self.scheduler.stop(self.comm.absent()))
