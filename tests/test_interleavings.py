@@ -125,7 +125,7 @@ def test_mail_that_is_looked_at_without_the_lock_is_found(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("dtm.comm.mpi.manager.Mail", Counting)
     monkeypatch.setattr(MpiManager, "_sleep", look_and_sleep)
-    with pytest.raises(InterleavingError, match="(mutated|changed size) during iteration"):
+    with pytest.raises(InterleavingError, match=r"(mutated|changed size) during iteration"):
         PROGRAMS["map, MPI"].interleavings((HERE, "dtm.comm.mpi.messages")).random(1000)
 
 
