@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,12 @@ def names(program: Path) -> list[str]:
         for node in ast.parse(program.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
     ]
+
+
+def places(*wanted: str) -> list[Any]:
+    """Return parameters for ``place``; a fast run of the tests leaves out all but the first."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in wanted[1:]]
+    return [wanted[0], *slow]
 
 
 def assert_kept(program: Path, place: str, check: str) -> None:
