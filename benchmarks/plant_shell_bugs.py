@@ -1,16 +1,17 @@
-"""Plant bugs in the shell of a copy of dtm, one at a time, and count the schedules until each is found.
+"""Plant bugs in the shell of a copy of dtm, one at a time, and say what finds each.
 
-Run it as ``python -m benchmarks.plant_shell_bugs [--rst FILE]``; it prints a table and ends with status
-1 if a bug survives.  Each bug is a replacement of text in a module of ``run/``, ``wire/``, ``comm/mpi/``,
-or of lazy maps and asynchronous results.
+Run it as ``python -m benchmarks.plant_shell_bugs [--rst FILE]``; it prints a table and ends with
+status 1 if a bug survives.  Each bug is a replacement of text in a module of ``run/``, ``wire/``,
+``comm/mpi/``, or of lazy maps and asynchronous results.
 
-The programs are those of the suite (``tests/interleaved.py``), each under one schedule after the other,
-with the means of :mod:`dtm.testing.interleaving`.  What no schedule can show, since it is about the real
-process, has the test of the suite that must fail.
+The programs are those of the suite (``tests/interleaved.py``), each under one schedule after the
+other, with the means of :mod:`dtm.testing.interleaving`.  What no schedule can show, since it is
+about the real process, has the test of the suite that must fail.
 
-Rejected: real runs, repeated.  The races among these bugs show once in a hundred runs on a busy machine,
-and never on the next.
+Rejected: real runs, repeated.  The races among these bugs show once in a hundred runs on a busy
+machine, and never on the next.
 """
+# ruff: noqa: E501 - lines of code are quoted as they stand
 
 from __future__ import annotations
 
@@ -200,8 +201,8 @@ BUGS = [
     ShellBug(
         "a stack that may go on is not queued",
         "run/stacks.py",
-        "                stack.go(\"may go on\")\n                self.ready.append(stack)\n            self._nudge()\n",
-        "                stack.go(\"may go on\")\n            self._nudge()\n",
+        '                stack.go("may go on")\n                self.ready.append(stack)\n            self._nudge()\n',
+        '                stack.go("may go on")\n            self._nudge()\n',
     ),
     ShellBug(
         "a stack that may go on wakes nobody",
@@ -343,8 +344,8 @@ BUGS = [
     ShellBug(
         "whole lines are written twice",
         "run/output.py",
-        "        whole = self._partial.pop(thread, \"\") + text\n",
-        "        whole = self._partial.get(thread, \"\") + text\n",
+        '        whole = self._partial.pop(thread, "") + text\n',
+        '        whole = self._partial.get(thread, "") + text\n',
     ),
     ShellBug(
         "two passes over what is in flight",
@@ -483,7 +484,7 @@ def search(bug: ShellBug, rounds: int = ROUNDS) -> tuple[str | None, str]:
 
 def _test(test: str, folder: Path) -> tuple[str | None, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0"]
-    status, output = _run([*command, *test.split(" -k ")[0].split(), *_only(test)], folder)
+    status, output = _run([*command, *test.partition(" -k ")[0].split(), *_only(test)], folder)
     failed = [line for line in output.splitlines() if line.startswith("FAILED")]
     if status == 1 and failed:
         return "a test", failed[0].removeprefix("FAILED ")
@@ -491,7 +492,7 @@ def _test(test: str, folder: Path) -> tuple[str | None, str]:
 
 
 def _only(test: str) -> list[str]:
-    return ["-k", test.split(" -k ")[1]] if " -k " in test else []
+    return ["-k", test.partition(" -k ")[2]] if " -k " in test else []
 
 
 def _run(command: Sequence[str], folder: Path) -> tuple[int, str]:
