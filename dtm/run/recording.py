@@ -30,8 +30,8 @@ trace is read, from the messages: the n-th that A sent to B is the n-th that B h
 Whole numbers that do not fit are recorded as the largest that does.
 
 Invariant: what has been written is whole blocks, but for the last one, so a file can be read
-however its worker ended.  A worker writes what is older than ``FLUSH_SECONDS`` whenever it reads messages,
-which it does four times a second at least.
+however its worker ended.  A worker writes what is older than ``FLUSH_SECONDS`` whenever it reads
+messages, which it does four times a second at least.
 
 What can go wrong: the directory cannot be written, the disk is full.  It is said once, on stderr,
 and nothing more is recorded; the run goes on.

@@ -48,7 +48,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from weakref import WeakSet
 
 from greenlet import GreenletExit
@@ -149,6 +149,8 @@ class Runner:
         forked: whether this is a child that a task has forked.
         callbacks: what users want called, of calls that have ended.
     """
+
+    SHARED_READ_FREELY: ClassVar = {"_foreign": "_lock", "_caller": "_lock"}
 
     stacks_class = Stacks
 
@@ -467,6 +469,7 @@ class Runner:
             if bell.missing:
                 bell.account(0, [None])
                 self.world.perform(self.scheduler.completed(bell))
+        self._nudge()
 
     # Waiting.
 

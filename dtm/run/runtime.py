@@ -44,7 +44,7 @@ from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
 
 SWITCH_SECONDS = 1e-4
-STOP_SECONDS = 0.5
+STOP_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 BROKEN_SECONDS = 0.6
 GRACE_SECONDS = 3.0

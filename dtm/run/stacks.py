@@ -52,7 +52,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -132,6 +132,8 @@ class Stacks:
         ready: stacks that could go on, the longest ready first.
         prompt: stacks that have to go on in time, the newest last.
     """
+
+    SHARED: ClassVar = {"ready": "_lock"}
 
     def __init__(
         self, lock: Any, serve: Callable[[], None], nudge: Callable[[], None], counters: Counters

@@ -31,8 +31,8 @@ Shared attributes:
     attribute                                  written by    read by        under
     =========================================  ============  =============  ======================
     _outbox, _lines, _finish, _pinned,         any thread    any thread     ``lock``
-    _outbox_since, _lines_sent, _end_reached
-    _timer, _hearsay                           any thread    any thread     ``lock`` to write; who
+    _outbox_since, _lines_sent
+    _timer, _hearsay, _end_reached             any thread    any thread     ``lock`` to write; who
                                                                             sets one wakes those
                                                                             that have read it
     _busy                                      main thread   load balancer  an ``Event``
@@ -53,7 +53,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
@@ -94,6 +94,11 @@ class Worker:
     Attributes:
         ended: whether the run is over for this worker.
     """
+
+    SHARED: ClassVar = dict.fromkeys(
+        ("_outbox", "_outbox_since", "_lines", "_lines_sent", "_finish", "_pinned"), "lock"
+    )
+    SHARED_READ_FREELY: ClassVar = dict.fromkeys(("_timer", "_hearsay", "_end_reached"), "lock")
 
     def __init__(
         self,
@@ -361,8 +366,6 @@ class Worker:
 
     def flush(self) -> None:
         """Send all results now."""
-        if not self._outbox:
-            return
         with self.lock:
             outbox, self._outbox = self._outbox, {}
             for owner, segments in outbox.items():
