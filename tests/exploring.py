@@ -42,12 +42,12 @@ from dtm.core.balancer import Balancer, Mode
 from dtm.core.granularity import Granularity, Profile
 from dtm.errors import InvariantError
 from dtm.testing import end_invariants, invariants
-from dtm.testing.frame import Frame
 from dtm.testing.laws import Law
 from dtm.testing.mail import Mail
 from dtm.testing.network import Network
 from dtm.testing.programs import Inner
-from dtm.testing.simulated_worker import NEVER, Simulated, State
+from dtm.testing.simulated_runner import NEVER, Frame, State
+from dtm.testing.simulated_worker import Simulated
 from dtm.testing.world import Phase, World
 from tests.state_digest import Sketch
 

@@ -231,6 +231,21 @@ def in_threads() -> list[list[int]]:
     return found
 
 
+def beside_a_thread() -> list[list[int]]:
+    found: list[list[int]] = []
+    thread = threading.Thread(target=lambda: found.append(dtm.map(square, range(4))))
+    thread.start()
+    own = dtm.map(square, range(3))
+    thread.join()
+    return [own, *found]
+
+
+def calls_back_once() -> list[int]:
+    told: list[int] = []
+    dtm.options(callback=told.append).apply_async(square, 3).wait()
+    return told
+
+
 def thread_in_task(x: int) -> list[int]:
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.extend(dtm.map(square, range(x))))
@@ -327,6 +342,8 @@ PROGRAMS = {
     "failure, then another map": Program(fails_and_goes_on, [1, 1, 0, 1, 4]),
     "threads of the user's": Program(in_threads, [[0, 1, 4], [1, 4, 9]]),
     "threads of the user's, one worker": Program(in_threads, [[0, 1, 4], [1, 4, 9]], workers=1),
+    "beside a thread": Program(beside_a_thread, [SQUARES[:3], SQUARES[:4]], within=0.045),
+    "one callback": Program(calls_back_once, [9], within=0.045),
     "threads in tasks": Program(threads_in_tasks, [[0, 1], [0, 1, 4]]),
     "work is left": Program(leaves_work, "gone"),
     "main fails": Program(exits, Sour),

@@ -28,10 +28,10 @@ from dtm.core.scheduler import Scheduler
 from dtm.core.shutdown import Ending
 from dtm.task import Call, Range
 from dtm.testing.act_invariants import Conduct
-from dtm.testing.frame import Frame
 from dtm.testing.mail import Mail
 from dtm.testing.programs import Inner
-from dtm.testing.simulated_worker import NEVER, Simulated, State
+from dtm.testing.simulated_runner import NEVER, Frame, State
+from dtm.testing.simulated_worker import Simulated
 
 LEFT_OUT: dict[type, frozenset[str]] = {
     Simulated: frozenset({
@@ -159,9 +159,7 @@ class Sketch:
         if kind is Call:
             extra = thing.owner, self._numbers.get(id(thing.parent))
         names = [
-            name
-            for name in _names(thing)
-            if name not in LEFT_OUT[kind] and hasattr(thing, name)
+            name for name in _names(thing) if name not in LEFT_OUT[kind] and hasattr(thing, name)
         ]
         return number, extra, *(self._attribute(name, getattr(thing, name)) for name in names)
 

@@ -28,7 +28,8 @@ from dtm.core.messages import (
 )
 from dtm.testing.invariants import require, timers_near, under_way
 from dtm.testing.laws import Law
-from dtm.testing.simulated_worker import NEVER, Simulated, State
+from dtm.testing.simulated_runner import NEVER, State
+from dtm.testing.simulated_worker import Simulated
 
 if TYPE_CHECKING:
     from dtm.task import Call

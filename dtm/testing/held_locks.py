@@ -37,8 +37,12 @@ from dtm.errors import InvariantError
 _MISSING = object()
 
 
+class UnlockedAccessError(InvariantError):
+    """An attribute that threads share was used without the lock that it is under."""
+
+
 def _fail(what: str) -> None:
-    raise InvariantError(what)
+    raise UnlockedAccessError(what)
 
 
 class _Guarded:
@@ -102,7 +106,7 @@ def locks_checked(classes: Iterable[type], report: Callable[[str], None] = _fail
 
     Args:
         classes: those that have a ``SHARED`` or ``SHARED_READ_FREELY``.
-        report: what to do where a lock is not held; as a rule raise :class:`InvariantError`.
+        report: what to do where a lock is not held; as a rule raise :class:`UnlockedAccessError`.
     """
     making: set[int] = set()
     with ExitStack() as undo:

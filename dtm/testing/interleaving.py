@@ -59,7 +59,15 @@ DEEP = 50_000
 
 
 class InterleavingError(DtmError, AssertionError):
-    """A schedule was found in which a program goes wrong; the text says how to see it again."""
+    """A schedule was found in which a program goes wrong; the text says how to see it again.
+
+    Attributes:
+        seed: of the schedule.
+    """
+
+    def __init__(self, text: str, seed: str) -> None:
+        super().__init__(text)
+        self.seed = seed
 
 
 @dataclass
@@ -220,7 +228,7 @@ class Interleavings:
             self._judge(outcome)
         except (Trouble, AssertionError) as error:
             raise InterleavingError(
-                f"{error}\n\nThe seed of this schedule is {schedule.seed!r}."
+                f"{error}\n\nThe seed of this schedule is {schedule.seed!r}.", schedule.seed
             ) from (error if isinstance(error, AssertionError) else None)
         self._longest = max(self._longest, outcome.points)
         return outcome

@@ -85,10 +85,10 @@ from dtm.core.messages import (
     Segment,
     StealRequest,
 )
-from dtm.testing.frame import Frame
 from dtm.testing.laws import Law
 from dtm.testing.mail import Mail
-from dtm.testing.simulated_worker import NEVER, Simulated, State
+from dtm.testing.simulated_runner import NEVER, Frame, State
+from dtm.testing.simulated_worker import Simulated
 
 if TYPE_CHECKING:
     from dtm.task import Call, Range

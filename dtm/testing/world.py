@@ -29,13 +29,13 @@ from dtm.errors import WorkerLostError
 from dtm.run.worker import FOUR_ROUND_TRIPS
 from dtm.task import Call, Range
 from dtm.testing.faults import Fault, Faults
-from dtm.testing.frame import Frame
 from dtm.testing.laws import Law
 from dtm.testing.mail import Mail
 from dtm.testing.network import Links, Network
 from dtm.testing.programs import Inner
 from dtm.testing.report import Report
-from dtm.testing.simulated_worker import Simulated, State
+from dtm.testing.simulated_runner import Frame, State
+from dtm.testing.simulated_worker import Simulated
 
 SHIPPING_SECONDS = 2e-6
 SILENT_SECONDS = 50e-3  # after so long with nothing to run, nobody has anything left to say

@@ -1,0 +1,531 @@
+"""Plant bugs in the shell of a copy of dtm, one at a time, and say what finds each.
+
+Run it as ``python -m benchmarks.plant_shell_bugs [--rst FILE]``; it prints a table and ends with
+status 1 if a bug survives.  Each bug is a replacement of text in a module of ``run/``, ``wire/``,
+``comm/mpi/``, or of lazy maps and asynchronous results.
+
+The programs are those of the suite (``tests/interleaved.py``), each under one schedule after the
+other, with the means of :mod:`dtm.testing.interleaving`.  What no schedule can show, since it is
+about the real process, has the test of the suite that must fail.
+
+Rejected: real runs, repeated.  The races among these bugs show once in a hundred runs on a busy
+machine, and never on the next.
+"""
+# ruff: noqa: E501 - lines of code are quoted as they stand
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.report import list_table
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUNDS = 24
+SHARE = 5
+SECONDS = 300.0
+
+_SEARCH = """
+import sys
+from dtm.testing import InterleavingError
+from tests.interleaved import FOCI, PROGRAMS
+for number in range({rounds}):
+    for name, program in PROGRAMS.items():
+        explored = program.interleavings(FOCI[number % len(FOCI)])
+        depth = 16 if number % 2 else 3
+        try:
+            explored.random({share}, first={share} * number, depth=depth)
+        except InterleavingError as error:
+            print(name, error.seed, str(error).partition(chr(10))[0][:160], sep="|")
+            sys.exit()
+"""
+
+
+@dataclass(frozen=True)
+class ShellBug:
+    """A replacement of text in a module.
+
+    Attributes:
+        test: the test that must fail, as pytest names it; None for any explored program.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+    test: str | None = None
+
+
+BUGS = [
+    ShellBug(
+        "the load-balancer thread does not nudge a resting main thread",
+        "run/worker.py",
+        "        self.service()\n        if self.runner.resting:  # it has not seen what has just been read here\n            self.nudge()\n",
+        "        self.service()\n",
+    ),
+    ShellBug(
+        "the load-balancer thread swallows a wake",
+        "run/worker.py",
+        "            if self.runner.resting:  # what has woken this thread may have been meant for the other\n                self.nudge()\n            return\n",
+        "            return\n",
+    ),
+    ShellBug(
+        "the main thread looks before it says that it is idle",
+        "run/runner.py",
+        "        world.flush()\n        world.idle()\n        balancer = self.scheduler.balancer\n",
+        "        world.flush()\n        balancer = self.scheduler.balancer\n",
+    ),
+    ShellBug(
+        "results stay here when a worker turns idle",
+        "run/runner.py",
+        "        world = self.world\n        world.flush()\n        world.idle()\n",
+        "        world = self.world\n        world.idle()\n",
+    ),
+    ShellBug(
+        "results stay here when a stack parks",
+        "run/waiting.py",
+        "            else:\n                runner.world.flush()\n                stacks.park(calls)\n",
+        "            else:\n                stacks.park(calls)\n",
+    ),
+    ShellBug(
+        "nobody looks again before a rest",
+        "run/runner.py",
+        "            if nothing:\n                world.rest(timeout)\n",
+        "            if True:\n                world.rest(timeout)\n",
+    ),
+    ShellBug(
+        "what other threads submit wakes nobody",
+        "run/runner.py",
+        "                self.world.perform(effects)\n        if self.resting:\n            self.world.nudge()\n\n    def run(",
+        "                self.world.perform(effects)\n\n    def run(",
+    ),
+    ShellBug(
+        "two threads claim the same items",
+        "run/runner.py",
+        "            with lock:\n                lo, hi = work.claim(length)\n",
+        "            lo = work.lo\n            hi = min(lo + length, work.hi, call.limit)\n            if hi > lo:\n                work.lo = hi\n",
+    ),
+    ShellBug(
+        "a single item is run without being claimed",
+        "run/runner.py",
+        "            if work.lo >= work.hi or work.lo >= call.limit:\n                return\n            work.lo = work.hi\n",
+        "            if work.lo >= work.hi or work.lo >= call.limit:\n                return\n",
+    ),
+    ShellBug(
+        "a single item is claimed after it has run",
+        "run/runner.py",
+        "        self._segment(call, call.base, values, spent, failure)\n        if now - self.polled > POLL_SECONDS:\n",
+        "        self._segment(call, call.base, values, spent, failure)\n        self._segment(call, call.base, values, spent, failure)\n        if now - self.polled > POLL_SECONDS:\n",
+    ),
+    ShellBug(
+        "a segment is counted without the lock",
+        "run/runner.py",
+        "        with self._lock:\n            self.scheduler.counters.items += count\n            if call.owner != self._rank:\n",
+        "        if True:\n            self.scheduler.counters.items += count\n            if call.owner != self._rank:\n",
+    ),
+    ShellBug(
+        "a call that is complete resumes nobody",
+        "run/runner.py",
+        "            self.world.perform(self.scheduler.completed(call))\n\n    def _leave_fork",
+        "            self.scheduler.completed(call)\n\n    def _leave_fork",
+    ),
+    ShellBug(
+        "the limit of a remote failure is not set here",
+        "run/runner.py",
+        "                if failure is not None:\n                    call.limit = min(call.limit, start + count)\n                segment",
+        "                segment",
+        "tests/test_failures.py",
+    ),
+    ShellBug(
+        "the failing item is named one too far",
+        "run/runner.py",
+        "        self.world.located(call, hi - (due - len(values)), failure)\n",
+        "        self.world.located(call, hi - (due - len(values)) + 1, failure)\n",
+        "tests/test_failures.py",
+    ),
+    ShellBug(
+        "a failure is handed in one item too early",
+        "run/runner.py",
+        "                complete |= call.fail(start + count, failure)\n",
+        "                complete |= call.fail(start, failure)\n",
+    ),
+    ShellBug(
+        "ready stacks get no turn between strips",
+        "run/runner.py",
+        "            return self._thread.main and self.stacks.may_go_on() is not None\n",
+        "            return False\n",
+    ),
+    ShellBug(
+        "what a stack has done is not handed in when it gives way",
+        "run/runner.py",
+        "                    self._segment(call, start, values, spent)\n                    self.world.flush()\n                    values, start, spent = [], start + len(values), 0.0\n                    self._give_way()\n",
+        "                    self._give_way()\n",
+    ),
+    ShellBug(
+        "streaming results wait for a second",
+        "run/runner.py",
+        "(STREAM_SECONDS if call.streaming else FLUSH_SECONDS)",
+        "FLUSH_SECONDS",
+    ),
+    ShellBug(
+        "the task of a stack is lost when it gives way",
+        "run/runner.py",
+        "        context = self._thread.context\n        self.stacks.give_way()\n        self._thread.context = context\n",
+        "        self.stacks.give_way()\n",
+    ),
+    ShellBug(
+        "the task of a stack is lost when it waits",
+        "run/runner.py",
+        "        finally:\n            thread.context = context\n            self.go_on()\n            if saved",
+        "        finally:\n            self.go_on()\n            if saved",
+    ),
+    ShellBug(
+        "a listener is added without the lock, and without a last look",
+        "run/runner.py",
+        "        with self._lock:\n            if not call.missing:\n                return False\n            call.listeners = [*(call.listeners or ()), listener]\n            return True\n",
+        "        before = [*(call.listeners or ()), listener]\n        call.listeners = before\n        return True\n",
+    ),
+    ShellBug(
+        "a stack parks without a last look",
+        "run/stacks.py",
+        "            if any(call.missing == 0 for call in calls):\n                return\n            for call in calls:\n                call.listeners = [*(call.listeners or ()), me.resume]\n",
+        "            for call in calls:\n                call.listeners = [*(call.listeners or ()), me.resume]\n",
+    ),
+    ShellBug(
+        "a stack that may go on is not queued",
+        "run/stacks.py",
+        '                stack.go("may go on")\n                self.ready.append(stack)\n            self._nudge()\n',
+        '                stack.go("may go on")\n            self._nudge()\n',
+    ),
+    ShellBug(
+        "a stack that may go on wakes nobody",
+        "run/stacks.py",
+        "                self.ready.append(stack)\n            self._nudge()\n",
+        "                self.ready.append(stack)\n",
+    ),
+    ShellBug(
+        "a listener stays after a withdrawal",
+        "run/stacks.py",
+        "                    if call.listeners and me.resume in call.listeners:\n                        call.listeners.remove(me.resume)\n",
+        "                    pass\n",
+    ),
+    ShellBug(
+        "a deadline never ends a wait",
+        "run/waiting.py",
+        "                if now >= deadline:\n                    return\n                if self.something_to_do():\n",
+        "                if self.something_to_do():\n",
+    ),
+    ShellBug(
+        "a thread of the user's ignores its deadline",
+        "run/waiting.py",
+        "            if now >= deadline:\n                return\n            work = None\n",
+        "            work = None\n",
+    ),
+    ShellBug(
+        "a thread of the user's never runs its own children",
+        "run/waiting.py",
+        "            if alone or now - began >= PATIENCE_SECONDS or (context.depth and not is_deep()):\n",
+        "            if False:\n",
+    ),
+    ShellBug(
+        "a thread of the user's sleeps without a last look",
+        "run/waiting.py",
+        "                if not call.missing:\n                    return\n                call.listeners = [*(call.listeners or ()), event.set]\n",
+        "                call.listeners = [*(call.listeners or ()), event.set]\n",
+    ),
+    ShellBug(
+        "keys are noted though the grant was not sent",
+        "run/worker.py",
+        "            if sendable is None:\n                message = Refusal(message.serial)\n",
+        "            if sendable is None:\n                return\n",
+    ),
+    ShellBug(
+        "parts that cannot be sent are dropped",
+        "run/worker.py",
+        "        self.scheduler.put_back(part, problem.index)\n",
+        "",
+        "tests/test_code_travels.py",
+    ),
+    ShellBug(
+        "messages are sent after the end",
+        "run/worker.py",
+        "        if self.ended:  # a task that outlives the run: the manager is closed, or about to be\n            return\n        counters",
+        "        counters",
+    ),
+    ShellBug(
+        "one message is read at a time",
+        "run/worker.py",
+        "        for source, frames in self.comm.receive():\n            self._take(source, frames)\n",
+        "        for source, frames in self.comm.receive()[:1]:\n            self._take(source, frames)\n",
+    ),
+    ShellBug(
+        "the outbox is emptied twice",
+        "run/worker.py",
+        "            outbox, self._outbox = self._outbox, {}\n",
+        "            outbox = self._outbox\n",
+    ),
+    ShellBug(
+        "results are gathered without the lock",
+        "run/worker.py",
+        "        with self.lock:\n            outbox, self._outbox = self._outbox, {}\n            for owner, segments in outbox.items():\n                self.perform(self.scheduler.deliver(owner, tuple(segments)))\n",
+        "        outbox = self._outbox\n        with self.lock:\n            for owner, segments in outbox.items():\n                self.perform(self.scheduler.deliver(owner, tuple(segments)))\n        self._outbox = {}\n",
+    ),
+    ShellBug(
+        "only results of the last owner are kept",
+        "run/worker.py",
+        "            gathered = self._outbox.setdefault(owner, [])\n            gathered.append(segment)\n",
+        "            gathered = self._outbox[owner] = []\n            gathered.append(segment)\n",
+    ),
+    ShellBug(
+        "lines of output stay here at the end",
+        "run/worker.py",
+        "                self.output.finish()\n            self._flush_lines()\n            self.flush()\n",
+        "                self.output.finish()\n            self.flush()\n",
+    ),
+    ShellBug(
+        "lines of output are sent twice",
+        "run/worker.py",
+        "        lines, self._lines = self._lines, []\n",
+        "        lines = list(self._lines)\n",
+    ),
+    ShellBug(
+        "the loss of a worker is not told",
+        "run/worker.py",
+        "            for peer in self.comm.lost():\n                self._mourn(peer)\n",
+        "            self.comm.lost()\n",
+        "tests/test_interleavings.py -k lost_at_each_point",
+    ),
+    ShellBug(
+        "the root waits for workers that are gone",
+        "run/worker.py",
+        "                self.perform(self.scheduler.excuse(self.comm.absent()))\n",
+        "",
+        "tests/test_interleavings.py -k lost_at_each_point",
+    ),
+    ShellBug(
+        "a worker does not end with the run",
+        "run/runtime.py",
+        "        if self.comm.rank:\n            self._part(1 if reason else 0)\n",
+        "        if self.comm.rank:\n            pass\n",
+    ),
+    ShellBug(
+        "two threads take leave",
+        "run/runtime.py",
+        "        if not self._leaving.acquire(blocking=False):\n            return\n        self.over = True\n",
+        "        self.over = True\n",
+    ),
+    ShellBug(
+        "the switch interval is not put back",
+        "run/runtime.py",
+        "            sys.setswitchinterval(self._interval)\n            sys.setrecursionlimit(self._depth)\n",
+        "            sys.setrecursionlimit(self._depth)\n",
+        "tests/test_interface.py tests/test_starting.py",
+    ),
+    ShellBug(
+        "the recursion limit is not put back",
+        "run/runtime.py",
+        "            sys.setswitchinterval(self._interval)\n            sys.setrecursionlimit(self._depth)\n",
+        "            sys.setswitchinterval(self._interval)\n",
+        "tests/test_interface.py tests/test_starting.py",
+    ),
+    ShellBug(
+        "threads share a line of output",
+        "run/output.py",
+        "        thread = threading.get_ident()\n        whole",
+        "        thread = 0\n        whole",
+    ),
+    ShellBug(
+        "whole lines are written twice",
+        "run/output.py",
+        '        whole = self._partial.pop(thread, "") + text\n',
+        '        whole = self._partial.get(thread, "") + text\n',
+    ),
+    ShellBug(
+        "two passes over what is in flight",
+        "lazy.py",
+        "        for call in self._flying:  # once, for a call may be completed at any moment\n            (flying if call.missing else ended).append(call)\n",
+        "        ended = [call for call in self._flying if not call.missing]\n        flying = deque(call for call in self._flying if call.missing)\n",
+    ),
+    ShellBug(
+        "the window is not bounded",
+        "lazy.py",
+        "        while self._broken is None and len(self._flying) < self._batches:\n",
+        "        while self._broken is None:\n",
+    ),
+    ShellBug(
+        "what is in flight goes on when an iteration ends",
+        "lazy.py",
+        "            self._runner.abandon(self._flying.popleft())\n",
+        "            self._flying.popleft()\n",
+    ),
+    ShellBug(
+        "a callback is not called if the call has ended",
+        "future.py",
+        "        if not runner.listen(call, lambda: runner.call_later(tell)):",
+        "        if False and not runner.listen(call, lambda: runner.call_later(tell)):",
+    ),
+    ShellBug(
+        "mail is looked at without the lock",
+        "comm/mpi/manager.py",
+        "            with self._lock:\n                pause = self._look(deadline)\n",
+        "            if True:\n                pause = self._look(deadline)\n",
+    ),
+    ShellBug(
+        "mail is sent without the lock",
+        "comm/mpi/manager.py",
+        "        with self._lock:\n            if rank in self._gone:\n                return\n",
+        "        if True:\n            if rank in self._gone:\n                return\n",
+    ),
+    ShellBug(
+        "nobody rings",
+        "comm/mpi/manager.py",
+        "        self._bell.ring(rank)\n        if leader_is_needed:\n",
+        "        if leader_is_needed:\n",
+    ),
+    ShellBug(
+        "a rank sleeps without asking to be rung",
+        "comm/mpi/manager.py",
+        "            self._bell.ask_for_bells()\n            return self._look(deadline)\n",
+        "            return self._look(deadline)\n",
+    ),
+    ShellBug(
+        "a rank asks to be rung and does not look again",
+        "comm/mpi/manager.py",
+        "            self._bell.ask_for_bells()\n            return self._look(deadline)\n",
+        "            self._bell.ask_for_bells()\n",
+    ),
+    ShellBug(
+        "who leads the waiting wakes nobody",
+        "comm/mpi/manager.py",
+        "                self._led = False\n                self._turn.notify_all()\n",
+        "                self._led = False\n",
+    ),
+    ShellBug(
+        "a message is opened before its bodies are there",
+        "comm/mpi/messages.py",
+        "        while requests and requests[0].Test():\n            requests.popleft()\n        return not requests\n",
+        "        return True\n",
+    ),
+    ShellBug(
+        "a later message overtakes an earlier one",
+        "comm/mpi/messages.py",
+        "        if not request.Test() or sender in self._lanes:\n",
+        "        if not request.Test():\n",
+    ),
+    ShellBug(
+        "what could not be sent at once is forgotten",
+        "comm/mpi/messages.py",
+        "                self._outgoing.append(entry)\n                vain -= 1\n",
+        "                vain -= 1\n",
+    ),
+    ShellBug(
+        "segments come without their failures",
+        "wire/codec.py",
+        "        failure = unpack_failure(next(rest)) if failed else None\n",
+        "        failure = None\n",
+    ),
+    ShellBug(
+        "the least recently used function is not moved",
+        "wire/functions.py",
+        "            self._entries.move_to_end(key)\n",
+        "",
+        "tests/test_code_travels.py tests/test_serialization.py",
+    ),
+    ShellBug(
+        "keys that are not held any more are not told",
+        "wire/functions.py",
+        "        for rank in entry.holders:\n            self._dropped.setdefault(rank, []).append(key)\n",
+        "",
+        "tests/test_code_travels.py tests/test_serialization.py",
+    ),
+]
+
+
+def plant(bug: ShellBug, folder: Path) -> None:
+    """Copy dtm and its tests into a folder, with a bug in it.
+
+    Raises:
+        ValueError: the text to replace is not there once.
+    """
+    for name in ("dtm", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    module = folder / "dtm" / bug.module
+    text = module.read_text(encoding="utf-8")
+    if text.count(bug.old) != 1:
+        raise ValueError(f"{bug.name}: {bug.module} has {text.count(bug.old)} times {bug.old!r}")
+    module.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
+
+
+def search(bug: ShellBug, rounds: int = ROUNDS) -> tuple[str | None, str]:
+    """Return what found a bug, None if it survived, and how it showed."""
+    with tempfile.TemporaryDirectory(prefix="dtm-bug-") as name:
+        folder = Path(name)
+        plant(bug, folder)
+        if bug.test is not None:
+            return _test(bug.test, folder)
+        command = [sys.executable, "-c", _SEARCH.format(rounds=rounds, share=SHARE)]
+        status, output = _run(command, folder)
+    if status:
+        return None, f"the search itself failed: {output[-400:]}"
+    if not output:
+        return None, "nothing was wrong"
+    program, seed, how = output.split("|", 2)
+    return program, f"{seed}: {how}"
+
+
+def _test(test: str, folder: Path) -> tuple[str | None, str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0"]
+    status, output = _run([*command, *test.partition(" -k ")[0].split(), *_only(test)], folder)
+    failed = [line for line in output.splitlines() if line.startswith("FAILED")]
+    if status == 1 and failed:
+        return "a test", failed[0].removeprefix("FAILED ")
+    return None, output[-200:]
+
+
+def _only(test: str) -> list[str]:
+    return ["-k", test.partition(" -k ")[2]] if " -k " in test else []
+
+
+def _run(command: Sequence[str], folder: Path) -> tuple[int, str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    try:
+        run = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True,
+            timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 2, f"no end after {SECONDS:g} s"
+    return run.returncode, (run.stdout if not run.returncode else run.stdout + run.stderr).strip()
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Print the table, or write it; return how many bugs survived."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plant_shell_bugs")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="schedules of each program")
+    parser.add_argument("--rst", type=Path, help="write the table to this file, for the docs")
+    parser.add_argument("--only", help="bugs whose name has this text")
+    args = parser.parse_args(command_line)
+    lines = []
+    for bug in BUGS:
+        if args.only and args.only not in bug.name:
+            continue
+        found, how = search(bug, args.rounds)
+        lines.append((bug.name, bug.module, found or "survived", how))
+        print("{:58s} {:22s} {:>14s}  {}".format(*lines[-1]), flush=True)
+    if args.rst:
+        head = ("bug", "planted in", "found by", "how it showed")
+        args.rst.write_text(list_table(head, lines) + "\n", encoding="utf-8")
+    return sum(line[2] == "survived" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main() and 1)
