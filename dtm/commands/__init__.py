@@ -21,6 +21,7 @@ COMMANDS = {
     "join": "dtm.commands.join",
     "doctor": "dtm.commands.doctor",
     "trace": "dtm.commands.trace",
+    "report": "dtm.commands.report",
     "completion": "dtm.commands.completion",
 }
 _DEFAULT = "run"
