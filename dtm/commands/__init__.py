@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "dtm.commands.doctor",
     "trace": "dtm.commands.trace",
     "report": "dtm.commands.report",
+    "predict": "dtm.commands.predict",
     "completion": "dtm.commands.completion",
 }
 _DEFAULT = "run"

@@ -13,14 +13,18 @@ only: timeline, matrix and hover would be our own code).  Plotly draws a worker'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtm.trace.findings import Findings, histogram
 from dtm.trace.segments import IDLE, MAIN, Segments
+
+if TYPE_CHECKING:
+    from dtm.trace.prediction import Measured, Prediction
 
 MOST_BARS = 40_000
 MOST_FUNCTIONS = 8
@@ -257,3 +261,37 @@ def where_it_went(findings: Findings) -> list[tuple[str, float, str]]:
          "together, and all else that nothing above explains, such as other programs on a core.")),
     ]  # fmt: skip
     return [(name, value / figures.capacity, said) for name, value, said in parts]
+
+
+def speed_up(predictions: Sequence[Prediction], measured: Measured) -> dict[str, Any]:
+    """Return how much faster than the recorded run others would be."""
+    workers = [each.workers for each in predictions]
+    gains = [measured.seconds / max(each.seconds, 1e-12) for each in predictions]
+    ideal = [each / measured.workers for each in workers]
+    data = [
+        {"type": "scatter", "mode": "lines+markers", "x": workers, "y": gains,
+         "name": "predicted", "line": {"color": _COLOURS[0]}},
+        {"type": "scatter", "mode": "lines", "x": workers, "y": ideal, "name": "ideal",
+         "line": {"color": _OTHER, "dash": "dot"}},
+        {"type": "scatter", "mode": "markers", "x": [measured.workers], "y": [1.0],
+         "name": "recorded", "marker": {"color": _COLOURS[1], "size": 11, "symbol": "x"}},
+    ]  # fmt: skip
+    layout = {
+        "height": 420, "xaxis": {"type": "log", "title": {"text": "workers"}, "tickvals": workers},
+        "yaxis": {"type": "log", "title": {"text": "times as fast"}},
+    }  # fmt: skip
+    return {"data": data, "layout": layout}
+
+
+def efficiency(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Return the predicted efficiencies."""
+    workers = [each.workers for each in predictions]
+    line = {
+        "type": "scatter", "mode": "lines+markers", "x": workers,
+        "y": [each.efficiency for each in predictions], "line": {"color": _COLOURS[0]},
+    }  # fmt: skip
+    layout = {
+        "height": 320, "xaxis": {"type": "log", "title": {"text": "workers"}, "tickvals": workers},
+        "yaxis": {"range": [0, 1.05], "tickformat": ".0%"},
+    }  # fmt: skip
+    return {"data": [line], "layout": layout}

@@ -10,13 +10,17 @@ Threads: any.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dtm.errors import TraceError
 from dtm.run.advice import advice, seconds
 from dtm.trace import charts
 from dtm.trace.findings import Findings
+
+if TYPE_CHECKING:
+    from dtm.trace.prediction import Measured, Prediction
 
 MOST_SLOW = 20
 
@@ -64,10 +68,6 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
 
 def write_report(findings: Findings, file: IO[str], baseline: Findings | None = None) -> None:
     """Write the report of a run; ``baseline`` is the same program on fewer workers."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise TraceError("the report needs: pip install 'dtm[report]'") from None
     title = f"{findings.figures.workers} workers, {seconds(findings.figures.duration)}"
     figure, note = charts.timeline(findings)
     body = [
@@ -86,6 +86,34 @@ def write_report(findings: Findings, file: IO[str], baseline: Findings | None = 
         "<h2>Who stole from whom</h2>", _chart("steals", charts.steals(findings)),
         "<h2>Workers</h2>", _workers(findings),
     ]  # fmt: skip
+    _write_page(title, body, file)
+
+
+def write_prediction(predictions: Sequence[Prediction], measured: Measured, file: IO[str]) -> None:
+    """Write a page with what is predicted for numbers of workers."""
+    body = [
+        "<h1>Prediction for more workers</h1>",
+        (
+            f"<p class=facts>from a run of {measured.workers} workers that took "
+            f"{seconds(measured.seconds)}</p>"
+        ),
+        "<h2>Speed-up over the recorded run</h2>",
+        _chart("speedup", charts.speed_up(predictions, measured)),
+        "<h2>Efficiency</h2>",
+        _chart("efficiency", charts.efficiency(predictions)),
+        _table(
+            ["workers", "time", "efficiency"],
+            [[str(n), seconds(time), f"{share:.0%}"] for n, time, share in predictions],
+        ),
+    ]
+    _write_page("prediction", body, file)
+
+
+def _write_page(title: str, body: list[str], file: IO[str]) -> None:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise TraceError("pages need: pip install 'dtm[report]'") from None
     file.write(
         "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width">'
