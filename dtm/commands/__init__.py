@@ -23,6 +23,7 @@ COMMANDS = {
     "trace": "dtm.commands.trace",
     "report": "dtm.commands.report",
     "predict": "dtm.commands.predict",
+    "stacks": "dtm.commands.stacks",
     "completion": "dtm.commands.completion",
 }
 _DEFAULT = "run"
