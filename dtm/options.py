@@ -53,6 +53,8 @@ class Options:
         mapChunkSize: fewest items that run, and travel, together; 0 leaves it to dtm.
         setTraceMode: whether each worker records what it does, for ``dtm report`` and its kin.
         traceDir: the directory for that; also set, with the mode, by ``DTM_TRACE``.
+        stallAfter: seconds without progress after which the root tells what all tasks do; 0
+            for never.
         workers: how many processes a local run has; None is one a core.
         workersReturn: whether ``start`` returns (None) on the workers too.
         seed: an integer that makes the random numbers of a run repeatable; None does not.
@@ -67,6 +69,7 @@ class Options:
     mapChunkSize: int = 0  # noqa: N815
     setTraceMode: bool = False  # noqa: N815
     traceDir: str = "DTM"  # noqa: N815
+    stallAfter: float = 0.0  # noqa: N815
     workers: int | None = None
     workersReturn: bool = False  # noqa: N815
     seed: int | None = None
@@ -115,6 +118,7 @@ _VARIABLES = (
     ("DTM_WORKERS", "workers", int),
     ("DTM_SEED", "seed", int),
     ("DTM_TRACE", "traceDir", str),
+    ("DTM_STALL_AFTER", "stallAfter", str),
     ("DTM_SUMMARY", "printSummary", lambda text: bool(int(text))),
 )
 NAMES = tuple(Options.__annotations__)
@@ -139,7 +143,7 @@ def _checked(name: str, value: Any) -> Any:
         return _whole(name, value, 0)
     if name == "seed" and value is not None:
         return _whole(name, value, None)
-    if name == "taskGranularity":
+    if name in ("taskGranularity", "stallAfter"):
         return _seconds(name, value)
     if name in ("printSummary", "workersReturn", "setTraceMode"):
         return _flag(name, value)

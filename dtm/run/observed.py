@@ -57,11 +57,15 @@ class Tally(Counters):
     pickling: float = 0.0
 
     def __init__(self) -> None:
+        self.began = perf_counter()
         self.functions: dict[str, FunctionFigures] = {}
 
     def as_dict(self) -> dict[str, float]:
         """Return the counters by name; those of functions as ``"items of map(f)"``."""
-        values = {**super().as_dict(), "busy": self.busy, "resting": self.resting}
+        values = super().as_dict()
+        for name in ("busy", "resting", "waited", "pickling"):
+            values[name] = getattr(self, name)
+        values["lived"] = perf_counter() - self.began
         for name, tally in self.functions.items():
             values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
         return values

@@ -63,13 +63,15 @@ from dtm.core.messages import (
     Cancel,
     Grant,
     Load,
+    Looked,
+    LookRequest,
     Message,
     Output,
     Refusal,
     Segment,
     Stopped,
 )
-from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
+from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
 from dtm.errors import Unsendable, WorkerLostError
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
@@ -81,6 +83,7 @@ from dtm.wire.functions import CACHE_BYTES
 from dtm.wire.imports import imports
 
 if TYPE_CHECKING:
+    from dtm.run.autopsy import Autopsy
     from dtm.run.seeding import Streams
 
 FOUR_ROUND_TRIPS = 200e-6
@@ -132,6 +135,8 @@ class Worker:
         self.ended = False
         self.cancelled = False
         self.output: Streamed | None = None
+        self.autopsy: Autopsy | None = None
+        self.taken = 0
         rank, size = comm.rank, comm.size
         self.where = f"worker {rank} ({comm.hosts[rank]})"
         self.scheduler = Scheduler(
@@ -199,6 +204,21 @@ class Worker:
                 self._print(effect)
             elif isinstance(effect, End):
                 self._conclude(effect)
+            elif isinstance(effect, Tell):
+                self._tell(effect)
+
+    def send(self, to: int, message: Message) -> None:
+        """Send a message.  Called with the lock held."""
+        self._send(to, message)
+
+    def _tell(self, told: Tell) -> None:
+        """Say what the tasks here do, or hear what those of another worker do."""
+        from dtm.run.autopsy import look
+
+        if isinstance(told.message, LookRequest):
+            self._send(told.source, Looked(told.message.serial, look(self)))
+        elif self.autopsy is not None:
+            self.autopsy.answered(told.source, told.message)
 
     def _conclude(self, end: End) -> None:
         reason = end.reason
@@ -351,6 +371,7 @@ class Worker:
         return self._wire.decode(source, frames)
 
     def _take(self, source: int, frames: Sequence[Frame]) -> None:
+        self.taken += 1
         load, message, replies = self._decode(source, frames)
         for to, reply in replies:
             self._send(to, reply)
