@@ -179,11 +179,11 @@ class Flight:
     def _next(self, deadline: float | None) -> Made | None:
         first = self._flying[0]
         if self._ordered:
-            return first if first.runner.wait(first.call, deadline) else None
-        calls = [made.call for made in self._flying]
-        if not first.runner.wait_any(calls, deadline):
-            return None
-        return next(made for made in self._flying if not made.call.missing)
+            over = not first.call.missing or first.runner.wait(first.call, deadline)
+            return first if over else None
+        if all(made.call.missing for made in self._flying):
+            first.runner.wait_any([made.call for made in self._flying], deadline)
+        return next((made for made in self._flying if not made.call.missing), None)
 
     def finish(self, deadline: float | None = None) -> bool:
         """Have all items run, whoever takes their outcomes; whether they were in time."""
