@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,14 @@ def names(program: Path) -> list[str]:
         node.name
         for node in ast.parse(program.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
+    ]
+
+
+def places(program: Path, *names: str) -> list[Any]:
+    """Return the places where a program is run, for parametrize: each runs it once."""
+    return [
+        pytest.param(name, marks=pytest.mark.xdist_group(f"{program.stem} {name}"))
+        for name in names
     ]
 
 
