@@ -20,7 +20,7 @@ NOTES = os.path.join(os.environ.get("TMPDIR", "/tmp"), "ranks")
 
 def note():
     """Note which worker runs this, and take long enough to be worth sending."""
-    time.sleep(0.002)
+    time.sleep(0.005)
     path = f"{NOTES}-{dtm.getWorkerId()}"
     if not os.path.exists(path):
         with open(path, "w"):
