@@ -106,7 +106,7 @@ def _constant(name: str, constant: str, value: object) -> Alternative:
 
 
 def _arity(base: int) -> Alternative:
-    places = ("neighbours", "scheduler")
+    places = ("topology", "scheduler")
     return Alternative(f"tree of {base}", {f"dtm.core.{each}.BASE": base for each in places})
 
 

@@ -73,6 +73,10 @@ class InvariantError(DtmError):
     """dtm found its own state to be impossible: a bug in dtm; the run stops."""
 
 
+class TraceError(DtmError):
+    """A recorded run cannot be read, or does not hold what is asked of it."""
+
+
 class Unsendable(Exception):  # noqa: N818 - a signal between two modules, not an error of the user's
     """A range cannot be sent: the item to blame, None if it is the function, and why."""
 

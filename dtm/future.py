@@ -44,6 +44,13 @@ class Waits(Protocol):
     def call_later(self, callback: Callable[[], None]) -> None:
         """Have a user's function called, without the worker's lock."""
 
+    @property
+    def calls_back(self) -> bool:
+        """Whether the calling thread is the one for callbacks."""
+
+    def ring(self, bell: Call) -> None:
+        """Complete a call of one item that nobody runs."""
+
 
 class Task(Protocol):
     """What a result needs of the task that made its call."""
@@ -90,7 +97,7 @@ class AsyncResult:
         named: whether ``waitAny`` or ``testAny`` has named it; next time they name others first.
     """
 
-    __slots__ = ("_call", "_runner", "_settle", "_single", "_task", "named")
+    __slots__ = ("_call", "_called_back", "_runner", "_settle", "_single", "_task", "named")
 
     def __init__(
         self,
@@ -105,21 +112,22 @@ class AsyncResult:
         self._task = task
         self._single = single
         self._settle = settle
+        self._called_back: Call | None = None  # complete when callbacks have been called
         self.named = False
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the result and return it, or raise what the function raised.
 
         Args:
-            timeout: seconds to wait; None waits as long as it takes.  A task that waits
-                may run its own tasks meanwhile, and a running task is not interrupted.
+            timeout: seconds to wait; None waits as long as it takes.  With a timeout other
+                workers run what may take longer; with one worker it is noticed when an item ends.
 
         Raises:
             TimeoutError: the time is up; the call goes on.
             RunStateError: the run is over, and the call had not ended.
         """
         call = self._call
-        if call.missing:
+        if call.missing or self._called_back is not None:
             self.wait(timeout)
             if call.missing:
                 raise TimeoutError(f"{call.name} has not ended within {timeout} seconds")
@@ -154,19 +162,25 @@ class AsyncResult:
         return failure is not None and isinstance(failure[1], CallCancelledError)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the call has ended, or for ``timeout`` seconds."""
+        """Wait until the call has ended, or for ``timeout`` seconds.
+
+        If it has callbacks, they have been called by then.
+        """
         call = self._call
+        deadline = None if timeout is None else perf_counter() + timeout
         if call.missing:
             if self._runner.ended:
                 raise RunStateError(f"the run is over, and {call.name} had not ended")
-            deadline = None if timeout is None else perf_counter() + timeout
             self._runner.wait(call, deadline)
+        told = self._called_back
+        if told is not None and told.missing and not (call.missing or self._runner.calls_back):
+            self._runner.wait(told, deadline)
 
     def ready(self) -> bool:
         """Whether the call has ended.
 
-        Each call makes a little progress, so polling in a loop comes to an end: it
-        reads messages, and runs one item of this call if that stands ready here.
+        It comes back at once, and makes a little progress, so polling in a loop comes to an end:
+        it reads messages, and runs what is very short, or what nobody else has taken for a while.
         """
         if self._call.missing and not self._runner.ended:
             self._runner.step((self._call,))
@@ -204,9 +218,16 @@ class AsyncResult:
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
         """Have a function called with the result, or with the exception, once it is there."""
-        call = self._call
+        call, runner = self._call, self._runner
+        told = self._called_back = Call(print, [()], 1, call.owner, call.profile, "callback")
 
         def tell() -> None:
+            try:
+                pass_on()
+            finally:
+                runner.ring(told)
+
+        def pass_on() -> None:
             try:
                 value = self._value()
             except Exception as error:  # noqa: BLE001 - handed to whom it concerns
@@ -216,7 +237,7 @@ class AsyncResult:
                 if callback is not None:
                     callback(value)
 
-        if not self._runner.listen(call, lambda: self._runner.call_later(tell)):
+        if not runner.listen(call, lambda: runner.call_later(tell)):
             tell()
 
     def __reduce__(self) -> NoReturn:

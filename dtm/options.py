@@ -1,17 +1,25 @@
-"""The options of a run, and where they come from.
+"""The options of a run, where they come from, and the checks of what people give.
 
-Whoever stands nearer to the run wins: the command line (``python -m dtm -n 4``,
-which sets the environment of its own process), then the environment (``DTM_WORKERS``, ``DTM_COMM``,
-``DTM_SEED``), then the program (``setOptions``), then the defaults.  The old names of
-values, from DEAP's dtm, are understood.
+The first of these that gives an option a value decides: the command line (``python -m dtm -n 4``,
+which sets variables in the environment of its own process), the environment (``DTM_WORKERS``),
+the program (``setOptions``), the default.  The values that DEAP's dtm had are understood.
 
-Threads: set from the main thread before ``start``.
+``Options`` is what a program may set.  ``Settings`` say how the workers of a run over TCP are
+reached: they are for whoever starts the program to give, so only the environment holds them.
+``number`` and ``count`` check the arguments of other modules: what is no number at all is a
+``TypeError``, a number that is not allowed a ``ValueError``; a truth value is no number.
+
+Threads: options are set in the main thread before ``start``; the checks may be used anywhere.
+
+Rejected: one class for both.  A program would then say on which machines it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, isfinite, isnan
+from operator import index
+from typing import Any, NamedTuple
 
 from dtm.errors import OptionError
 
@@ -43,7 +51,8 @@ class Options:
         taskGranularity: seconds of work below which nothing is sent to another worker;
             0 means about four round trips.
         mapChunkSize: fewest items that run, and travel, together; 0 leaves it to dtm.
-        setTraceMode, traceDir: accepted; recording a run comes with a later version.
+        setTraceMode: whether each worker records what it does, for ``dtm report`` and its kin.
+        traceDir: the directory for that; also set, with the mode, by ``DTM_TRACE``.
         workers: how many processes a local run has; None is one a core.
         workersReturn: whether ``start`` returns (None) on the workers too.
         seed: an integer that makes the random numbers of a run repeatable; None does not.
@@ -93,6 +102,8 @@ class Options:
                     raise OptionError(f"{error} ({by})") from None
                 except ValueError:
                     raise OptionError(f"{variable}={text!r} is not a whole number") from None
+        if "traceDir" in given:
+            given["setTraceMode"] = True
         return Options(**{**vars(self), **given})
 
 
@@ -100,6 +111,8 @@ _VARIABLES = (
     ("DTM_COMM", "communicationManager", str),
     ("DTM_WORKERS", "workers", int),
     ("DTM_SEED", "seed", int),
+    ("DTM_TRACE", "traceDir", str),
+    ("DTM_SUMMARY", "printSummary", lambda text: bool(int(text))),
 )
 NAMES = tuple(Options.__annotations__)
 
@@ -137,32 +150,26 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _whole(name: str, value: Any, least: int | None) -> int:
-    from operator import index
-
     try:
-        number = index(value)
-    except TypeError:
-        raise OptionError(f"option {name} must be a whole number, not {value!r}") from None
-    if isinstance(value, bool) or (least is not None and number < least):
-        rule = f"a whole number of at least {least}"
-        raise OptionError(f"option {name} must be {rule}, not {value!r}")
-    return number
+        return count(f"option {name}", value, least=least)
+    except (TypeError, ValueError) as error:
+        raise OptionError(str(error)) from None
 
 
 def _seconds(name: str, value: Any) -> float:
     try:
-        number = float(value)
+        seconds = float(value)
     except (TypeError, ValueError):
         raise OptionError(f"option {name} must be a number of seconds, not {value!r}") from None
-    if not 0.0 <= number < float("inf"):
+    if not 0.0 <= seconds < inf:
         raise OptionError(f"option {name} must be a number of seconds from 0 up, not {value!r}")
-    return number
+    return seconds
 
 
 def _flag(name: str, value: Any) -> bool:
     try:
         known = value in (True, False)
-    except Exception:  # noqa: BLE001 - an array, say, that is equal to neither as a whole
+    except Exception:  # noqa: BLE001 - the value's own ==, an array's for instance, may raise anything
         known = False
     if not known:
         raise OptionError(f"option {name} must be True or False, not {value!r}")
@@ -191,3 +198,181 @@ def _path(name: str, value: str, known: str) -> str:
             "or an import path such as 'package.module.Class'"
         )
     return value
+
+
+# Numbers that people give.
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    least: float = 0.0,
+    most: float = inf,
+    positive: bool = False,
+    endless: bool = False,
+) -> float:
+    """Return a number as a float.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        least: the smallest that is allowed.
+        most: the largest.
+        positive: whether 0 is refused too.
+        endless: whether infinity is allowed.
+    """
+    from numbers import Real
+
+    allowed = "a number above 0" if positive else f"a number of at least {least:g}"
+    if most < inf:
+        allowed += f" and at most {most:g}"
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {allowed}, not {value!r}")
+    read = float(value)
+    refused = isnan(read) or not least <= read <= most or (positive and read <= 0.0)
+    if refused or not (endless or isfinite(read)):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    return read
+
+
+def count(name: str, value: Any, *, least: int | None = 0, most: int | None = None) -> int:
+    """Return a whole number; ``least`` and ``most`` are allowed too, None sets no bound."""
+    allowed = "a whole number" if least is None else f"a whole number of at least {least}"
+    if most is not None:
+        allowed += f" and at most {most}"
+    try:
+        read = index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {allowed}, not {value!r}") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be {allowed}, not {value!r}")
+    if (least is not None and read < least) or (most is not None and read > most):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    return read
+
+
+# Settings of runs over TCP.
+
+CONNECT_SECONDS = 15.0
+_OLD_OPTION = "--dtmTCPhosts"
+JOIN_SLOTS = 16  # for a run that this program leads by itself
+
+
+class Settings(NamedTuple):
+    """How the workers of a run over TCP are reached, and who may join."""
+
+    join_slots: int | None = None  # how many workers may join by hand
+    bind: str | None = None  # this machine's address for others
+    ports: tuple[int, int] | None = None  # the first and the last to listen at
+    tls: bool | None = None  # whether connections are encrypted
+    secret_file: str | None = None  # where those who join by hand find the secret
+    ssh: str = "ssh"  # the program that replaces it, and its arguments
+    connect_timeout: float = CONNECT_SECONDS  # that a host has to answer
+    fan_out: int = 64  # how many agents one process starts
+    tag_output: bool = False  # whether rank and host stand before each line
+
+
+def settings(environ: Mapping[str, str]) -> Settings:
+    """Return what the environment says.
+
+    Raises:
+        OptionError: a variable has an impossible value.
+    """
+    given = {}
+    for name, read in _READERS.items():
+        variable = f"DTM_{name.upper()}"
+        text = environ.get(variable)
+        if text:
+            try:
+                given[name] = read(text)
+            except ValueError as error:
+                raise OptionError(f"{variable}={text!r}: {error}") from None
+    return Settings(**given)
+
+
+def slots(text: str) -> int:
+    """Read how many workers may join."""
+    return _digits(text, 0)
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
+    return _digits(text, 1)
+
+
+def _digits(text: str, least: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) >= least):
+        raise ValueError(f"a whole number of at least {least} is needed")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read a time of more than 0."""
+    try:
+        read = float(text)
+    except ValueError:
+        read = 0.0
+    if not 0.0 < read < inf:
+        raise ValueError("a number of seconds above 0 is needed")
+    return read
+
+
+def ports(text: str) -> tuple[int, int]:
+    """Read a range of ports, as in ``40000-40999``."""
+    first, dash, last = text.partition("-")
+    numbers = [int(part) if part.isascii() and part.isdigit() else 0 for part in (first, last)]
+    low, high = numbers if dash else (numbers[0], numbers[0])
+    if not 1 <= low <= high <= 65535:
+        raise ValueError("a range of ports is needed, such as 40000-40999")
+    return low, high
+
+
+def address(text: str) -> str:
+    """Read an address of this machine."""
+    from ipaddress import ip_address
+
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        raise ValueError(
+            "an IPv4 or IPv6 address of this machine is needed, such as 10.0.0.1"
+        ) from None
+    return text
+
+
+def _boolean(text: str) -> bool:
+    known = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+    if text.lower() not in known:
+        raise ValueError(f"one of {', '.join(known)} is needed")
+    return known[text.lower()]
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "join_slots": slots,
+    "bind": address,
+    "ports": ports,
+    "tls": _boolean,
+    "secret_file": str,
+    "ssh": str,
+    "connect_timeout": seconds,
+    "fan_out": positive,
+    "tag_output": _boolean,
+}
+
+
+def old_hosts_file(arguments: Sequence[str]) -> str | None:
+    """Return the file of hosts that scripts for DEAP's dtm name on their command line.
+
+    Raises:
+        OptionError: the option stands there without a file.
+    """
+    named = None
+    for argument, following in zip(arguments, [*arguments[1:], None]):
+        if argument.startswith(f"{_OLD_OPTION}="):
+            named = argument.removeprefix(f"{_OLD_OPTION}=")
+        elif argument == _OLD_OPTION:
+            if following is None:
+                raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
+            named = following
+    return named

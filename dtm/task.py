@@ -114,6 +114,7 @@ class Call:
         missing: (owner) items whose results are not in yet.
         failure: (owner) smallest failing index and its exception.
         listeners: (owner) called once, without arguments, when the call is complete.
+        number, tally: what a watched run notes of it; not set in other runs.
     """
 
     __slots__ = (
@@ -130,6 +131,7 @@ class Call:
         "limit",
         "listeners",
         "missing",
+        "number",
         "owner",
         "parent",
         "path",
@@ -142,8 +144,11 @@ class Call:
         "star",
         "starts",
         "streaming",
+        "tally",
         "whole",
     )  # fmt: skip
+    number: int
+    tally: Any
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -184,7 +185,7 @@ def fails_lazily() -> int:
     found = []
     try:
         for each in dtm.imap(sour, range(6)):
-            found.append(each)
+            found.append(each)  # noqa: PERF402 - what came before the error counts
     except Sour as error:
         return error.args[0] + len(found)
     return -1
@@ -198,7 +199,7 @@ def calls_back() -> list[Any]:
         each.wait()
     while len(told) < len(results):
         results[0].ready()
-        compute(0.001)
+        time.sleep(0.001)
     return sorted(map(str, told))
 
 
@@ -282,6 +283,22 @@ def survives() -> list[int] | str:
         return "lost"
 
 
+def two() -> list[int]:
+    return dtm.map(square, range(2))
+
+
+def one() -> int:
+    return dtm.apply_async(square, 3).get()
+
+
+def in_thread() -> list[int]:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(dtm.apply(square, 3)))
+    thread.start()
+    thread.join()
+    return found
+
+
 SQUARES = [x * x for x in range(8)]
 PROGRAMS = {
     "map": Program(forked_map, SQUARES[:6]),
@@ -318,4 +335,12 @@ PROGRAMS = {
     "filter": Program(selects, [1, 2, 3, 4]),
     "large results, MPI": Program(loaves, [300] * 6, more={"mpi": True}),
     "by value": Program(by_value, [x + 3 for x in SQUARES[:5]]),
+}
+
+SMALL: dict[str, tuple[Program, tuple[str, ...], int, dict[str, Any]]] = {
+    "one call": (Program(one, 9), (), 2, {}),
+    "two items": (Program(two, [0, 1]), (), 2, {"timeouts": False}),
+    "two items, lines of run/": (Program(two, [0, 1]), ("dtm.run",), 1, {}),
+    "two items, MPI": (Program(two, [0, 1]), (), 1, {"mpi": True, "timeouts": False}),
+    "a thread of the user's": (Program(in_thread, [9]), (), 1, {}),
 }

@@ -420,6 +420,12 @@ def stuck(manager: MpiManager) -> None:
     say("closed after", time.monotonic() - began)
 
 
+def stuck_for_good(manager: MpiManager) -> None:
+    """A rank that MPI cannot end without its interpreter does not keep the root from closing."""
+    manager._mpi.COMM_WORLD.allgather(manager.rank)
+    stuck(manager)
+
+
 SCENARIOS: dict[str, Callable[[MpiManager], None]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -439,6 +445,7 @@ SCENARIOS: dict[str, Callable[[MpiManager], None]] = {
         forked,
         orphaned,
         stuck,
+        stuck_for_good,
     )
 }
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from dtm.errors import OptionError
 from dtm.launch.allocation import Allocation, allocation
-from dtm.launch.hostlist import compress
-from dtm.launch.hosts import Host
+from dtm.launch.hosts import Host, compress
 
 
 def never(command: tuple[str, ...]) -> str:

@@ -113,10 +113,13 @@ def _bounded(command: list[str], environment: dict[str, str]) -> tuple[int, str]
     return process.returncode, output
 
 
-def run(launcher: Launcher, ranks: int, scenario: str, *, survive: bool = False) -> str:
+def run(
+    launcher: Launcher, ranks: int, scenario: str, *, survive: bool = False, fails: bool = False
+) -> str:
     """Run a scenario; return what the ranks reported.
 
-    It ends well, and the launcher has nothing to say, unless somebody dies in it.
+    It ends well, and the launcher has nothing to say, unless it ``fails`` or somebody dies in it
+    whom the others ``survive``.
     """
     options = launcher.surviving if survive else []
     command = [*launcher.command, *options, "-n", str(ranks), launcher.python, str(SCENARIOS)]
@@ -126,7 +129,7 @@ def run(launcher: Launcher, ranks: int, scenario: str, *, survive: bool = False)
     processes = [int(number) for number in re.findall(r"^process (\d+)$", facts, re.MULTILINE)]
     assert len(processes) == ranks, output
     assert not _still_there(processes), output
-    assert survive or (status, output) == (0, ""), output
+    assert survive or fails or (status, output) == (0, ""), output
     return facts
 
 
@@ -231,6 +234,11 @@ def test_ranks_stuck_in_c_code_end_without_a_word_of_the_launcher(launcher: Laun
     output = run(launcher, 4, "stuck")
     assert output.count("closed after") == 2
     assert number_after("closed after", output) < 2.5
+
+
+def test_the_root_does_not_wait_for_a_rank_that_cannot_be_ended(launcher: Launcher) -> None:
+    output = run(launcher, 3, "stuck_for_good", fails=True)
+    assert number_after("closed after", output) < 4.0
 
 
 def _python(program: str, **environment: str) -> tuple[int, str]:

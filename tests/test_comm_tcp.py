@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import textwrap
-from threading import Thread
+from contextlib import suppress
+from threading import Lock, Thread
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from dtm.comm.tcp.credentials import Credentials
 from dtm.comm.tcp.handshake import Versions
 from dtm.comm.tcp.manager import TcpManager
 from dtm.comm.tcp.roster import Ask, Gone, Here, Join, NotYet, Refused, Roster, Welcome, read_notice
+from dtm.comm.tcp.tls import Contexts, TlsChannel
 from dtm.errors import CommunicationError
 from dtm.testing.conformance import check_communication_manager
 from tests.tcp_programs import PATIENCE, ROOT, Factory, pump, run_of, running, until
@@ -166,7 +169,7 @@ def test_another_version_is_refused_with_a_sentence_at_both_ends(
         thread.start()
         pump(root, lambda: failures)
         thread.join(PATIENCE)
-        pump(root, lambda: not root._introductions)
+        pump(root, lambda: not root._pending_connections)
         assert part in str(failures[0])
         assert "both must be the same" in str(failures[0])
     told = capfd.readouterr().err
@@ -496,3 +499,80 @@ def test_the_roster_answers_who_asked_once_a_rank_has_joined() -> None:
     assert roster.find(2, 1) == Gone(2, "killed")
     assert roster.find(1, 2) == Gone(1, "")
     assert roster.absent() == [3]
+
+
+def test_a_wait_looks_at_nothing_that_other_threads_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = TcpManager.lead(2, Credentials.fresh())
+    root.receive()
+    for name in ("_searches", "_pending_connections", "_streams", "_sources", "_routes"):
+        monkeypatch.delattr(root, name)
+    root.wait(0.01)
+    monkeypatch.undo()
+    root.close(PATIENCE)
+
+
+class OneAtATime:
+    """Stands for an object that must not be used by two threads at a time."""
+
+    def __init__(self, used: object) -> None:
+        self.used = used
+        self.lock = Lock()
+        self.met: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: object) -> Any:
+            if not self.lock.acquire(blocking=False):
+                self.met.append(name)
+                return getattr(self.used, name)(*args)
+            try:
+                return getattr(self.used, name)(*args)
+            finally:
+                self.lock.release()
+
+        return call
+
+
+def greeted(contexts: Contexts) -> tuple[TlsChannel, TlsChannel]:
+    """Return two channels over a pair of sockets, which have done the handshake of TLS."""
+    channels = tuple(
+        contexts.channel(end, called=called)
+        for end, called in zip(socket.socketpair(), (False, True), strict=True)
+    )
+    waiting = set(channels)
+    for channel in channels * 10:
+        channel.setblocking(False)
+        with suppress(BlockingIOError):
+            channel.greet()
+            waiting.discard(channel)
+    assert not waiting
+    return channels[0], channels[1]
+
+
+def test_tls_is_not_used_by_a_reader_and_a_writer_at_the_same_time() -> None:
+    near, far = greeted(Contexts(Credentials.fresh(tls=True)))
+    near._tls = watched = OneAtATime(near._tls)  # type: ignore[assignment]
+    near._read_into = watched.read
+    size, count = 1 << 16, 100
+
+    def write(channel: TlsChannel) -> None:
+        for _ in range(count):
+            while True:
+                with suppress(BlockingIOError):
+                    channel.send(bytes(size))
+                    break
+
+    def read(channel: TlsChannel) -> None:
+        left, target = size * count, memoryview(bytearray(size))
+        while left:
+            with suppress(BlockingIOError):
+                left -= channel.recv_into(target)
+
+    threads = [Thread(target=act, args=(each,)) for act in (write, read) for each in (near, far)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+    assert watched.met == []
+    near.close()
+    far.close()

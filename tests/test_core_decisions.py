@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from random import Random
+from typing import Any
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -21,7 +24,6 @@ from dtm.core.deque import Deque
 from dtm.core.granularity import (
     CALL_SECONDS,
     MATURE_ITEMS,
-    MOST_PROFILES,
     PATIENCE_SECONDS,
     STRIP_SECONDS,
     Granularity,
@@ -78,16 +80,43 @@ def test_what_another_worker_knows_counts_until_one_knows_better() -> None:
     assert profile.seconds == 0.5
 
 
-def test_profiles_are_by_function_and_depth_and_bounded() -> None:
+class Contrary:
+    """A callable that can be neither compared nor hashed."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    def __hash__(self) -> int:
+        raise ZeroDivisionError
+
+    def __call__(self) -> None: ...
+
+
+def closure_over(value: object) -> Any:
+    return lambda: value
+
+
+def test_profiles_are_by_code_or_identity_and_by_depth() -> None:
     known = granularity()
     assert known.profile(len, 1) is known.profile(len, 1)
     assert known.profile(len, 1) is not known.profile(len, 2)
     assert known.profile(len, 10_000) is known.profile(len, 20_000)
-    assert known.profile([], 0) is not known.profile([], 0)
-    first = known.profile("first", 0)
-    for number in range(MOST_PROFILES):
-        known.profile(number, 0)
-    assert known.profile("first", 0) is not first
+    one, two = Contrary(), Contrary()
+    assert known.profile(one, 0) is known.profile(one, 0)
+    assert known.profile(one, 0) is not known.profile(two, 0)
+    assert known.profile(closure_over(1), 0) is known.profile(closure_over(2), 0)
+    assert known.profile(partial(partial(len), []), 0) is known.profile(len, 0)
+    assert known.profile(one.__call__, 0) is known.profile(two.__call__, 0)
+    assert known.profile(lambda: 1, 0) is not known.profile(lambda: 2, 0)
+
+
+def test_a_profile_keeps_no_function_alive() -> None:
+    known, data = granularity(), Contrary()
+    gone = ref(data)
+    known.profile(closure_over(data), 0)
+    known.profile(data, 0)
+    del data
+    assert gone() is None
 
 
 def test_strips_double_towards_their_length() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dtm.comm.tcp.credentials import Credentials, SecretFile
-from dtm.comm.tcp.tls import Contexts
+from dtm.comm.tcp.credentials import Credentials
+from dtm.comm.tcp.tls import Contexts, secret_file
 from dtm.errors import CommunicationError
 
 if TYPE_CHECKING:
@@ -56,17 +56,35 @@ def test_a_part_of_them_is_an_error_that_does_not_quote_it(tls: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "lines",
+    "line",
     [
-        b"dtm credentials 1\nzz\nzz\nend\n",
-        b"dtm credentials 1\n\xff\n00\nend\n",
-        b"dtm credentials 1\n00\n00\nend\n",
-        b"dtm credentials 1\n" + b"00" * 16 + b"\n" + b"00" * 32 + b"\nhalf a certificate\nend\n",
+        b"",
+        b"7",
+        b"{}",
+        b"[]",
+        b"[1, 2, 3, 4, 5]",
+        b"\xff\n",
+        b'[2, "zz", "zz", null, null]',
+        b'[2, "00", "00", null]',
+        b'[2, "00", "00", 7, 7]',
+        b'[1, "%s", "%s", null, null]' % (b"00" * 16, b"00" * 32),
     ],
 )
-def test_damaged_ones_are_an_error(lines: bytes) -> None:
-    with pytest.raises(CommunicationError, match=r"damaged|the name of a run has"):
-        Credentials.from_bytes(lines)
+def test_what_are_no_credentials_is_an_error(line: bytes) -> None:
+    with pytest.raises(CommunicationError, match="no credentials of this version"):
+        Credentials.from_bytes(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'[2, "00", "00", null, null]', "the name of a run has"),
+        (b'[2, "%s", "%s", "c", null]' % (b"00" * 16, b"00" * 32), "without its key"),
+    ],
+)
+def test_damaged_ones_are_an_error(line: bytes, problem: str) -> None:
+    with pytest.raises(CommunicationError, match=problem):
+        Credentials.from_bytes(line)
 
 
 def test_reading_gives_up_on_what_has_no_end() -> None:
@@ -133,7 +151,7 @@ def test_a_secret_file_is_gone_after_its_use(
     if not memory:
         monkeypatch.delattr(os, "memfd_create", raising=False)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with SecretFile(b"key") as path:
+    with secret_file(b"key") as path:
         with open(path, "rb") as file:
             assert file.read() == b"key"
         assert os.stat(path).st_mode & 0o077 == 0 or memory

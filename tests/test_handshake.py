@@ -241,7 +241,7 @@ def test_fuzzed_connections_disturb_nobody(tls: bool, capfd: pytest.CaptureFixtu
                 connection.shutdown(socket.SHUT_WR)
                 refused = root.strangers_refused
                 pump(root, lambda seen=refused: root.strangers_refused > seen)  # type: ignore[misc]
-        assert not root._introductions
+        assert not root._pending_connections
         assert holdings()[1] == before
         assert root.lost() == []
     assert capfd.readouterr().err == ""
@@ -271,7 +271,9 @@ def test_a_worker_joins_past_a_thousand_silent_connections(tls: bool) -> None:
             stack.enter_context(stranger(root))
         with running(root) as received:
             worker = TcpManager.join(root.address, credentials, timeout=60)
-            assert len([one for one in root._introductions if one.target < 0]) <= MOST_STRANGERS
+            assert (
+                len([one for one in root._pending_connections if one.target < 0]) <= MOST_STRANGERS
+            )
             worker.send(0, [b"in"])
             until(lambda: received)
             worker.close(1)

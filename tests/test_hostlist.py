@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtm.errors import OptionError
-from dtm.launch.hostlist import compress, expand
+from dtm.launch.hosts import compress, expand
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from dtm.errors import CommunicationError
-from dtm.launch.cores import available_cores
+from dtm.launch.cores import available_cores, default_workers
 from dtm.launch.local_workers import INVITATION, join_run, start_workers
-from dtm.launch.share import default_workers
 from tests import launch
 from tests.local_programs import program
 

@@ -1,7 +1,8 @@
-"""The parts of a launch: messages, placing, quoting, settings, the loop."""
+"""The parts of a launch: messages, placing, quoting, settings, channels."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import subprocess
@@ -11,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtm.errors import CommunicationError, OptionError
-from dtm.launch import messages, settings
-from dtm.launch.channel import Channel, hello
+from dtm.launch import messages
+from dtm.launch.channel import Channel, Lines, hello
 from dtm.launch.hosts import Host
-from dtm.launch.loop import Loop
-from dtm.launch.messages import Ended, Lines, Output, Pulse, decode, encode
-from dtm.launch.plan import branches, names, placed, read
-from dtm.launch.remote import Starting, ssh_command
-from dtm.launch.secret import SecretFile
+from dtm.launch.messages import Ended, Message, Output, Pulse, decode, encode
+from dtm.launch.plan import Starting, grouped, names, placed, read_site, ssh_command
+from dtm.launch.tcp_worker import SecretFile
+from dtm.options import Settings, settings
 
 TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=200)
 
@@ -77,13 +77,13 @@ def test_each_rank_is_placed_once_and_each_host_started_once(
     sites = placed(hosts, workers)
     assert [rank for site in sites for rank in site.ranks] == list(range(workers))
     assert len(names(sites)) == workers
-    heads = branches(sites, fan_out)
+    heads = grouped(sites, fan_out)
     assert [site.host.name for head in heads for site in head.all()] == [
         site.host.name for site in sites
     ]
     for site in (site for head in heads for site in head.all()):
         assert len(site.below) <= fan_out
-        assert read(site.written()) == site
+        assert read_site(site.written()) == site
     assert len(heads) <= fan_out
 
 
@@ -127,14 +127,14 @@ def test_a_batch_systems_starter_replaces_ssh() -> None:
 
 
 def test_the_environment_says_how_a_run_is_reached() -> None:
-    found = settings.settings(
+    found = settings(
         {"DTM_PORTS": "4000-4010", "DTM_TLS": "no", "DTM_BIND": "::1", "DTM_JOIN_SLOTS": "0"}
     )
     assert found.ports == (4000, 4010)
     assert found.tls is False
     assert found.bind == "::1"
     assert found.join_slots == 0
-    assert settings.settings({"DTM_TLS": ""}) == settings.Settings()
+    assert settings({"DTM_TLS": ""}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -147,107 +147,98 @@ def test_the_environment_says_how_a_run_is_reached() -> None:
 )  # fmt: skip
 def test_a_wrong_setting_is_named(variable: str, text: str) -> None:
     with pytest.raises(OptionError, match=variable):
-        settings.settings({variable: text})
+        settings({variable: text})
 
 
-# The loop and channels.
+# Channels.
+
+LIMIT = 60.0
 
 
-def channel_pair(loop: Loop) -> tuple[Channel, list[object], int, int]:
-    """Return a channel, what it gets, and the two descriptors of its other side."""
-    reading, theirs = os.pipe()
-    readable, writing = os.pipe()
-    got: list[object] = []
-    made = Channel(loop, reading, writing, got.append, got.append, got.append)
-    return made, got, theirs, readable
+class Side:
+    """A channel, what it has got, and the descriptors of its other side."""
+
+    def __init__(self) -> None:
+        reading, self.theirs = os.pipe()
+        self.readable, writing = os.pipe()
+        self.noise: list[str] = []
+        self.channel = Channel(reading, writing, self.noise.append)
+
+    def write(self, data: bytes) -> None:
+        os.write(self.theirs, data)
+
+    async def receive(self) -> Message:
+        return await asyncio.wait_for(self.channel.receive(), LIMIT)
+
+    def close(self) -> None:
+        self.channel.close()
+        os.close(self.theirs)
+        os.close(self.readable)
 
 
 def test_a_channel_passes_over_greetings_and_ends_with_its_file() -> None:
-    loop = Loop()
-    channel, got, theirs, readable = channel_pair(loop)
-    os.write(theirs, b"Welcome!\n\xff\n" + hello() + encode(Pulse()) + encode(Ended(3, -9))[:-4])
-    loop.run_until(lambda: len(got) == 2, 10.0)
-    os.write(theirs, encode(Ended(3, -9))[-4:])
-    os.close(theirs)
-    assert loop.run_until(lambda: len(got) == 4, 10.0)
-    assert str(got[0]).startswith("dtm ")
-    assert got[1:] == [Pulse(), Ended(3, -9), "the connection ended"]
-    channel.close()
-    os.close(readable)
-    loop.close()
+    async def act() -> None:
+        side = Side()
+        last = encode(Ended(3, -9))
+        side.write(b"Welcome!\n\xff\n" + hello() + encode(Pulse()) + last[:-4])
+        assert (await asyncio.wait_for(side.channel.hello(), LIMIT)).startswith("dtm ")
+        assert await side.receive() == Pulse()
+        side.write(last[-4:])
+        assert await side.receive() == Ended(3, -9)
+        os.close(side.theirs)
+        with pytest.raises(CommunicationError, match="the connection ended"):
+            await side.receive()
+        side.theirs = os.open(os.devnull, os.O_WRONLY)
+        side.close()
+
+    asyncio.run(act())
 
 
 def test_a_channel_finds_messages_among_what_others_write() -> None:
-    loop = Loop()
-    reading, theirs = os.pipe()
-    readable, writing = os.pipe()
-    got: list[object] = []
-    noise: list[str] = []
-    channel = Channel(
-        loop, reading, writing, got.append, got.append, got.append, on_noise=noise.append
-    )
-    os.write(
-        theirs, b"Welcome!\n\nlogin> " + hello() + b"To all: " + encode(Pulse()) + b"end\nask? "
-    )
-    assert loop.run_until(lambda: len(noise) == 4, 10.0)
-    os.write(theirs, b'["no message\n')
-    assert loop.run_until(lambda: len(got) == 3, 10.0)
-    assert noise == ["Welcome!", "login>", "To all:", "end", "ask?"]
-    assert got[1] == Pulse()
-    assert got[2] == "no message: b'[\"no message'"
-    os.close(theirs)
-    os.close(readable)
-    channel.close()
-    loop.close()
+    async def act() -> None:
+        side = Side()
+        side.write(b"Welcome!\n\nlogin> " + hello())
+        side.write(b"To all: " + encode(Pulse()) + b"end\nask? " + b'["no message\n')
+        await asyncio.wait_for(side.channel.hello(), LIMIT)
+        assert await side.receive() == Pulse()
+        with pytest.raises(CommunicationError, match=r"no message: b'\[\"no message'"):
+            await side.receive()
+        assert side.noise == ["Welcome!", "login>", "To all:", "end", "ask?"]
+        side.close()
+
+    asyncio.run(act())
 
 
-def test_a_channel_ends_at_what_is_no_message() -> None:
-    loop = Loop()
-    channel, got, theirs, readable = channel_pair(loop)
-    os.write(theirs, hello() + b"no message\n" + encode(Pulse()))
-    assert loop.run_until(lambda: len(got) == 2, 10.0)
-    assert "no message" in str(got[1])
-    channel.close()
-    os.close(theirs)
-    os.close(readable)
-    loop.close()
+def test_a_channel_from_above_ends_at_what_is_no_message() -> None:
+    async def act() -> None:
+        side = Side()
+        channel = Channel(os.dup(side.channel._reading), os.open(os.devnull, os.O_WRONLY))
+        side.write(b"no message\n" + encode(Pulse()))
+        with pytest.raises(CommunicationError, match="no message"):
+            await asyncio.wait_for(channel.receive(), LIMIT)
+        channel.close()
+        side.close()
+
+    asyncio.run(act())
 
 
 def test_a_channel_queues_what_nobody_reads_yet() -> None:
-    loop = Loop()
-    channel, _, theirs, readable = channel_pair(loop)
-    sent = [Output(number, "stdout", "x" * 10_000) for number in range(100)]
-    for message in sent:
-        channel.send(message)
-    assert channel.queued
-    channel.close_output()
-    received = b""
+    async def act() -> None:
+        side = Side()
+        sent = [Output(number, "stdout", "x" * 10_000) for number in range(100)]
+        for message in sent:
+            side.channel.send(message)
+        assert not side.channel.room.is_set()
+        side.channel.close_output()
+        received = b""
+        while received.count(b"\n") < 100:
+            received += await asyncio.to_thread(os.read, side.readable, 1 << 16)
+        assert [decode(line) for line in received.splitlines()] == sent
+        assert await asyncio.to_thread(os.read, side.readable, 1) == b""
+        assert side.channel.room.is_set()
+        side.close()
 
-    def read() -> None:
-        nonlocal received
-        received += os.read(readable, 1 << 16)
-
-    loop.read(readable, read)
-    assert loop.run_until(lambda: received.count(b"\n") == 100, 10.0)
-    loop.read(readable, None)
-    assert [decode(line) for line in received.splitlines()] == sent
-    assert os.read(readable, 1) == b""
-    channel.close()
-    os.close(theirs)
-    os.close(readable)
-    loop.close()
-
-
-def test_timers_ring_in_their_order() -> None:
-    loop = Loop()
-    rung: list[str] = []
-    loop.later(0.02, lambda: rung.append("second"))
-    loop.later(0.0, lambda: rung.append("first"))
-    loop.later(0.04, loop.stop)
-    loop.run()
-    assert rung == ["first", "second"]
-    assert not loop.run_until(lambda: False, 0.01)
-    loop.close()
+    asyncio.run(asyncio.wait_for(act(), LIMIT))
 
 
 def test_every_kind_of_message_has_its_name() -> None:
@@ -265,12 +256,10 @@ def test_the_secrets_file_is_for_its_owner_alone(tmp_path: object) -> None:
     path = f"{tmp_path}/secret"
     credentials = Credentials.fresh()
     file = SecretFile(path, credentials)
-    file.remove()
-    file.write()
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert credentials.secret.hex() not in file.how_to_join("tcp://[::1]:5", 1, "prog.py")
     assert Credentials.from_file(path) == credentials
     with pytest.raises(CommunicationError, match="secret"):
-        SecretFile(path, credentials).write()
+        SecretFile(path, credentials)
     file.remove()
     assert not os.path.exists(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dtm.launch.blas_threads import NUMERIC_THREADS, as_in_workers, thread_variables
+from dtm.launch.cores import NUMERIC_THREADS, as_in_workers, thread_variables
 from tests import launch
 
 PROGRAM = """
@@ -93,9 +93,5 @@ def test_libraries_have_as_many_threads_in_the_root_as_in_a_worker(
 def test_without_threadpoolctl_the_root_stays_as_it_is(tmp_path: Path) -> None:
     pytest.importorskip("numpy")
     (tmp_path / "threadpoolctl.py").write_text("raise ImportError")
-    text = (
-        "import numpy\n"
-        "from dtm.launch.blas_threads import as_in_workers\n"
-        "with as_in_workers(): pass"
-    )
+    text = "import numpy\nfrom dtm.launch.cores import as_in_workers\nwith as_in_workers(): pass"
     subprocess.run([sys.executable, "-c", text], check=True, cwd=tmp_path, timeout=60)

@@ -169,7 +169,8 @@ def test_a_load_balancer_of_the_users(value: str) -> None:
 def test_the_summary_tells_what_each_worker_did() -> None:
     done = run_with({"printSummary": True, "workers": 3}, 3)
     assert done.returncode == 0, done.stderr
-    names, *rows = [line.split() for line in done.stderr.splitlines()]
+    lines = [line.split() for line in done.stderr.splitlines()]
+    names, *rows = lines[lines.index([]) + 1 : -3]
     assert [row[0] for row in rows] == ["0", "1", "2", "all"], done.stderr
     items, won = names.index("items"), names.index("won")
     for row in rows[:-1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -9,16 +10,14 @@ import sys
 
 import pytest
 
+from dtm.launch.agent import Node
 from dtm.launch.hosts import Host
-from dtm.launch.launcher import Launcher, Run, Stage
-from dtm.launch.loop import Loop
+from dtm.launch.launcher import Launcher, Stage
 from dtm.launch.messages import Address, Ended, Job, Lost, Message
-from dtm.launch.node import Node
-from dtm.launch.plan import placed
-from dtm.launch.processes import Crew
-from dtm.launch.remote import Starting
+from dtm.launch.plan import Run, Starting, placed
+from dtm.launch.processes import Workers
 from dtm.launch.remote_agent import Stage as Agent
-from dtm.launch.root import HomeLine, Root
+from dtm.launch.tcp_worker import LauncherLine, Root
 from tests.tcp_programs import run_of
 
 
@@ -29,17 +28,20 @@ def test_the_launcher_waits_for_nobody_whom_the_root_has_lost() -> None:
     launcher._take(Lost([2]))
     launcher._take(Ended(1, 0))
     assert launcher._left == {0, 2}
-    launcher._take(Ended(0, 1))
+
+    async def end() -> None:
+        launcher._take(Ended(0, 1))
+
+    asyncio.run(end())
     assert launcher.stage is Stage.OVER
     assert launcher._status == 1
-    launcher._loop.close()
 
 
 def test_a_root_tells_whom_it_has_lost() -> None:
     ours, theirs = socket.socketpair()
     with ours, run_of(3, kind=Root) as (root, _):
         assert isinstance(root, Root)
-        root.listen_home(theirs, b"")
+        root.hear_launcher(theirs)
         root._lose(2, "no answer")
         root._lose(2, "once is enough")
         assert _lines(ours) == [root.address, [2]]
@@ -52,56 +54,58 @@ def _lines(line: socket.socket) -> list[object]:
 def test_what_a_root_told_last_is_read_though_it_has_ended() -> None:
     source = (
         "import os, socket\n"
-        "from dtm.launch.invitation import accept_invitation\n"
-        "_, home, _ = accept_invitation()\n"
-        "from dtm.launch.root import HomeLine\n"
-        "line = HomeLine(home, b'', print)\n"
+        "from dtm.launch.tcp_worker import LauncherLine, accept_invitation\n"
+        "_, line = accept_invitation()\n"
+        "line = LauncherLine(line, print)\n"
         "line.tell('tcp://127.0.0.1:1')\n"
         "line.tell([1, 2])\n"
         "os._exit(0)\n"
     )
-    loop = Loop()
     heard: list[Message] = []
 
-    def take(message: Message) -> None:
-        heard.append(message)
-        if isinstance(message, Ended):
-            loop.stop()
+    async def run() -> None:
+        invitation = {"credentials": "", "size": 1, "hosts": ["a"], "tls": False}
+        command = [sys.executable, "-c", source]
+        room = asyncio.Event()  # it is full: nothing but the end of a worker is waited for
+        workers = Workers([0], command, dict(os.environ), invitation, heard.append, room)
+        async with asyncio.TaskGroup() as tasks:
+            workers.start(tasks, None)
 
-    invitation = {"credentials": "", "size": 1, "hosts": ["a"], "tls": False}
-    crew = Crew(loop, [0], [sys.executable, "-c", source], dict(os.environ), invitation, take)
-    crew.start(None)
-    loop.run()
-    loop.close()
+    asyncio.run(asyncio.wait_for(run(), 60.0))
     assert heard == [Address("tcp://127.0.0.1:1"), Lost([1, 2]), Ended(0, 0)]
 
 
 def test_a_line_home_that_nobody_reads_is_no_error() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
-    line = HomeLine(theirs, b"", print)
+    line = LauncherLine(theirs, print)
     line.tell([1])
     line.close()
 
 
 def test_an_agent_that_has_fallen_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = Loop()
     heard: list[Message] = []
-    starting = Starting("python", ssh="/bin/sh -c 'exec sleep 100'")
-    job = Job(".", [], [], "", {}, {}, {}, starting.written())
-    node = Node(loop, [], placed([Host("n1", 1)], 1), job, heard.append)
-    (branch,) = node._branches
-    branch.start()
-    branch.stage = Agent.WORKING
     dismissed: list[None] = []
-    monkeypatch.setattr(branch, "dismiss", lambda: dismissed.append(None))
-    assert not branch.silent
-    branch._heard -= 3.0
-    branch.pause(reading=False)
-    assert not branch.silent  # nobody listens
-    branch.pause(reading=True)
-    branch._heard -= 3.0
-    node.end()
-    assert branch.left
+
+    async def run() -> None:
+        starting = Starting("python", ssh="/bin/sh -c 'exec sleep 100'")
+        job = Job(".", [], [], "", {}, {}, {}, starting._asdict())
+        room = asyncio.Event()
+        node = Node([], placed([Host("n1", 1)], 1), job, heard.append, room)
+        (agent,) = node._agents
+        monkeypatch.setattr(agent, "dismiss", lambda: dismissed.append(None))
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(node.serve(tasks, "", ""))
+            await asyncio.sleep(0.0)
+            agent.stage = Agent.WORKING
+            agent._heard -= 3.0
+            assert not agent.silent  # nobody listens
+            room.set()
+            assert agent.silent
+            serving.cancel()
+            await node.end()
+        assert agent.stage is Agent.GONE
+
+    asyncio.run(asyncio.wait_for(run(), 60.0))
     assert dismissed == []
-    loop.close()
+    assert heard == []

@@ -34,7 +34,7 @@ _REAP = 5.0  # a process may be stuck in the kernel; then it is left to its fate
 
 
 class Child:
-    """A started process, the one of some rank."""
+    """A process that this one has started."""
 
     def __init__(self, process: Popen[bytes]) -> None:
         self.process = process
@@ -58,7 +58,7 @@ class Child:
         return self._pidfd
 
     def close(self) -> None:
-        """Let go of the pidfd."""
+        """Close the pidfd."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

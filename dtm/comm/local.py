@@ -14,6 +14,9 @@ Death is told by pidfds, which a forked grandchild with a copy of the sockets
 cannot hide; the end of a stream tells the same where there are none.  The root
 knows the status of each child, so its report is the one to believe.
 
+Threads: as in :mod:`dtm.comm.stream_manager`; all attributes here are under the caller's lock.
+``wait`` reads ``_root_is_watched`` without it, which does not change after the constructor.
+
 Rejected: sockets in the abstract namespace (no file to remove, but any user of
 the machine may connect), and one socket pair for each pair of workers (n * n
 descriptors, nearly all of them for nothing).
@@ -85,7 +88,7 @@ def _address(directory: str, rank: int) -> str:
 
 
 class LocalManager(StreamManager):
-    """What the root and the workers of a local run have in common."""
+    """The part of the manager that the root and the workers share."""
 
     def __init__(self, rank: int, size: int, directory: str) -> None:
         super().__init__(rank, size, (os.uname().nodename,) * size)
@@ -122,7 +125,7 @@ class LocalManager(StreamManager):
 
 
 class LocalRoot(LocalManager):
-    """Rank 0: holds the links to the workers, and sees to it that each of them ends."""
+    """The manager of rank 0, which has started the workers and ends them."""
 
     alters_threads = True
 
@@ -178,7 +181,7 @@ class LocalRoot(LocalManager):
         """Take what a process said before it ended, then report it."""
         child = self._children[rank]
         link = self._links[rank]
-        self._exhaust(link, received)
+        self._read_all(link, received)
         self._unwatch(child)
         if not link.orderly:
             self._lose(rank, self._explain(rank))
@@ -191,7 +194,7 @@ class LocalRoot(LocalManager):
 
 
 class LocalWorker(LocalManager):
-    """Any other rank: watches the root, and leaves nothing behind if that dies."""
+    """The manager of any other rank, which removes the run's directory if the root dies."""
 
     def __init__(
         self,
@@ -213,7 +216,7 @@ class LocalWorker(LocalManager):
         """Read what has come, and notice when the root is dead."""
         received = super().receive()
         if not self._root_is_watched and os.getppid() != self._root_process:
-            self._mourn_root(received)
+            self._root_died(received)
         return received
 
     def wait(self, timeout: float) -> None:
@@ -240,11 +243,11 @@ class LocalWorker(LocalManager):
 
     def _root_ended(self, pidfd: FileIO, received: Received) -> None:
         self._unwatch(pidfd)
-        self._mourn_root(received)
+        self._root_died(received)
 
-    def _mourn_root(self, received: Received) -> None:
+    def _root_died(self, received: Received) -> None:
         """Take what the root said before it died, then report it."""
-        self._exhaust(self._root, received)
+        self._read_all(self._root, received)
         if not self._root.orderly:
             self._lose(0, self._explain(0))
 

@@ -1,4 +1,7 @@
-"""A run of one worker: nobody to talk to."""
+"""The manager of a run of one worker, which has nobody to talk to.
+
+Threads: as the interface says; they share an ``Event``, which has its own lock.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ out even if nobody calls ``send`` again, so ``wait`` writes; what that touches b
 attribute                     written by                      under
 ============================= =============================== ============================
 output halves of streams,     ``send``, ``receive``,          ``_output``, for reading too
-``_clogged``, what            ``wait``, ``close``
+``_unsent``, what             ``wait``, ``close``
 ``_selector`` watches
 ``_routes``, ``_gone``,       ``send``, ``receive``,          the caller's lock, for
 ``_losses``, ``_streams``,    ``lost``, ``close``             reading too
@@ -68,7 +68,7 @@ class Source(Protocol):
         """Return the descriptor."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
 
 
 class StreamManager(Forkable):
@@ -79,18 +79,21 @@ class StreamManager(Forkable):
         self.rank = rank
         self.size = size
         self.hosts = hosts
+        # Under the caller's lock.
         self._leaving = False
         self._routes: dict[int, FramedStream] = {}  # where messages to a rank go out
         self._gone: set[int] = set()  # peers that left or are lost
         self._losses: list[LostPeer] = []
-        self._output = Lock()
-        self._clogged: set[FramedStream] = set()  # those with output queued
-        self._polling = Lock()
-        self._generation = 0
-        self._selector = DefaultSelector()
         self._streams: set[FramedStream] = set()
         self._listener: socket.socket | None = None
         self._sources: set[Source] = set()  # what is watched besides
+        # Under _output, as the output halves of the streams.
+        self._output = Lock()
+        self._unsent: set[FramedStream] = set()  # those with output queued
+        self._selector = DefaultSelector()
+        # Under _polling.
+        self._polling = Lock()
+        self._generation = 0
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
@@ -114,7 +117,7 @@ class StreamManager(Forkable):
         return True
 
     def _explain(self, rank: int) -> str:  # noqa: ARG002 - for those who refine it
-        """Say how a peer ended whose stream broke off."""
+        """Return the reason to report for a peer whose stream ended without a farewell."""
         return "its connection ended without a farewell"
 
     def _listen(self, listener: socket.socket) -> None:
@@ -132,7 +135,7 @@ class StreamManager(Forkable):
             self._selector.register(source, events, act)
 
     def _linger(self, deadline: float) -> None:
-        """Wait until what the kernel has taken is with the peers, where that is another matter."""
+        """Wait until the peers have what the kernel has taken, if a close could drop that."""
 
     def _release(self, source: Source) -> None:
         """Watch a source no more; it is the caller's from now on."""
@@ -168,7 +171,7 @@ class StreamManager(Forkable):
         if stream is not None:
             with self._output:
                 if stream.send(frames):
-                    self._clog(stream)
+                    self._send_rest_later(stream)
 
     def receive(self) -> Received:
         """Read what has come; accept, flush and notice losses on the way."""
@@ -194,13 +197,13 @@ class StreamManager(Forkable):
         try:
             while self._generation == generation:
                 ready = self._poll(max(0.0, deadline - monotonic()))
-                if not ready or self._heed(ready):
+                if not ready or self._handle(ready):
                     return
         finally:
             self._polling.release()
 
     def wake(self) -> None:
-        """Write the byte that ends a ``wait``."""
+        """End the waits; takes no lock, so a signal handler may call it."""
         with suppress(OSError):  # full, so there are bytes enough; or closed
             self._waker.send(b"\0")
 
@@ -218,8 +221,8 @@ class StreamManager(Forkable):
         self.receive()
         for stream in tuple(self._streams):
             self._say_farewell(stream)
-        while self._clogged and (left := deadline - monotonic()) > 0:
-            self._heed(self._poll(min(left, _LOOK)))
+        while self._unsent and (left := deadline - monotonic()) > 0:
+            self._handle(self._poll(min(left, _LOOK)))
             self.receive()
         self._linger(deadline)
         for stream in tuple(self._streams):
@@ -240,7 +243,7 @@ class StreamManager(Forkable):
             timeout = 0
         return self._selector.select(timeout)
 
-    def _heed(self, ready: Ready) -> bool:
+    def _handle(self, ready: Ready) -> bool:
         """Write where that is possible; return whether there is more to do than that."""
         more = False
         for key, events in ready:
@@ -259,20 +262,20 @@ class StreamManager(Forkable):
 
     def _flush(self, stream: FramedStream) -> None:
         with self._output:
-            if stream in self._clogged and not stream.flush():
-                self._clogged.remove(stream)
+            if stream in self._unsent and not stream.flush():
+                self._unsent.remove(stream)
                 self._selector.modify(stream, EVENT_READ, stream)
 
-    def _clog(self, stream: FramedStream) -> None:
+    def _send_rest_later(self, stream: FramedStream) -> None:
         """Have the rest written when the kernel takes more.  The caller holds ``_output``."""
-        if stream not in self._clogged:
-            self._clogged.add(stream)
+        if stream not in self._unsent:
+            self._unsent.add(stream)
             self._selector.modify(stream, EVENT_READ | EVENT_WRITE, stream)
 
     def _say_farewell(self, stream: FramedStream) -> None:
         with self._output:
             if stream.leave():
-                self._clog(stream)
+                self._send_rest_later(stream)
 
     # Streams coming and going
 
@@ -314,16 +317,16 @@ class StreamManager(Forkable):
         peer = stream.peer
         received.extend((peer, message) for message in messages if peer >= 0)
         if stream.ended:
-            self._part(stream, received)
+            self._stream_ended(stream, received)
 
-    def _exhaust(self, stream: FramedStream, received: Received) -> None:
-        """Read all that a peer wrote which writes no more."""
+    def _read_all(self, stream: FramedStream, received: Received) -> None:
+        """Read to the end what came from a peer that writes no more."""
         stream.dry = False
         while not stream.dry:
             self._read(stream, received)
 
     def _greet(self, stream: FramedStream, greeting: list[Frame]) -> None:
-        """Learn from the first message of a stream whose it is."""
+        """Take the rank of a stream's peer from its first message."""
         stream.greeted = True
         rank = int.from_bytes(greeting[0], "little")
         if rank >= self.size or rank == self.rank:
@@ -335,17 +338,17 @@ class StreamManager(Forkable):
         if rank not in self._gone:
             self._routes.setdefault(rank, stream)
 
-    def _part(self, stream: FramedStream, received: Received) -> None:
+    def _stream_ended(self, stream: FramedStream, received: Received) -> None:
         """Conclude from the end of a stream that its peer has left, or is lost."""
         peer = stream.peer
         self._drop(stream)
         if stream.orderly:
             self._gone.add(peer)
         elif peer >= 0 and peer not in self._gone:
-            self._catch_up(peer, received)
+            self._read_crossed(peer, received)
             self._lose(peer, self._explain(peer))
 
-    def _catch_up(self, peer: int, received: Received) -> None:
+    def _read_crossed(self, peer: int, received: Received) -> None:
         """Read what a peer said on a stream that crossed the one which ended."""
         self._accept()
         for stream in tuple(self._streams):
@@ -358,6 +361,6 @@ class StreamManager(Forkable):
         with self._output:
             if stream in self._streams:
                 self._streams.remove(stream)
-                self._clogged.discard(stream)
+                self._unsent.discard(stream)
                 self._selector.unregister(stream)
                 stream.close()

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "dtm.commands.run",
     "join": "dtm.commands.join",
     "doctor": "dtm.commands.doctor",
+    "trace": "dtm.commands.trace",
     "completion": "dtm.commands.completion",
 }
 _DEFAULT = "run"

@@ -5,33 +5,26 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from dtm.commands.completing import FILES, hint
-from dtm.commands.run import count, seconds
+from dtm.commands.completion import FILES, hint
+from dtm.commands.run import add_ssh, count
+from dtm.errors import DtmError
+from dtm.options import MANAGERS, Options, seconds, settings
 
 SUMMARY = "look at this machine and its allocation, and say whether a run would work"
 
 
+# fmt: off
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of ``doctor``."""
-    parser.add_argument(
-        "-n", "--workers", type=count, metavar="N",
-        help="how many workers there would be; default: each core of this machine, or each slot "
-        "of the hosts",
-    )  # fmt: skip
-    hosts = parser.add_argument(
-        "--hosts", metavar="FILE", help="look at the hosts of this file, by ssh"
-    )
-    hint(hosts, FILES)
-    parser.add_argument(
-        "--comm", choices=("mpi", "local", "tcp"),
-        help="the communication manager; default: the one that a run started like this would have",
-    )  # fmt: skip
-    parser.add_argument("--ssh", metavar="COMMAND", help="what replaces ssh; takes its arguments")
-    parser.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=seconds,
-        help="how long a host may take to answer; default: 15",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the findings for programs")
+    add = parser.add_argument
+    add("-n", "--workers", type=count, metavar="N", help="how many workers there would be; "
+        "default: each core of this machine, or each slot of the hosts")
+    hint(add("--hosts", metavar="FILE", help="look at the hosts of this file, by ssh"), FILES)
+    add("--comm", choices=("mpi", "local", "tcp"), help="the communication manager; default: the "
+        "one that a run started like this would have")
+    add_ssh(add, "how long a host may take to answer; default: 15")
+    add("--json", action="store_true", help="print the findings for programs")
+# fmt: on
 
 
 def execute(given: Namespace) -> int:
@@ -42,7 +35,6 @@ def execute(given: Namespace) -> int:
     from dtm.doctor import machine
     from dtm.doctor.examination import examine, planned
     from dtm.doctor.report import as_json, as_text, would_work
-    from dtm.errors import DtmError
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
@@ -61,7 +53,7 @@ def execute(given: Namespace) -> int:
 
 
 def _end(number: int, _frame: object) -> None:
-    """End as an error does, so that commands which the doctor runs are ended too."""
+    """Raise ``SystemExit``, so that commands which the doctor runs are ended too."""
     sys.exit(128 + number)
 
 
@@ -73,8 +65,6 @@ def _wishes(given: Namespace) -> tuple[str | None, int | None, str | None, str, 
     import os
 
     from dtm.doctor.examination import WAYS
-    from dtm.launch.settings import settings
-    from dtm.options import MANAGERS, Options
 
     usual = settings(os.environ)
     said = Options().overridden(os.environ)
@@ -84,5 +74,5 @@ def _wishes(given: Namespace) -> tuple[str | None, int | None, str | None, str, 
         given.workers or said.workers,
         given.hosts,
         given.ssh or usual.ssh,
-        given.connect_timeout or usual.connect_timeout,
+        seconds(given.connect_timeout) if given.connect_timeout else usual.connect_timeout,
     )

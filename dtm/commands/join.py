@@ -1,4 +1,4 @@
-"""``dtm join``: more workers for a run that is under way."""
+"""``dtm join``: add workers to a run that is under way."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from dtm.commands.completing import FILES, hint
+from dtm.commands.completion import FILES, hint
 from dtm.commands.program import add_program, missing, run_program
-from dtm.commands.run import add_listening, count, is_worker, seconds
+from dtm.commands.run import add_listening, checked, count, is_worker
+from dtm.errors import DtmError
+from dtm.options import ports, seconds
 
 if TYPE_CHECKING:
     from dtm.comm.tcp.credentials import Credentials
@@ -18,25 +20,21 @@ _INTERRUPTED = 130
 SUMMARY = "join a run as further workers; it says on stderr how, if it lets others join"
 
 
+# fmt: off
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of ``join``."""
-    parser.add_argument(
-        "-n", "--workers", type=count, metavar="N", default=1,
-        help="how many workers this machine adds; default: 1",
-    )  # fmt: skip
-    secret = parser.add_argument(
-        "--secret-file", metavar="FILE",
-        help="the run's secret, in a file that only you can read; default: standard input",
-    )  # fmt: skip
-    hint(secret, FILES)
-    parser.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=seconds,
-        help="how long the run may take to answer, or to come if nobody listens there yet; "
-        "default: 30, and 2 if nobody listens",
-    )  # fmt: skip
-    add_listening(parser)
-    parser.add_argument("address", metavar="ADDRESS", help="the run's, as tcp://10.0.0.1:40001")
+    add = parser.add_argument
+    add("-n", "--workers", type=count, metavar="N", default=1, help="how many workers this machine "
+        "adds; default: 1")
+    hint(add("--secret-file", metavar="FILE", help="the run's secret, in a file that only you can "
+             "read; default: standard input"), FILES)
+    add("--connect-timeout", metavar="SECONDS", type=checked(seconds), help="how long the run may "
+        "take to answer, or to come if nobody listens there yet; default: 30, and 2 if nobody "
+        "listens")
+    add_listening(add)
+    add("address", metavar="ADDRESS", help="the run's, as tcp://10.0.0.1:40001")
     add_program(parser)
+# fmt: on
 
 
 def execute(given: Namespace) -> int:
@@ -44,9 +42,7 @@ def execute(given: Namespace) -> int:
     if is_worker():
         run_program(given)
         return 0
-    from dtm.errors import DtmError
     from dtm.launch.joining import Joiner, check, parsed
-    from dtm.launch.settings import ports
 
     problem = missing(given)
     if problem is not None:
@@ -56,7 +52,8 @@ def execute(given: Namespace) -> int:
         credentials = _credentials(given.secret_file)
         listening = None if given.ports is None else ports(given.ports)
         joiner = Joiner(given.address, credentials, given.workers, given.bind, listening)
-        check(given.address, credentials, given.connect_timeout)
+        patience = None if given.connect_timeout is None else seconds(given.connect_timeout)
+        check(given.address, credentials, patience)
         return joiner.serve()
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -1,7 +1,18 @@
-"""The program of a command line, and running it in this process, as ``__main__``.
+"""The program of a command line: running it in this process as ``__main__``, and how it fails.
 
-Rejected: starting the program as another process.  It would be one process more for
-each worker, between a signal and whom it is meant for.
+An exception that leaves the program is shown in one of two ways:
+
+* ``start`` could not begin the run (an option, an address, a port, a secret), or Python did not
+  find the program: the user has to mend something, and gets one line, as for all that the command
+  refuses;
+* anything else is the program's own, and shown by Python, without the frames of the command and of
+  ``runpy`` that stand before the program's first.
+
+In the main thread.
+
+Rejected: starting the program as another process.  It would be one more for each worker, between a
+signal and the process that it is meant for.  Also: catching exceptions around the program; its own
+``sys.excepthook``, a debugger and ``python -i`` have to find them uncaught.
 """
 
 from __future__ import annotations
@@ -9,8 +20,11 @@ from __future__ import annotations
 import os
 import sys
 from argparse import REMAINDER, ArgumentParser, Namespace
+from types import CodeType, TracebackType
 
-from dtm.commands.completing import FILES, hint
+from dtm.commands.completion import FILES, hint
+from dtm.errors import CommunicationError, OptionError
+from dtm.run import runtime
 
 
 def add_program(parser: ArgumentParser) -> None:
@@ -31,10 +45,8 @@ def run_program(given: Namespace) -> None:
     """Run the program in this process; it sees its own arguments."""
     import runpy
 
-    from dtm.commands.uncaught import show_briefly
-
     sys.argv = [given.program, *given.arguments]
-    show_briefly(run_program.__code__)
+    _show_briefly(run_program.__code__)
     if given.module:
         _look_first_in(os.getcwd())
         runpy.run_module(given.program, run_name="__main__", alter_sys=True)
@@ -47,7 +59,7 @@ def run_program(given: Namespace) -> None:
 
 
 def _look_first_in(directory: str) -> None:
-    """Look for modules where Python would: not where the command ``dtm`` lies."""
+    """Look for modules where Python would, not where the command ``dtm`` is installed."""
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0] = directory
 
@@ -65,3 +77,57 @@ def missing(given: Namespace) -> str | None:
     if given.module or os.path.exists(given.program):
         return None
     return f"there is no program {given.program!r}"
+
+
+# Exceptions that leave the program.
+
+
+def _show_briefly(runs: CodeType) -> None:
+    """Set ``sys.excepthook``; ``runs`` is the code that runs the program."""
+    show = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        rest = _from_the_program_on(trace, runs)
+        if _is_refusal(error, rest):
+            sys.stderr.write(f"dtm: {error}\n")
+        else:
+            show(kind, error.with_traceback(rest), rest)
+
+    sys.excepthook = hook
+
+
+def _from_the_program_on(trace: TracebackType | None, runs: CodeType) -> TracebackType | None:
+    rest = trace
+    while rest is not None and rest.tb_frame.f_code is not runs:
+        rest = rest.tb_next
+    if rest is None:
+        return trace
+    rest = rest.tb_next
+    while rest is not None and rest.tb_frame.f_globals.get("__name__") == "runpy":
+        rest = rest.tb_next
+    return rest
+
+
+def _is_refusal(error: BaseException, rest: TracebackType | None) -> bool:
+    if isinstance(error, (OptionError, CommunicationError)):
+        return _was_starting(rest)
+    return isinstance(error, ImportError) and rest is None and _is_of_runpy(error.__cause__)
+
+
+def _is_of_runpy(cause: BaseException | None) -> bool:
+    """Whether a cause says nothing of the program, as it arose in ``runpy``."""
+    from traceback import walk_tb
+
+    if cause is None:
+        return True
+    frames = (frame for frame, _ in walk_tb(cause.__traceback__))
+    return all(frame.f_globals.get("__name__") == "runpy" for frame in frames)
+
+
+def _was_starting(rest: TracebackType | None) -> bool:
+    """Whether an error comes out of ``start``, which had not begun the run."""
+    if runtime.current is not None and not runtime.current.implicit:
+        return False
+    while rest is not None and rest.tb_frame.f_code is not runtime.start.__code__:
+        rest = rest.tb_next
+    return rest is not None

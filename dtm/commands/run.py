@@ -1,43 +1,40 @@
-"""``dtm run``: a program, on this machine or on others.
+"""``dtm run``: run a program, on this machine or on others.
 
-With hosts (``--hosts``, or those of an allocation) this process becomes the
-launcher.  Otherwise, and in every worker that was started, it runs the
-program itself; the options go into the environment, where ``start`` finds them.
+With hosts (``--hosts``, or those of an allocation) this process becomes the launcher.  Otherwise,
+and in every worker that was started, it runs the program itself; the options go into the
+environment, where ``start`` finds them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from argparse import Action, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dtm.commands.completing import FILES, MANAGERS, hint
+from dtm.commands.completion import FILES, MANAGERS, hint
 from dtm.commands.program import add_program, missing, run_program, words
+from dtm.errors import DtmError
+from dtm.launch.cores import default_workers, granted
+from dtm.options import Options, address, old_hosts_file, ports, positive, seconds, settings, slots
 
 if TYPE_CHECKING:
     from dtm.launch.allocation import Allocation
     from dtm.launch.hosts import Host
-    from dtm.launch.launcher import Run
+    from dtm.launch.plan import Run
 
 SUMMARY = "run a program that calls dtm.start(main); without a WORD, this is it"
 
 # Options that stand in the environment of the program, and of its workers.
 VARIABLES = {
-    "workers": "DTM_WORKERS",
-    "comm": "DTM_COMM",
-    "seed": "DTM_SEED",
-    "join_slots": "DTM_JOIN_SLOTS",
-    "secret_file": "DTM_SECRET_FILE",
-    "bind": "DTM_BIND",
-    "ports": "DTM_PORTS",
-    "tls": "DTM_TLS",
-    "ssh": "DTM_SSH",
-    "connect_timeout": "DTM_CONNECT_TIMEOUT",
-    "fan_out": "DTM_FAN_OUT",
-    "tag_output": "DTM_TAG_OUTPUT",
-}
+    name: f"DTM_{name.upper()}"
+    for name in (
+        "workers", "comm", "seed", "trace", "summary", "join_slots", "secret_file", "bind",
+        "ports", "tls", "ssh",
+        "connect_timeout", "fan_out", "tag_output",
+    )
+}  # fmt: skip
 EPILOG = (
     "Variables of the environment say the same, and an option has the last word: "
     + ", ".join(VARIABLES.values())
@@ -45,88 +42,61 @@ EPILOG = (
 )
 
 
+# fmt: off
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of ``run``."""
-    parser.add_argument(
-        "-n", "--workers", type=count, metavar="N",
-        help="how many workers; default: each core that this process may use, or each slot "
-        "that a batch system has granted, or each slot of the hosts",
-    )  # fmt: skip
-    hosts = parser.add_argument(
-        "--hosts", metavar="FILE", help="run on the hosts of this file, by ssh"
-    )
-    hint(hosts, FILES)
-    comm = parser.add_argument(
-        "--comm", metavar="NAME",
-        help="the communication manager: mpi, local, tcp, serial, or a.path.Class; "
-        "default: by how the program is started",
-    )  # fmt: skip
-    hint(comm, MANAGERS)
-    parser.add_argument("--seed", type=int, help="make the random numbers of the run repeatable")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be started, and start nothing"
-    )
-    _add_hosts_options(parser)
-    _add_network_options(parser)
+    add = parser.add_argument
+    add("-n", "--workers", type=count, metavar="N", help="how many workers; default: each core "
+        "that this process may use, or each slot that a batch system has granted, or each slot of "
+        "the hosts")
+    hint(add("--hosts", metavar="FILE", help="run on the hosts of this file, by ssh"), FILES)
+    hint(add("--comm", metavar="NAME", help="the communication manager: mpi, local, tcp, serial, "
+             "or a.path.Class; default: by how the program is started"), MANAGERS)
+    add("--seed", type=int, help="make the random numbers of the run repeatable")
+    hint(add("--trace", metavar="DIR", help="record the run in this directory, for dtm report"),
+         FILES)
+    add("--summary", action="store_true", default=None, help="print at the end what each function "
+        "and each worker did")
+    add("--dry-run", action="store_true", help="print what would be started, and start nothing")
+    add = parser.add_argument_group("runs on hosts").add_argument
+    add("--tag-output", action="store_true", default=None, help="put rank and host before each "
+        "line")
+    add_ssh(add, "how long a host may take to answer; default: 15")
+    add("--fan-out", metavar="N", type=checked(positive), help="how many hosts are connected to "
+        "directly, the others by way of these; default: 64")
+    add = parser.add_argument_group("connections of tcp").add_argument
+    add("--join-slots", metavar="N", type=checked(slots), help="how many workers may join by hand; "
+        "default: 0, and 16 for --comm tcp alone")
+    hint(add("--secret-file", metavar="FILE", help="where to put the secret for them; default: a "
+             "new file in this directory"), FILES)
+    add_listening(add)
+    add("--tls", action=BooleanOptionalAction, default=None, help="encrypt connections; default: "
+        "if they may leave this machine")
     add_program(parser)
 
 
-def _add_hosts_options(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("runs on hosts")
-    group.add_argument(
-        "--tag-output", action="store_true", default=None,
-        help="put rank and host before each line",
-    )  # fmt: skip
-    group.add_argument("--ssh", metavar="COMMAND", help="what replaces ssh; takes its arguments")
-    group.add_argument(
-        "--connect-timeout", metavar="SECONDS", type=_checked("seconds"),
-        help="how long a host may take to answer; default: 15",
-    )  # fmt: skip
-    group.add_argument(
-        "--fan-out", metavar="N", type=_checked("positive"),
-        help="how many hosts are connected to directly, the others by way of these; default: 64",
-    )  # fmt: skip
+def add_ssh(add: Callable[..., Action], timeout: str) -> None:
+    """Add the options that say how hosts are entered."""
+    add("--ssh", metavar="COMMAND", help="what replaces ssh; takes its arguments")
+    add("--connect-timeout", metavar="SECONDS", type=checked(seconds), help=timeout)
 
 
-def _add_network_options(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("connections of tcp")
-    group.add_argument(
-        "--join-slots", metavar="N", type=_checked("slots"),
-        help="how many workers may join by hand; default: 0, and 16 for --comm tcp alone",
-    )  # fmt: skip
-    secret = group.add_argument(
-        "--secret-file", metavar="FILE",
-        help="where to put the secret for them; default: a new file in this directory",
-    )  # fmt: skip
-    hint(secret, FILES)
-    add_listening(group)
-    group.add_argument(
-        "--tls", action=BooleanOptionalAction, default=None,
-        help="encrypt connections; default: if they may leave this machine",
-    )  # fmt: skip
-
-
-def add_listening(group: Any) -> None:
+def add_listening(add: Callable[..., Action]) -> None:
     """Add the options that say where a worker of this machine listens."""
-    group.add_argument(
-        "--bind", metavar="ADDRESS", type=_checked("address"),
-        help="this machine's address at which workers listen; default: chosen on the way to "
-        "the others, and for this machine alone if there are none",
-    )  # fmt: skip
-    group.add_argument(
-        "--ports", metavar="LOW-HIGH", type=_checked("ports"),
-        help="the ports at which they listen; default: any",
-    )  # fmt: skip
+    add("--bind", metavar="ADDRESS", type=checked(address), help="this machine's address at which "
+        "workers listen; default: chosen on the way to the others, and for this machine alone if "
+        "there are none")
+    add("--ports", metavar="LOW-HIGH", type=checked(ports), help="the ports at which they listen; "
+        "default: any")
+# fmt: on
 
 
-def _checked(kind: str) -> Callable[[str], str]:
+def checked(read: Callable[[str], object]) -> Callable[[str], str]:
     """Return what checks an option's text and keeps it: it goes into the environment."""
 
     def check(text: str) -> str:
-        from dtm.launch import settings
-
         try:
-            getattr(settings, kind)(text)
+            read(text)
         except ValueError as error:
             raise ArgumentTypeError(str(error)) from None
         return text
@@ -136,23 +106,10 @@ def _checked(kind: str) -> Callable[[str], str]:
 
 def count(text: str) -> int:
     """Read how many workers are wanted."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-count.__name__ = "number of workers"
-
-
-def seconds(text: str) -> float:
-    """Read a time."""
-    from dtm.launch import settings
-
-    return settings.seconds(text)
-
-
-seconds.__name__ = "number of seconds"
+    try:
+        return positive(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is no number of workers: {error}") from None
 
 
 def execute(given: Namespace) -> int:
@@ -162,8 +119,6 @@ def execute(given: Namespace) -> int:
         if value is not None:
             os.environ[variable] = str(int(value) if isinstance(value, bool) else value)
     if not is_worker():
-        from dtm.errors import DtmError
-
         _tell_of_unknown_variables()
         try:
             launched = _launched(given)
@@ -194,59 +149,48 @@ def _tell_of_unknown_variables() -> None:
 
 def _launched(given: Namespace) -> int | None:
     """Launch the program on hosts and return its status, None if it is to run here."""
-    hosts, granted = _hosts(given)
+    hosts, found = _hosts(given)
     problem = missing(given)
     if problem is not None:
         sys.exit(f"dtm: {problem}")
     if hosts is None:
         return _describe_here() if given.dry_run else None
-    from dataclasses import replace
+    run = _run(given, hosts, found)
+    if given.dry_run:
+        sys.stdout.write(run.described())
+        return 0
+    from dtm.launch.launcher import launch
 
-    from dtm.launch.launcher import described, launch
-
-    run = _run(given, hosts, granted)
-    if not given.dry_run:
-        return launch(run)
-    arguments = _but_dry_run(run.arguments)
-    sys.stdout.write("\n".join((*described(replace(run, arguments=arguments)), "")))
-    return 0
+    return launch(run)
 
 
-def _run(given: Namespace, hosts: tuple[Host, ...], granted: Allocation | None) -> Run:
-    from dtm.launch.settings import settings
-    from dtm.launch.spec import run_again
+def _run(given: Namespace, hosts: tuple[Host, ...], found: Allocation | None) -> Run:
+    from dtm.launch.plan import run_on_hosts
 
-    files, module = ([], given.program) if given.module else ([given.program], "")
-    chosen = settings(os.environ)
-    return run_again(hosts, chosen, given.workers, files, words(given), granted, module)
+    run = run_on_hosts(hosts, settings(os.environ), given.workers, found)
+    arguments = _but_dry_run(run.arguments) if given.dry_run else run.arguments
+    if given.module:
+        return run._replace(arguments=arguments, program=words(given), module=given.program)
+    files = [*run.files, given.program]
+    return run._replace(arguments=arguments, program=words(given), files=files)
 
 
 def _hosts(given: Namespace) -> tuple[tuple[Host, ...] | None, Allocation | None]:
     """Return the hosts of the run, None if it is not on hosts, and whose they are."""
     comm = os.environ.get("DTM_COMM")
-    if given.hosts is not None:
-        if comm not in {None, "", "tcp"}:
-            sys.exit(f"dtm: --hosts needs the communication manager tcp, not {comm}")
-        from dtm.launch.hosts import read_hosts
-
-        return read_hosts(given.hosts), None
-    if comm not in {None, "", "tcp"} or _under_mpi():
+    if given.hosts is not None and comm not in {None, "", "tcp"}:
+        sys.exit(f"dtm: --hosts needs the communication manager tcp, not {comm}")
+    if given.hosts is None and (comm not in {None, "", "tcp"} or _under_mpi()):
         return None, None
-    from dtm.launch.spec import beyond_here, old_hosts_file
+    file = given.hosts if given.hosts is not None else old_hosts_file(given.arguments)
+    found = granted(os.environ) if file is None else None
+    if found is not None and found.is_beyond_here:
+        return found.hosts, found
+    if file is None and (comm != "tcp" or given.workers is None):
+        return None, None
+    from dtm.launch.hosts import Host, read_hosts
 
-    old = old_hosts_file(given.arguments)
-    if old is not None:
-        from dtm.launch.hosts import read_hosts
-
-        return read_hosts(old), None
-    granted = beyond_here(os.environ)
-    if granted is not None:
-        return granted.hosts, granted
-    if comm == "tcp" and given.workers is not None:
-        from dtm.launch.hosts import Host
-
-        return (Host("localhost", given.workers),), None
-    return None, None
+    return (Host("localhost", given.workers),) if file is None else read_hosts(file), None
 
 
 def _under_mpi() -> bool:
@@ -258,9 +202,6 @@ def _under_mpi() -> bool:
 def _describe_here() -> int:
     """Say what a run without hosts would start."""
     import shlex
-
-    from dtm.launch.share import default_workers
-    from dtm.options import Options
 
     chosen = Options().overridden(os.environ)
     comm = chosen.communicationManager or ("mpi" if _under_mpi() else "local")
@@ -282,9 +223,5 @@ def _but_dry_run(words: Sequence[str]) -> list[str]:
 
     dtm's own is the first: what follows the program is the program's.
     """
-    place = next(
-        number
-        for number, word in enumerate(words)
-        if word.startswith("--d") and "--dry-run".startswith(word)
-    )
+    place = [word.startswith("--d") and "--dry-run".startswith(word) for word in words].index(True)
     return [*words[:place], *words[place + 1 :]]

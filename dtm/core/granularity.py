@@ -5,6 +5,9 @@ the task tree.  The depth matters: in a recursion the same function takes a
 millisecond at the top and a microsecond at the leaves, and a mean over all depths
 would keep the big pieces at home.
 
+A function is known by its code, any other callable by identity, never by ``==``; a profile is
+kept as long as what it is known by.
+
 An estimate is *mature* once it rests on enough time or enough items; the first
 call of a function is always slow.  Before that, the age of a range is a lower
 bound for its next item, after some patience.
@@ -18,8 +21,11 @@ shipping it and its result costs (``Call.cost``); a call of one item carries
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
+from dtm.core.identity import WeakIdentity
 from dtm.task import Range
 
 STRIP_SECONDS = 100e-6
@@ -30,7 +36,6 @@ LEAST_WEIGHT = 0.2  # of the newest measurement in the running estimate
 CALL_SECONDS = 8e-6  # to send a call of one item, beyond the item itself
 UNSEEN_SECONDS = 1e-3  # items that run for so long are sent though no result of the call is there
 MANY_ITEMS = 8
-MOST_PROFILES = 512
 MOST_DEPTH = 256
 
 
@@ -69,6 +74,18 @@ class Profile:
             self.mature = True
 
 
+def _known_by(function: Any) -> Any:
+    """Return what two callables have in common that take alike long: mostly their code.
+
+    A closure that is made anew for each generation has the code of the one before.
+    """
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(function, MethodType):
+        function = function.__func__
+    return function.__code__ if type(function) is FunctionType else function
+
+
 class Granularity:
     """Estimates by function and depth, and the decisions that rest on them.
 
@@ -90,19 +107,22 @@ class Granularity:
         self.chunk = chunk
         self._appraise_items = appraise_items
         self._appraise_results = appraise_results
-        self._profiles: dict[Any, Profile] = {}
+        self._profiles: WeakIdentity[dict[int, Profile]] = WeakIdentity()
 
     def profile(self, function: object, depth: int) -> Profile:
-        """Return the profile of a function at a depth; a fresh one if it cannot be a key."""
-        key = (function, depth if depth < MOST_DEPTH else MOST_DEPTH)  # noqa: FURB136 - once a call
-        try:
-            found = self._profiles.get(key)
-        except TypeError:
-            return Profile()
+        """Return the profile of a function at a depth."""
+        known = _known_by(function)
+        at = depth if depth < MOST_DEPTH else MOST_DEPTH  # noqa: FURB136 - once a call
+        by_depth = self._profiles.get(known)
+        if by_depth is None:
+            by_depth = {}
+            try:
+                self._profiles.set(known, by_depth)
+            except TypeError:  # it cannot be held weakly: known by its type
+                return self.profile(type(known), depth)
+        found = by_depth.get(at)
         if found is None:
-            if len(self._profiles) >= MOST_PROFILES:
-                del self._profiles[next(iter(self._profiles))]
-            found = self._profiles[key] = Profile()
+            found = by_depth[at] = Profile()
         return found
 
     @staticmethod

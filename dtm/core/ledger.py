@@ -56,14 +56,23 @@ class Ledger:
             accepted = call.deliver(segment.lo, segment.values)
             if accepted is None:
                 self.dropped += len(segment.values)
+            elif segment.seconds and not call.profile.mature:
+                call.profile.learn(len(segment.values), segment.seconds)
             complete = bool(accepted)
         if segment.failure is not None:
             complete |= call.fail(segment.lo + len(segment.values), segment.failure)
         return call if complete else None
 
     def close(self, call: Call) -> None:
-        """Forget a call that is over."""
+        """Forget a call that is over, and let go of what it was made of.
+
+        The call and its range refer to each other, and what is in a cycle stays until the
+        garbage collector comes, which counts objects, not bytes.
+        """
         self._calls.pop(call.key, None)
+        call.range = None
+        if call.failure is None:  # else some may have to run again
+            call.items = ()
 
     def __iter__(self) -> Iterator[Call]:
         return iter(self._calls.values())

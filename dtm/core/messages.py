@@ -62,7 +62,8 @@ class Refusal(NamedTuple):
 class Segment(NamedTuple):
     """Results of consecutive items of one call: ``(key, lo)`` and the values, or a failure.
 
-    With ``failure`` the values are those before the failing item.
+    With ``failure`` the values are those before the failing item.  ``seconds`` is what they took to
+    compute, 0 if that is not known: their owner may not have run one itself.
     """
 
     key: int
@@ -70,6 +71,7 @@ class Segment(NamedTuple):
     values: list[Any]
     failure: BaseException | None = None
     name: str = ""
+    seconds: float = 0.0
 
 
 class Results(NamedTuple):
@@ -89,7 +91,10 @@ class Relayed(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """Helper to owner: these items could not be read here.  The owner runs them itself."""
+    """Helper to owner: these items could not be read here.  The owner runs them itself.
+
+    Without a reason it is the function that is not held here any more: they may be sent again.
+    """
 
     key: int
     lo: int

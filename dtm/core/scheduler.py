@@ -330,8 +330,11 @@ class Scheduler:
         call = self.ledger.find(message.key)
         if call is None:
             return []
-        self.deque.push(Range(call, message.lo, message.hi, now, pinned=True))
+        pinned = bool(message.reason)
+        self.deque.push(Range(call, message.lo, message.hi, now, pinned=pinned))
         self.balancer.fed()
+        if not pinned:
+            return []
         about = source, call.name
         if about in self._unread:
             return []

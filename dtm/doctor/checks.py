@@ -22,9 +22,8 @@ from dtm.doctor.exchange import Exchanged, Link
 from dtm.doctor.machine import OLDEST, Machine
 from dtm.doctor.report import Finding, fine, problem, warning
 from dtm.launch.allocation import Allocation
-from dtm.launch.blas_threads import first_number
-from dtm.launch.hostlist import compress
-from dtm.launch.hosts import Host
+from dtm.launch.cores import first_number
+from dtm.launch.hosts import Host, compress
 
 _BUSY = 0.5  # of the usable cores
 _MB = 1_000_000

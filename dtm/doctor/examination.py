@@ -36,13 +36,11 @@ from dtm.doctor.probe import Enter, Probe, by_batch_system, by_ssh, entry, probe
 from dtm.doctor.report import Finding, fine, problem, warning, would_work
 from dtm.errors import OptionError
 from dtm.launch.allocation import Allocation, allocation
-from dtm.launch.blas_threads import NUMERIC_THREADS, thread_variables
-from dtm.launch.hostlist import compress
-from dtm.launch.hosts import Host, read_hosts
+from dtm.launch.cores import NUMERIC_THREADS, thread_variables
+from dtm.launch.hosts import Host, compress, read_hosts
 from dtm.launch.plan import placed
-from dtm.launch.remote import CONNECT_SECONDS
-from dtm.launch.remote import words as split
-from dtm.launch.spec import is_beyond_here
+from dtm.launch.plan import words as split
+from dtm.options import CONNECT_SECONDS
 
 WAYS = ("mpi", "local", "tcp")
 LOOK_SECONDS = 30.0
@@ -147,7 +145,7 @@ def planned(
         return Plan("mpi", position(environ)[1], under_mpi=True)
     around = allocation(environ)
     slots = usable
-    if around is not None and not is_beyond_here(around):
+    if around is not None and not around.is_beyond_here:
         slots = sum(host.slots for host in around.hosts)
     elif around is not None and way in (None, "tcp"):
         granted = around

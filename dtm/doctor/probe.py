@@ -39,7 +39,7 @@ from dtm.doctor.machine import OLDEST, Machine
 from dtm.doctor.report import Finding, fine, problem
 from dtm.launch.allocation import Allocation
 from dtm.launch.hosts import Host
-from dtm.launch.remote import EXACT, ssh_command
+from dtm.launch.plan import EXACT, ssh_command
 
 _MOST_ERROR = 4000
 _REAP_SECONDS = 1.0  # after each signal

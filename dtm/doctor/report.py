@@ -18,7 +18,7 @@ from enum import Enum
 from textwrap import wrap
 from typing import Any
 
-from dtm.launch.hostlist import compress
+from dtm.launch.hosts import compress
 
 _WIDTH = 100
 _INDENT = 10

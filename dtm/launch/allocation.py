@@ -1,64 +1,81 @@
 """What a batch system has granted this job: hosts, slots, and how to start something there.
 
-Each system says it in its own way: a compressed list (Slurm), a file with a line a
-slot (PBS, Torque, OAR, LSF), a file with a line a host (Grid Engine), pairs in a
-variable (LSF), a command's answer (Flux).  They are asked in a fixed order, since
-one may run inside of another: Flux, which is always the inner one, first.
+Each system says it in its own way: a compressed list (Slurm), a file with a line for each
+slot (PBS, Torque, OAR, LSF), a file with a line for each host (Grid Engine), pairs in a
+variable (LSF), the answer of a command (Flux).  They are read in a fixed order, since one may
+run inside another: Flux, which is always the inner one, first.
 
-Invariant: nothing is guessed.  Variables that cannot be read, or contradict each
-other, are an error with their names in it, and ``--hosts`` the way around it.
+Invariant: nothing is guessed.  Variables that cannot be read, or contradict each other, are
+an error that names them, and that says how ``--hosts`` goes around it.
 
 Read-only; any thread.
 
-Rejected: to look for the systems' commands on the path.  Login nodes have them too,
-and there nothing has been granted.
+Rejected: looking for the commands of the systems on the path.  Login nodes have them too, and
+nothing has been granted there.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dtm.errors import OptionError
-from dtm.launch import flux
-from dtm.launch.hostlist import MOST, expand
-from dtm.launch.hosts import Host, merged
+from dtm.launch.hosts import MOST_HOSTS, Host, expand, merged
 
 Ask = Callable[[tuple[str, ...]], str]
+ASK_SECONDS = 10.0
 _COUNT = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What has been granted.
+    """What has been granted."""
 
-    Attributes:
-        system: the batch system: "slurm", "pbs", "lsf", "sge", "flux" or "oar".
-        hosts: the hosts with their slots, each once, in the system's order.
-        start: the words before a command that start one process of it where ``ssh`` is not
-            to be used, with ``{host}`` or ``{index}`` for the host; None if there are none.
-        passes_input: whether that process reads what its starter gets on standard input.
-    """
-
-    system: str
-    hosts: tuple[Host, ...]
+    system: str  # the batch system: "slurm", "pbs", "lsf", "sge", "flux" or "oar"
+    hosts: tuple[Host, ...]  # with their slots, each once, in the system's order
+    # The words that start one process on a host where ssh is not to be used, with {host} or
+    # {index} for the host; None if there are none.
     start: tuple[str, ...] | None
-    passes_input: bool = True
+    passes_input: bool = True  # whether it reads what its starter gets on standard input
+
+    @property
+    def is_beyond_here(self) -> bool:
+        """Whether it has hosts besides this one."""
+        return not all(map(_is_here, self.hosts))
 
     def starter(self, host: Host) -> tuple[str, ...] | None:
         """Return the words that start a process on one of the hosts, None if there are none."""
         if self.start is None:
             return None
         index = str(self.hosts.index(host))
-        known = {"{host}": host.name, "{index}": index}
-        return tuple(_filled(word, known) for word in self.start)
+        return tuple(
+            word.replace("{host}", host.name).replace("{index}", index) for word in self.start
+        )
 
 
-def allocation(environ: Mapping[str, str], ask: Ask = flux.ask) -> Allocation | None:
+def ask_command(asked: tuple[str, ...]) -> str:
+    """Return what a command prints.
+
+    Raises:
+        OptionError: it is not there, fails, or takes longer than ``ASK_SECONDS``.
+    """
+    from subprocess import DEVNULL, SubprocessError, run
+
+    try:
+        done = run(  # noqa: S603 - a command of Flux's, with a job's number in it
+            asked, stdin=DEVNULL, capture_output=True, text=True, timeout=ASK_SECONDS, check=True
+        )
+    except (OSError, SubprocessError, UnicodeDecodeError) as error:
+        raise OptionError(str(error)) from error
+    return done.stdout
+
+
+def allocation(environ: Mapping[str, str], ask: Ask = ask_command) -> Allocation | None:
     """Return what the batch system of this environment has granted, None if there is none.
-
-    ``ask`` runs a command and returns what it prints; only Flux needs it.
 
     Raises:
         OptionError: the environment cannot be understood; names the variable.
@@ -73,15 +90,50 @@ def allocation(environ: Mapping[str, str], ask: Ask = flux.ask) -> Allocation | 
     return None
 
 
+def _is_here(host: Host) -> bool:
+    mine = os.uname().nodename.lower()
+    name = host.name.lower()
+    return host.is_local or name == mine or name.partition(".")[0] == mine.partition(".")[0]
+
+
 def _flux(environ: Mapping[str, str], ask: Ask) -> Allocation:
-    asked = flux.command(environ)
+    """Read what Flux has granted.  Only its command can tell: a batch script lacks even the job."""
+    job = environ.get("FLUX_JOB_ID")
+    asked = ("flux", "job", "info", job, "R") if job else ("flux", "resource", "R")
     try:
-        hosts = [Host(name, cores) for name, cores in flux.granted(ask(asked))]
+        hosts = [Host(name, cores) for name, cores in _flux_cores(ask(asked))]
     except OptionError as error:
-        variable = "FLUX_JOB_ID" if environ.get("FLUX_JOB_ID") else "FLUX_URI"
+        variable = "FLUX_JOB_ID" if job else "FLUX_URI"
         said = f"what {' '.join(asked)!r} says is not understood"
         raise OptionError(f"{variable} is set, but {said}: {error}; {_WAY_OUT}") from error
-    return Allocation("flux", _granted("FLUX_URI", hosts), flux.starter(environ))
+    start = ("flux", "exec", *((f"--jobid={job}",) if job else ()), "--rank={index}")
+    return Allocation("flux", _granted("FLUX_URI", hosts), start)
+
+
+def _flux_cores(text: str) -> list[tuple[str, int]]:
+    """Return the hosts in a resource set of Flux, in the order of their ranks, with their cores.
+
+    It looks like ``{"version": 1, "execution": {"nodelist": ["n[0-1]"],
+    "R_lite": [{"rank": "0-1", "children": {"core": "0-7"}}]}}``.
+    """
+    try:
+        resources: Any = json.loads(text)
+        if resources["version"] != 1:
+            raise OptionError(f"its version is {resources['version']!r}, not 1")
+        execution = resources["execution"]
+        hosts = expand(",".join(execution["nodelist"]))
+        cores: dict[int, int] = {}
+        for part in execution["R_lite"]:
+            for rank in expand(f"[{part['rank']}]"):
+                many = len(expand(f"[{part['children']['core']}]"))
+                cores[int(rank)] = cores.get(int(rank), 0) + many
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OptionError(f"it is no resource set: {error!r}") from error
+    except json.JSONDecodeError as error:
+        raise OptionError(f"it is no JSON: {error}") from error
+    if len(cores) != len(hosts):
+        raise OptionError(f"it has {len(hosts)} hosts and {len(cores)} ranks")
+    return [(host, cores[rank]) for host, rank in zip(hosts, sorted(cores))]
 
 
 def _slurm(environ: Mapping[str, str]) -> Allocation:
@@ -98,33 +150,27 @@ def _slurm(environ: Mapping[str, str]) -> Allocation:
 
 
 def _slurm_slots(environ: Mapping[str, str], variable: str, nodes: int) -> list[int]:
-    """Return the slots of each node: tasks if they were asked for, else as many as have cores.
-
-    A job of one task is that of one process, which has all the cores of the job to use.
-    """
+    """Return the slots of each node: tasks if they were asked for, else as many as have cores."""
     tasks = environ.get("SLURM_TASKS_PER_NODE")
-    if nodes == 1 and tasks == "1":
-        if environ.get("SLURM_JOB_CPUS_PER_NODE"):
-            return _counts(environ, "SLURM_JOB_CPUS_PER_NODE", variable, nodes)
-        return [_whole(environ, "SLURM_CPUS_ON_NODE", _whole(environ, "SLURM_CPUS_PER_TASK", 1))]
-    # Inside of a step the variable is the step's, the nodes are the job's.
-    if tasks is not None and tasks != environ.get("SLURM_STEP_TASKS_PER_NODE"):
-        return _counts(environ, "SLURM_TASKS_PER_NODE", variable, nodes)
     each = _whole(environ, "SLURM_CPUS_PER_TASK", 1)
-    if environ.get("SLURM_JOB_CPUS_PER_NODE"):
+    of_one_process = nodes == 1 and tasks == "1"  # it has all the cores of the job to use
+    # Inside of a step the variable is the step's, the nodes are the job's.
+    of_the_job = tasks is not None and tasks != environ.get("SLURM_STEP_TASKS_PER_NODE")
+    if environ.get("SLURM_JOB_CPUS_PER_NODE") and (of_one_process or not of_the_job):
         cores = _counts(environ, "SLURM_JOB_CPUS_PER_NODE", variable, nodes)
-    elif tasks is not None:
+        return cores if of_one_process else [max(count // each, 1) for count in cores]
+    if of_one_process:
+        return [_whole(environ, "SLURM_CPUS_ON_NODE", each)]
+    if tasks is not None:
         return _counts(environ, "SLURM_TASKS_PER_NODE", variable, nodes)
-    elif nodes == 1:
-        cores = [_whole(environ, "SLURM_CPUS_ON_NODE", 1)]
-    else:
-        why = f"it is not set, and {variable} names {nodes} nodes"
-        raise _wrong("SLURM_TASKS_PER_NODE", why)
-    return [max(count // each, 1) for count in cores]
+    if nodes == 1:
+        return [max(_whole(environ, "SLURM_CPUS_ON_NODE", 1) // each, 1)]
+    why = f"it is not set, and {variable} names {nodes} nodes"
+    raise _wrong("SLURM_TASKS_PER_NODE", why)
 
 
 def _pbs(environ: Mapping[str, str]) -> Allocation:
-    hosts = _hosts_of_lines(environ, "PBS_NODEFILE")
+    hosts = _one_a_slot("PBS_NODEFILE", _lines(environ, "PBS_NODEFILE"))
     torque = _first(environ, "PBS_NUM_PPN", "PBS_NUM_NODES", "PBS_NP") is not None
     if all(host.slots == 1 for host in hosts):  # some sites write a line a node
         alone = _whole(environ, "NCPUS", 1) if len(hosts) == 1 else 1  # cores of one process
@@ -136,22 +182,24 @@ def _pbs(environ: Mapping[str, str]) -> Allocation:
 
 
 def _lsf(environ: Mapping[str, str]) -> Allocation:
-    ways = (
-        ("LSB_MCPU_HOSTS", _hosts_of_pairs),
-        ("LSB_DJOB_HOSTFILE", _hosts_of_lines),
-        ("LSB_HOSTS", _hosts_of_words),
-    )
-    found = {name: read(environ, name) for name, read in ways if environ.get(name)}
+    found: dict[str, tuple[Host, ...]] = {}
+    if text := environ.get("LSB_MCPU_HOSTS"):
+        found["LSB_MCPU_HOSTS"] = _pairs("LSB_MCPU_HOSTS", text)
+    if environ.get("LSB_DJOB_HOSTFILE"):
+        lines = _lines(environ, "LSB_DJOB_HOSTFILE")
+        found["LSB_DJOB_HOSTFILE"] = _one_a_slot("LSB_DJOB_HOSTFILE", lines)
+    if text := environ.get("LSB_HOSTS"):
+        found["LSB_HOSTS"] = _one_a_slot("LSB_HOSTS", text.split())
     (first, hosts), *others = found.items()
     for other, said in others:
-        if sorted(map(_named, said)) != sorted(map(_named, hosts)):
+        if {h.name.lower(): h.slots for h in said} != {h.name.lower(): h.slots for h in hosts}:
             raise _wrong(other, f"it grants other slots than {first} does")
     return Allocation("lsf", hosts, ("blaunch", "-z", "{host}"))
 
 
 def _oar(environ: Mapping[str, str]) -> Allocation:
     variable = _first(environ, *_OAR) or _OAR[0]
-    return Allocation("oar", _hosts_of_lines(environ, variable), ("oarsh", "{host}"))
+    return Allocation("oar", _one_a_slot(variable, _lines(environ, variable)), ("oarsh", "{host}"))
 
 
 def _grid_engine(environ: Mapping[str, str]) -> Allocation | None:
@@ -191,26 +239,22 @@ _SYSTEMS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, str]], Allocation 
 _WAY_OUT = "say --hosts FILE to name the hosts yourself"
 
 
-def _hosts_of_lines(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
-    """Read a file which says a host for each slot."""
-    return _granted(variable, [_host(variable, line, 1) for line in _lines(environ, variable)])
+def _one_a_slot(variable: str, names: list[str]) -> tuple[Host, ...]:
+    """Return the hosts of a list that names a host for each slot."""
+    return _granted(variable, [_host(variable, name, 1) for name in names])
 
 
-def _hosts_of_words(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
-    """Read a variable which says a host for each slot."""
-    return _granted(variable, [_host(variable, name, 1) for name in environ[variable].split()])
-
-
-def _hosts_of_pairs(environ: Mapping[str, str], variable: str) -> tuple[Host, ...]:
-    """Read a variable of hosts, each with its slots behind it."""
-    words = environ[variable].split()
+def _pairs(variable: str, text: str) -> tuple[Host, ...]:
+    """Return the hosts of a list in which a number of slots follows each host."""
+    words = text.split()
     names, slots = words[::2], words[1::2]
     if len(names) != len(slots) or not all(map(_is_count, slots)):
-        raise _wrong(variable, f"{environ[variable]!r} is not hosts with a number behind each")
+        raise _wrong(variable, f"{text!r} is not hosts with a number behind each")
     return _granted(variable, [_host(variable, name, int(n)) for name, n in zip(names, slots)])
 
 
 def _lines(environ: Mapping[str, str], variable: str) -> list[str]:
+    """Return the lines of the file that a variable names."""
     try:
         with open(environ[variable], encoding="utf-8") as file:
             lines = [line.strip() for line in file]
@@ -239,7 +283,7 @@ def _counts(environ: Mapping[str, str], variable: str, of: str, nodes: int) -> l
         match = _COUNT.fullmatch(part.strip())
         if match is None or int(match[1]) < 1:
             raise _wrong(variable, f"{environ[variable]!r} is no list such as '4(x2),3'")
-        counts += [int(match[1])] * min(int(match[2] or 1), MOST)
+        counts += [int(match[1])] * min(int(match[2] or 1), MOST_HOSTS)
     if len(counts) != nodes:
         raise _wrong(variable, f"it is for {len(counts)} nodes, and {of} names {nodes}")
     return counts
@@ -260,16 +304,6 @@ def _is_count(text: str) -> bool:
 
 def _first(environ: Mapping[str, str], *variables: str) -> str | None:
     return next((variable for variable in variables if environ.get(variable)), None)
-
-
-def _named(host: Host) -> tuple[str, int]:
-    return host.name.lower(), host.slots
-
-
-def _filled(word: str, known: Mapping[str, str]) -> str:
-    for place, value in known.items():
-        word = word.replace(place, value)
-    return word
 
 
 def _wrong(variable: str, why: str) -> OptionError:

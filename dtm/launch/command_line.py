@@ -1,14 +1,15 @@
 """The program that this process runs: whether it can be run once more, and how.
 
-A worker of a local run is the same program with the same command line, started
-in the directory where the root was started.  That directory is noted when this
-module is imported, since a program may change to another before it starts dtm;
-so import it early.
+A worker is the same program with the same command line, started in the directory where the
+root was started.  That directory is noted when this module is imported, since a program may
+change to another before it starts dtm; so import it early.
 
 Read-only; any thread.
 
-Rejected: taking ``__main__.__file__`` and ``sys.argv``.  The interpreter's options
-would be lost, and so would ``-m``, whose modules see another ``sys.path``.
+Rejected: taking ``__main__.__file__`` and ``sys.argv``.  The interpreter's options would be lost,
+and so would ``-m``, whose modules see another ``sys.path``.  For modules:
+``importlib.util.find_spec``, which imports the packages above a module, so the user's code
+would run in the launcher and in every agent.
 """
 
 # pathlib takes longer to import than all of dtm.
@@ -17,11 +18,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 _directory: str | None = None
 with suppress(OSError):  # it may have been removed
@@ -62,6 +61,23 @@ def program_file() -> str | None:
     """Return the file that the interpreter was told to run, None for a module."""
     kind, what = _what_runs(sys.orig_argv[1:])
     return what if kind == "file" else None
+
+
+def module_is_there(module: str, directory: str, environ: Mapping[str, str]) -> bool:
+    """Whether this interpreter, started in a directory with an environment, finds a module.
+
+    Nothing of it is run.  Only the first part of a dotted name is looked for: the code of a
+    package may decide where the rest is.
+    """
+    from importlib.machinery import PathFinder
+
+    name = module.partition(".")[0]
+    given = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
+    first = [directory, *(os.path.join(directory, path) for path in given)]
+    if PathFinder.find_spec(name, first) is not None:
+        return True
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    return any(find is not None and find(name, None) is not None for find in finders)
 
 
 def _main_file() -> str | None:

@@ -1,22 +1,23 @@
 """Workers of this machine that join a run by hand.
 
-The process is their parent and no more: it starts them with its own command line,
-invites them (:mod:`dtm.launch.invitation`), and ends when the last has ended.  What
-their tasks print goes to the root of the run; what else they write comes out here.  That the root
-is gone is said once, however many find it out.
+The process is only their parent: it starts them with its own command line, invites them, and ends
+when the last has ended.  What their tasks print goes to the root of the run; what else they write
+comes out here.  That the root is gone is said once, however many find it out.
 
-A signal ends it, and them; the root has lost them then.
+A signal ends it, and them; to the run they are lost then.
 
-Threads: the loop's.
+Threads: the event loop's.
 
-Rejected: joining in this process when one worker is wanted.  It would be a second way
-to the same end.
+Rejected: joining in this process when one worker is wanted.  It would be a second way to the same
+end.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 from urllib.parse import urlsplit
 
 from dtm.comm.tcp.credentials import Credentials
@@ -24,23 +25,18 @@ from dtm.comm.tcp.handshake import ANY_RANK
 from dtm.comm.tcp.joining import REFUSED_SECONDS, Member, look
 from dtm.errors import CommunicationError, OptionError
 from dtm.launch.command_line import command_line, why_not_again
-from dtm.launch.invitation import Invitation
-from dtm.launch.launcher import worker_environment
-from dtm.launch.loop import Loop
-from dtm.launch.messages import Ended, Message, Output
+from dtm.launch.messages import Ended, Invitation, Message, Output
 from dtm.launch.plan import check_ports
-from dtm.launch.processes import Crew
-from dtm.launch.root import ROOT_GONE
+from dtm.launch.processes import Workers, worker_environment
+from dtm.launch.tcp_worker import ROOT_GONE
 from dtm.launch.terminal import Terminal
 
+CONNECT_SECONDS = 30.0
 _WRITE_SECONDS = 10.0
 
 
-CONNECT_SECONDS = 30.0
-
-
 def check(address: str, credentials: Credentials, patience: float | None) -> None:
-    """See whether a run can be joined before anything is started for it.
+    """Check that a run can be joined, before anything is started for it.
 
     Args:
         address: of the run.
@@ -80,55 +76,67 @@ class Joiner:
         )
         self._address = address
         self._bind = bind or _towards(address)
-        self._loop = Loop()
-        self._terminal = Terminal(self._loop, None, self._finish)
+        self._terminal = Terminal(None, self._finish)
         self._status = 0
+        self._over = asyncio.Event()
         self._finished: int | None = None  # the status, if it was not the workers' to decide
-        self._mourned = False
+        self._root_gone = False
         self._left = workers
-        self._crew = Crew(
-            self._loop,
+        self._workers = Workers(
             [None] * workers,
             command,
             worker_environment(os.environ),
-            invitation.written(),
+            invitation._asdict(),
             self._take,
+            self._terminal.room,
         )
 
     def serve(self) -> int:
-        """Start the workers, and return the worst of their exit statuses."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        self._loop.signals(numbers, self._signal)
+        """Start the workers, and return the worst of their exit statuses.
+
+        Raises:
+            CommunicationError: the system does not let so many be started.
+        """
+        return asyncio.run(self._serve(), debug=False)
+
+    async def _serve(self) -> int:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._finish, 128 + number)
+        problem: CommunicationError | None = None
         try:
-            self._crew.start(self._bind)
-            self._crew.invite(self._address)
-            self._loop.run()
+            async with asyncio.TaskGroup() as tasks:
+                try:
+                    self._workers.start(tasks, self._bind)
+                except CommunicationError as error:
+                    problem = error
+                else:
+                    self._workers.invite(self._address)
+                    await self._over.wait()
+                await self._workers.end()
         finally:
-            self._crew.end()
             self._terminal.close(_WRITE_SECONDS)
-            self._loop.close()
+        if problem is not None:
+            raise problem
         return self._status if self._finished is None else self._finished
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Output):
             if message.text.startswith(ROOT_GONE):
-                if self._mourned:
+                if self._root_gone:
                     return
-                self._mourned = True
+                self._root_gone = True
             self._terminal.write(message.rank, message.stream, message.text)
         elif isinstance(message, Ended):
             status = message.status if message.status >= 0 else 128 - message.status
             self._status = max(self._status, status)
             self._left -= 1
             if not self._left:
-                self._loop.stop()
-
-    def _signal(self, number: int) -> None:
-        self._finish(128 + number)
+                self._over.set()
 
     def _finish(self, status: int) -> None:
-        self._finished = status
-        self._loop.stop()
+        if not self._over.is_set():
+            self._finished = status
+            self._over.set()
 
 
 def parsed(address: str) -> tuple[str, int]:
@@ -149,12 +157,9 @@ def parsed(address: str) -> tuple[str, int]:
 
 def _towards(address: str) -> str | None:
     """Return this machine's address on the way to another, None if that is this machine."""
-    import socket
-
     host, port = parsed(address)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        family, kind, _, _, target = found[0]
+        family, kind, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(target)
             mine = str(probe.getsockname()[0])

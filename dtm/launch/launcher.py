@@ -1,68 +1,54 @@
 """The launcher: the process in the user's terminal that starts a run on hosts.
 
-It is no worker.  It makes the credentials of the run, has an agent started on each
-host (:mod:`dtm.launch.node`), and stays for signals, output and exit status.  How far
-the run has come is its ``stage``, which changes by ``TRANSITIONS``:
+It is no worker.  It makes the credentials of the run, has an agent started on each host
+(:mod:`dtm.launch.agent`), and stays for signals, output and exit status.  How far the run has
+come is its ``stage``, which changes by ``TRANSITIONS``:
 
     CALLING --all hosts ready--> RUNNING --root ended--> PARTING --all ended--> OVER
 
-No worker is started before every host has said that it can do its part: a host that is
-down costs a sentence, not half a run.  Whatever ends it, all that it has started is ended
-before it leaves, and what comes up meanwhile, when it is OVER, changes nothing more.  If it
-dies without a word, its agents find their input ended, and do the same.
+No worker is started before every host has said that it can do its part: a host that is down
+costs a line on stderr, not half a run.  However a run ends, all that the launcher has started is
+ended before it exits, and messages that come once it is OVER change nothing.  If it is killed, its
+agents find their input ended, and do the same.
 
 What can go wrong while it runs:
 
-* a worker's process ends badly, or a host cannot be heard: the root is told who and
-  how, and raises :class:`WorkerLostError`; where ``main`` has ended well before it
-  could, a line says so here;
+* a worker's process ends badly, or a host cannot be heard: the root is told who and how, and
+  raises :class:`WorkerLostError`; if ``main`` has ended well before, a line on stderr says so;
 * the root's host cannot be heard: the run is over, with status 1.
 
-Threads: the loop's; :mod:`dtm.launch.terminal` has one of its own.
+Threads: the event loop's; :mod:`dtm.launch.terminal` has one of its own.
 
-Rejected: the launcher as rank 0.  Its terminal would be rank 0's, but a launch from a
-login node would compute there.
+Rejected: the launcher as rank 0.  Its terminal would be rank 0's, but a launch from a login node
+would compute there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from enum import Enum
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
 
 from dtm.comm.tcp.credentials import Credentials
 from dtm.errors import CommunicationError
-from dtm.launch.agent import is_of_the_host, own_address
-from dtm.launch.invitation import INVITATION, Invitation
-from dtm.launch.loop import Loop
-from dtm.launch.messages import (
-    Address,
-    Death,
-    Ended,
-    Go,
-    Gone,
-    Job,
-    Lost,
-    Message,
-    Output,
-    Over,
-    Ready,
-    Refused,
-    Signal,
-)
-from dtm.launch.node import Node
-from dtm.launch.plan import Site, branches, names
-from dtm.launch.remote import Starting
-from dtm.launch.secret import SecretFile
+from dtm.launch import messages
+from dtm.launch.agent import Node, own_address
+from dtm.launch.plan import Run, grouped, names
+from dtm.launch.processes import worker_environment
+from dtm.launch.terminal import Terminal
+
+if TYPE_CHECKING:
+    from dtm.launch.tcp_worker import SecretFile
 
 _PARTING_SECONDS = 8.0  # for the other workers to end after the root
-_OTHERS_SECONDS = 0.5  # for other hosts to refuse too, after the first
+_OTHERS_SECONDS = 2.0  # for the other hosts to answer after one has refused
 _WRITE_SECONDS = 10.0
-_RESUME_SECONDS = 0.05
 _PATIENCE = 3  # signals
 _OF_THE_DISMISSED = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
@@ -89,56 +75,6 @@ TRANSITIONS: dict[Stage, dict[str, Stage]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What is to be started.
-
-    Attributes:
-        sites: who runs where.
-        arguments: of the interpreter, on every host.
-        directory: where.
-        files: what has to be there.
-        module: likewise, if the program is a module; else empty.
-        starting: how agents are started.
-        join_slots: how many workers may join by hand.
-        ports: the first and the last port to listen at, None for any.
-        bind: this machine's address for others; None chooses one if there are others.
-        tls: whether connections are encrypted; None: if they leave the machine.
-        tag_output: whether rank and host stand before each line.
-        secret_file: where to put what those who join by hand have to know.
-        program: the program and its arguments, for people to read.
-    """
-
-    sites: Sequence[Site]
-    arguments: Sequence[str]
-    directory: str
-    files: Sequence[str]
-    starting: Starting
-    module: str = ""
-    join_slots: int = 0
-    ports: tuple[int, int] | None = None
-    bind: str | None = None
-    tls: bool | None = None
-    tag_output: bool = False
-    secret_file: str | None = None
-    program: str = ""
-
-    @property
-    def leaves_the_machine(self) -> bool:
-        """Whether any connection goes to another machine, or may."""
-        return self.bind is not None or not all(site.host.is_local for site in self.sites)
-
-
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of workers: this one, without what is a host's or a worker's."""
-    own = {"DTM_WORKER", INVITATION}
-    return {
-        name: value
-        for name, value in environ.items()
-        if name not in own and not is_of_the_host(name)
-    }
-
-
 class Launcher:
     """Starts a run and sees it through.
 
@@ -147,144 +83,159 @@ class Launcher:
     """
 
     def __init__(self, run: Run) -> None:
-        from dtm.launch.terminal import Terminal
-
+        settings = run.settings
         self.stage = Stage.CALLING
         self._run = run
         self._hosts = names(run.sites)
-        tls = run.leaves_the_machine if run.tls is None else run.tls
+        tls = run.leaves_the_machine if settings.tls is None else settings.tls
         self._credentials = Credentials.fresh(tls=tls)
-        self._loop = Loop()
         self._terminal = Terminal(
-            self._loop,
-            (lambda rank: f"[{rank}@{self._hosts[rank]}] ") if run.tag_output else None,
+            (lambda rank: f"[{rank}@{self._hosts[rank]}] ") if settings.tag_output else None,
             self._finish,
         )
-        self._secret = SecretFile(run.secret_file, self._credentials)
-        self._ready: dict[str, Ready] = {}
-        self._refusals: list[str] = []
+        self._secret: SecretFile | None = None
+        self._ready: dict[str, messages.Ready] = {}
+        self._refusals: dict[str, str] = {}
         self._left = set(range(len(self._hosts)))
         self._given_up: set[int] = set()  # by the root, when it has ended not to be waited for
         self._status: int | None = None
         self._failed: dict[int, str] = {}
         self._signals = 0
-        self._reading = True
+        self._over = asyncio.Event()
+        self._hurry = asyncio.Event()  # the user does not wait for the last to end
         self._mailboxes = None if run.starting.mailboxes is None else _private(run.directory)
         local = [site for site in run.sites if site.host.is_local]
-        remote = [site for site in run.sites if not site.host.is_local]
-        below = branches(remote, run.starting.fan_out)
-        self._node = Node(self._loop, local, below, self._job(tls=tls), self._take)
+        below = grouped(run.remote, run.starting.fan_out)
+        self._node = Node(local, below, self._job(tls=tls), self._take, self._terminal.room)
 
-    def _job(self, *, tls: bool) -> Job:
+    def _job(self, *, tls: bool) -> messages.Job:
         run = self._run
-        invitation = Invitation(
+        invitation = messages.Invitation(
             credentials=self._credentials.to_bytes().decode("ascii"),
-            size=len(self._hosts) + run.join_slots,
+            size=len(self._hosts) + (run.settings.join_slots or 0),
             hosts=names(run.sites, os.uname().nodename),
             tls=tls,
-            ports=run.ports,
+            ports=run.settings.ports,
             carries_output=True,
         )
-        return Job(
+        return messages.Job(
             directory=run.directory,
             arguments=list(run.arguments),
             files=list(run.files),
             module=run.module,
             environment=worker_environment(os.environ),
-            invitation=invitation.written(),
+            invitation=invitation._asdict(),
             site={},
-            starting=replace(run.starting, mailboxes=self._mailboxes).written(),
+            starting=run.starting._replace(mailboxes=self._mailboxes)._asdict(),
         )
 
     def _go(self, event: str) -> None:
         self.stage = TRANSITIONS[self.stage][event]
         if self.stage is Stage.OVER:
-            self._loop.stop()
+            self._over.set()
 
-    def serve(self) -> int:
+    async def serve(self) -> int:
         """Start the run, see it through, and return its exit status."""
-        self._loop.signals(_SIGNALS, self._signal)
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._signal, number)
         try:
-            self._loop.later(0.0, lambda: self._node.prepare("", ""))
-            self._loop.run()
+            async with asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(self._node.serve(tasks, "", ""))
+                await self._over.wait()
+                serving.cancel()
+                ending = tasks.create_task(self._node.end())
+                hurried = tasks.create_task(self._hurry.wait())
+                await asyncio.wait((ending, hurried), return_when=asyncio.FIRST_COMPLETED)
+                ending.cancel()
+                hurried.cancel()
         finally:
-            self._node.end()
             self._terminal.close(_WRITE_SECONDS)
-            self._secret.remove()
-            self._loop.close()
+            if self._secret is not None:
+                self._secret.remove()
             if self._mailboxes is not None:
-                _remove(self._mailboxes)
+                shutil.rmtree(self._mailboxes, ignore_errors=True)
         if self._status == 0:
             sys.stderr.writelines(f"dtm: {text}\n" for _, text in sorted(self._failed.items()))
         return 1 if self._status is None else self._status
 
     # What comes up.
 
-    def _take(self, message: Message) -> None:
-        if isinstance(message, Output):
-            self._write(message)
-        elif isinstance(message, Ready):
+    def _take(self, message: messages.Message) -> None:
+        if isinstance(message, messages.Output):
+            self._terminal.write(message.rank, message.stream, message.text)
+        elif isinstance(message, messages.Ready):
             self._ready[message.host] = message
             self._begin()
-        elif isinstance(message, Refused):
+        elif isinstance(message, messages.Refused):
             self._refuse(message)
-        elif isinstance(message, Address):
+        elif isinstance(message, messages.Address):
             self._open(message)
-        elif isinstance(message, Lost):
+        elif isinstance(message, messages.Lost):
             self._given_up.update(message.ranks)
-        elif isinstance(message, Ended):
+        elif isinstance(message, messages.Ended):
             self._note(message)
             self._end(message)
-        elif isinstance(message, Gone):
+        elif isinstance(message, messages.Gone):
             self._mourn(message)
 
     def _begin(self) -> None:
-        """Have the workers started, if every host is ready and none has refused."""
-        complete = len(self._ready) == len(self._run.sites) and not self._refusals
-        if self.stage is not Stage.CALLING or not complete:
+        """Have the workers started if every host is ready; give up when all have answered."""
+        answered = self._ready.keys() | self._refusals.keys()
+        if self.stage is not Stage.CALLING or len(answered) < len(self._run.sites):
+            return
+        if self._refusals:
+            self._give_up()
             return
         self._go("all hosts ready")
-        self._node.take(Go(self._addresses()))
+        self._node.take(messages.Go(self._addresses()))
 
     def _addresses(self) -> dict[str, str]:
         """Return the address of each host for the others; none if this machine is all there is."""
         if not self._run.leaves_the_machine:
             return {}
         seen = next((ready.there for ready in self._ready.values() if ready.there), "")
-        mine = self._run.bind or seen or own_address(os.uname().nodename)
+        mine = self._run.settings.bind or seen or own_address(os.uname().nodename)
         return {name: ready.here or mine for name, ready in self._ready.items()}
 
-    def _refuse(self, refused: Refused) -> None:
-        if self.stage is not Stage.CALLING:
-            return
-        self._refusals.append(f"{refused.host}: {refused.reason}")
-        if len(self._refusals) == 1:
-            self._loop.later(_OTHERS_SECONDS, self._give_up)
+    def _refuse(self, refused: messages.Refused) -> None:
+        if not self._refusals:
+            asyncio.get_running_loop().call_later(_OTHERS_SECONDS, self._give_up)
+        self._refusals.setdefault(refused.host, refused.reason)
+        self._begin()
 
     def _give_up(self) -> None:
         if self.stage is not Stage.CALLING:
             return
-        for line in self._refusals:
-            sys.stderr.write(f"dtm: {line}\n")
+        for host, reason in self._refusals.items():
+            sys.stderr.write(f"dtm: {host}: {reason}\n")
         sys.stderr.write("dtm: nothing was started\n")
         self._finish(1)
 
-    def _open(self, message: Address) -> None:
-        self._node.take(message)
-        if self._run.join_slots:
-            self._secret.write()
-            slots, program = self._run.join_slots, self._run.program
-            sys.stderr.write(self._secret.how_to_join(message.address, slots, program))
+    def _open(self, message: messages.Address) -> None:
+        slots = self._run.settings.join_slots
+        if slots:
+            from dtm.launch.tcp_worker import SecretFile  # with a manager, which few launchers need
 
-    def _end(self, ended: Ended) -> None:
+            path = self._run.settings.secret_file
+            try:
+                self._secret = SecretFile(path, self._credentials)
+            except CommunicationError as error:
+                sys.stderr.write(f"dtm: {error}\n")
+                self._finish(1)
+                return
+            how = self._secret.how_to_join(message.address, slots, self._run.program)
+            sys.stderr.write(how)
+        self._node.take(message)
+
+    def _end(self, ended: messages.Ended) -> None:
         self._left.discard(ended.rank)
         if self.stage is Stage.RUNNING and ended.rank == 0:
             self._root_ended(ended.status)
         elif self.stage is Stage.RUNNING and ended.status:
-            self._node.take(Death([ended.rank], how_it_ended(ended.status)))
+            self._node.take(messages.Death([ended.rank], how_it_ended(ended.status)))
         self._see_who_is_left()
 
-    def _note(self, ended: Ended) -> None:
+    def _note(self, ended: messages.Ended) -> None:
         """Remember who failed: if ``main`` ends well, nobody else tells."""
         dismissed = self._status is not None and ended.status in _OF_THE_DISMISSED
         if ended.rank and ended.status and not dismissed:
@@ -297,8 +248,9 @@ class Launcher:
         if status < 0 and not self._signals:
             sys.stderr.write(f"dtm: the root, on {self._hosts[0]}, was {how_it_ended(status)}\n")
         self._left -= self._given_up
-        self._node.take(Over())
-        self._loop.later(0.0 if status < 0 else _PARTING_SECONDS, self._part)
+        self._node.take(messages.Over())
+        patience = 0.0 if status < 0 else _PARTING_SECONDS
+        asyncio.get_running_loop().call_later(patience, self._part)
 
     def _part(self) -> None:
         if self.stage is Stage.PARTING:
@@ -308,31 +260,17 @@ class Launcher:
         if self.stage is Stage.PARTING and not self._left:
             self._go("all ended")
 
-    def _mourn(self, gone: Gone) -> None:
+    def _mourn(self, gone: messages.Gone) -> None:
         self._left.difference_update(gone.ranks)
         if self.stage is Stage.CALLING:
-            self._refuse(Refused(gone.hosts[0], gone.reason))
+            self._refuse(messages.Refused(gone.hosts[0], gone.reason))
         elif self.stage is Stage.RUNNING and 0 in gone.ranks:
             sys.stderr.write(f"dtm: {gone.reason}; the root was there\n")
             self._finish(1)
         elif self.stage is Stage.RUNNING:
             self._failed[gone.ranks[0]] = gone.reason
-            self._node.take(Death(gone.ranks, gone.reason))
+            self._node.take(messages.Death(gone.ranks, gone.reason))
         self._see_who_is_left()
-
-    def _write(self, output: Output) -> None:
-        self._terminal.write(output.rank, output.stream, output.text)
-        if self._terminal.crowded and self._reading:
-            self._reading = False
-            self._node.pause(reading=False)
-            self._loop.later(_RESUME_SECONDS, self._resume)
-
-    def _resume(self) -> None:
-        if self._terminal.crowded:
-            self._loop.later(_RESUME_SECONDS, self._resume)
-        else:
-            self._reading = True
-            self._node.pause(reading=True)
 
     # What comes from the user.
 
@@ -344,20 +282,19 @@ class Launcher:
         if self.stage is Stage.CALLING or self._signals >= _PATIENCE:
             self._finish(128 + number)
         else:
-            self._node.take(Signal(number))
+            self._node.take(messages.Signal(number))
 
     def _finish(self, status: int) -> None:
         if self._status is None:
             self._status = status
-        if self.stage is not Stage.OVER:
+        if self.stage is Stage.OVER:
+            self._hurry.set()
+        else:
             self._go("given up")
-        self._loop.stop()  # even if it waits for the last to end
 
 
 def _private(directory: str) -> str:
     """Make a directory that nobody else can enter, where all hosts see it."""
-    from tempfile import mkdtemp
-
     try:
         return mkdtemp(prefix=".dtm-", dir=directory)
     except OSError as error:
@@ -365,12 +302,6 @@ def _private(directory: str) -> str:
             f"the hosts of this batch system are spoken to by files in {directory}, and none can "
             f"be made there: {error.strerror}"
         ) from error
-
-
-def _remove(directory: str) -> None:
-    from shutil import rmtree
-
-    rmtree(directory, ignore_errors=True)
 
 
 def how_it_ended(status: int) -> str:
@@ -382,32 +313,6 @@ def how_it_ended(status: int) -> str:
     return f"killed by signal {-status}"
 
 
-def described(run: Run) -> list[str]:
-    """Say what would be started, a line each."""
-    import shlex
-
-    lines = []
-    command = shlex.join([run.starting.python, *run.arguments])
-    remote = [site for site in run.sites if not site.host.is_local]
-    tops = {site.host.name for site in branches(remote, run.starting.fan_out)}
-    for site in run.sites:
-        ranks = site.ranks
-        which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
-        lines.append(f"{site.host.name}: {which}")
-        if site.host.is_local:
-            lines.append("    started by this process")
-        else:
-            by = "started by this process" if site.host.name in tops else "started by another agent"
-            lines.append(f"    {by}: {shlex.join(run.starting.command(site.host))}")
-            if site.host.python is not None:
-                there = shlex.join([site.host.python, *run.arguments])
-                lines.append(f"    each worker there: {there}")
-    if run.join_slots:
-        lines.append(f"and {run.join_slots} more may join by hand")
-    lines.append(f"in {run.directory}, each worker: {command}")
-    return lines
-
-
 def launch(run: Run) -> int:
     """Start a run on hosts, see it through, and return its exit status."""
-    return Launcher(run).serve()
+    return asyncio.run(Launcher(run).serve(), debug=False)

@@ -1,21 +1,19 @@
 """Starting the workers of a local run: this program, once more for each of them.
 
-The root makes everything first that joins the workers (:mod:`dtm.comm.local`),
-then starts them, and waits for none.  A started worker finds in the environment
-what it needs to join, takes it out (what a task starts is no worker), and checks
-that the root is its parent: a program which it ran before joining finds the same
-variable, and is none either.
+The root first makes everything that joins the workers (:mod:`dtm.comm.local`), then starts them,
+and waits for none.  A worker finds in the environment what it needs to join.  It removes that (a
+program that a task starts is no worker), and checks that the root is its parent: a program that
+it ran before joining finds the same variable, and is no worker either.
 
-Ctrl-C goes to all processes of a terminal.  It is the root's business alone, so
-a worker starts with SIGINT blocked, and at joining replaces that by a handler
-which does nothing: not SIG_IGN, which the commands that tasks start would inherit.
+Ctrl-C goes to all processes of a terminal, but only the root may act on it.  So a worker starts
+with SIGINT blocked, and at joining replaces that by a handler which does nothing: not by SIG_IGN,
+which the commands that tasks start would inherit.
 
 Called in the main thread, before there is a run.
 
-Rejected: ``os.posix_spawn``.  It is 0.15 ms a worker faster than ``Popen`` and
-spares 5 ms of imports, but cannot set the working directory, and which
-descriptors it passes on depends on the C library.  Also ``fork``: what has
-threads, MPI or a GPU in it does not survive that.
+Rejected: ``os.posix_spawn``.  It is 0.15 ms a worker faster than ``Popen`` and spares 5 ms of
+imports, but cannot set the working directory, and which descriptors it passes on depends on the C
+library.  Also ``fork``: a process with threads, MPI or a GPU does not survive that.
 """
 
 from __future__ import annotations
@@ -24,14 +22,14 @@ import os
 import select
 import signal
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dtm.comm.child import Child, end
 from dtm.comm.local import LocalRoot, LocalWorker, listen, make_directory, remove_directory
 from dtm.errors import CommunicationError
-from dtm.launch.blas_threads import thread_variables
 from dtm.launch.command_line import command_line, start_directory, why_not_again
+from dtm.launch.cores import thread_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,34 +106,27 @@ def _start_all(
     links: dict[int, socket.socket],
     processes: dict[int, Popen[bytes]],
 ) -> None:
-    """Start the workers; note each, and the root's end of its link, in the two last."""
-    ranks = range(1, size)
-    theirs: dict[int, tuple[socket.socket, socket.socket]] = {}
-    try:
-        for rank in ranks:
-            listener = listen(directory, rank, size)
-            links[rank], link = socket.socketpair()
-            theirs[rank] = listener, link
-        environment = {**os.environ, **thread_variables(os.environ)}
-        for rank in ranks:
-            passed = tuple(passing.fileno() for passing in theirs[rank])
-            descriptors = ":".join(map(str, passed))
-            environment[INVITATION] = f"{rank}:{size}:{descriptors}:{os.getpid()}:{directory}"
-            processes[rank] = _start(command, environment, passed)
-    finally:
-        for listener, link in theirs.values():
-            listener.close()
-            link.close()
-
-
-def _start(
-    command: list[str], environment: dict[str, str], passed: tuple[int, ...]
-) -> Popen[bytes]:
+    """Start the workers; note each, and the root's end of its link, in the last two."""
     from subprocess import DEVNULL, Popen
 
-    return Popen(  # noqa: S603 - our own command line
-        command, env=environment, stdin=DEVNULL, pass_fds=passed, cwd=start_directory()
-    )
+    environment = {**os.environ, **thread_variables(os.environ)}
+    passed: dict[int, tuple[int, int]] = {}
+    with ExitStack() as theirs:
+        for rank in range(1, size):
+            links[rank], link = socket.socketpair()
+            theirs.enter_context(link)
+            listener = theirs.enter_context(listen(directory, rank, size))
+            passed[rank] = listener.fileno(), link.fileno()
+        for rank, descriptors in passed.items():
+            told = map(str, (rank, size, *descriptors, os.getpid(), directory))
+            environment[INVITATION] = ":".join(told)
+            processes[rank] = Popen(  # noqa: S603 - our own command line
+                command,
+                env=environment,
+                stdin=DEVNULL,
+                pass_fds=descriptors,
+                cwd=start_directory(),
+            )
 
 
 @contextmanager
@@ -165,12 +156,11 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    with suppress(PermissionError):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
     return True
 
 

@@ -1,27 +1,26 @@
 """The user's terminal: what workers have written comes out here, in whole lines.
 
-A thread of its own writes, since a terminal that is stopped (Ctrl-S), or a pipe whose
-reader takes its time, blocks; the pulses of a run must not wait for that.  The
-launcher looks at ``crowded`` and reads no more from its workers meanwhile.
+A thread writes, since a terminal that is stopped (Ctrl-S), or a pipe whose reader takes its time,
+blocks; the pulses of a run must not wait for that.  While too much waits to be written, ``room``
+is not set, and nothing more is read from the workers.
 
-Threads: ``write`` and ``close`` belong to the loop's, the thread here only takes out of
-the queue.
+Threads: ``write`` and ``close`` are for the thread of the event loop; the thread here only takes
+from the queue.
 
-Rejected: descriptors that do not block.  They are shared with the user's shell, and
-with the program at the other end of a pipe.
+Rejected: descriptors that do not block.  They are shared with the user's shell, and with the
+program at the other end of a pipe.  Also an executor of ``asyncio``: its threads are waited for at
+the end, however long a stopped terminal blocks them.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
 import signal
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-
-from dtm.launch.loop import Loop
 
 _NOBODY_READS = 128 + signal.SIGPIPE  # what a shell would see of a program so ended
 _MOST = 8 << 20  # bytes that wait to be written before workers are read no more
@@ -31,20 +30,22 @@ class Terminal:
     """The standard streams of the launcher.
 
     Args:
-        loop: calls back.
         tag: what stands before each line of a rank, None for nothing.
-        on_broken: called, in the loop, when nothing more can be written, with the exit status
-            that this calls for; what is wrong, if it is not that nobody reads, has been said.
+        on_broken: called, in the event loop, when nothing more can be written, with the exit
+            status that this calls for; what is wrong, if it is not that nobody reads, has been
+            said.
+
+    Attributes:
+        room: set unless more waits to be written than should.
     """
 
     def __init__(
-        self, loop: Loop, tag: Callable[[int], str] | None, on_broken: Callable[[int], object]
+        self, tag: Callable[[int], str] | None, on_broken: Callable[[int], object]
     ) -> None:
+        self.room = asyncio.Event()
+        self.room.set()
         self._tag = tag
-        self._loop = loop
         self._on_broken = on_broken
-        self._hears, self._tells = os.pipe()  # from the thread to the loop
-        loop.read(self._hears, self._break)
         self._queue: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
         self._something = threading.Condition()
@@ -60,15 +61,13 @@ class Terminal:
         with self._something:
             self._queue.append((stream, data))
             self._bytes += len(data)
+            if self._bytes > _MOST:
+                self.room.clear()
             self._something.notify()
         if self._thread is None:
+            self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._serve, name="dtm-terminal", daemon=True)
             self._thread.start()
-
-    @property
-    def crowded(self) -> bool:
-        """Whether more waits to be written than should."""
-        return self._bytes > _MOST
 
     def close(self, timeout: float) -> None:
         """Wait until all is written, for so long at most."""
@@ -77,10 +76,6 @@ class Terminal:
             self._something.notify()
         if self._thread is not None:
             self._thread.join(timeout)
-
-    def _break(self) -> None:
-        self._loop.read(self._hears, None)
-        self._on_broken(os.read(self._hears, 1)[0])
 
     def _serve(self) -> None:
         streams = {"stdout": sys.stdout, "stderr": sys.stderr}
@@ -93,14 +88,21 @@ class Terminal:
                     return
                 name, data = self._queue.popleft()
                 self._bytes -= len(data)
+                if self._bytes <= _MOST and not self.room.is_set():
+                    self._call(self.room.set)
             if name not in outputs:  # closed from the start
                 continue
             try:
                 outputs[name].write(data)
                 outputs[name].flush()
             except OSError as error:
-                os.write(self._tells, bytes([_status(name, error)]))
+                self._call(self._on_broken, _status(name, error))
                 return
+
+    def _call(self, act: Callable[..., object], *arguments: int) -> None:
+        """Have something done in the event loop."""
+        with suppress(RuntimeError):  # the loop is closed: the run is over
+            self._loop.call_soon_threadsafe(act, *arguments)
 
 
 def _status(name: str, error: OSError) -> int:

@@ -9,7 +9,10 @@ went.
 A child that a task forks writes to the streams that were there: it is no worker.  They are flushed
 before the fork, or what they hold would come out twice.
 
-Threads: any; a lock orders the writers.
+Shared attributes: ``Lines._partial`` is changed by any thread, each at its own key; what is written
+to the streams of the root is ordered by ``Output._lock``.
+
+Threads: any.
 
 Rejected: a pipe for each worker that the root reads.  It catches C code as well,
 but works only where the root has started the workers, so not under MPI.

@@ -15,9 +15,9 @@ another stack.  The recursion limit is raised by ``MOST_FRAMES`` while a run las
 the depth for itself that it has without dtm.  A lower bound costs switches: a search 400
 levels deep, cut every 24, spent a fifth of its time on them when they were hand-overs of threads.
 
-Callbacks of asynchronous calls run on a server, at the next opportunity; if a call is completed
-while the main thread is in a task or outside of dtm, a thread of their own runs them, for
-``main`` may be waiting for what they do.
+Callbacks of asynchronous calls run in a thread of their own: ``main`` may wait for what they do,
+and they for calls of theirs.  To run them in the main thread was tried: one that waits there gives
+way to ``main``, which may then block outside of dtm until the callback has ended.
 
 A child that a task forks is no worker.  When the body of the task returns in it, the child ends.
 
@@ -26,9 +26,11 @@ Shared attributes:
     ==========================  ============  ============  ==========================
     attribute                   written by    read by       under
     ==========================  ============  ============  ==========================
-    callbacks                   any thread    any thread    atomic (a deque)
+    callbacks                   any thread    any thread    a ``SimpleQueue``
+    _caller                     any thread    any thread    worker's lock to set it
     resting                     main thread   any thread    worker's lock to set it
     ended, interrupted, fault   any thread    any thread    written once, False to True
+    _foreign                    any thread    any thread    worker's lock
     polled                      main thread   main thread   --
     ==========================  ============  ============  ==========================
 
@@ -42,11 +44,12 @@ import os
 import sys
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakSet
 
 from greenlet import GreenletExit
 
@@ -147,6 +150,8 @@ class Runner:
         callbacks: what users want called, of calls that have ended.
     """
 
+    stacks_class = Stacks
+
     def __init__(self, scheduler: Scheduler, world: World, streams: Streams | None) -> None:
         self.scheduler = scheduler
         self.world = world
@@ -157,14 +162,15 @@ class Runner:
         self.fault: BaseException | None = None
         self.ended = False
         self.forked = False
-        self.callbacks: deque[Callable[[], None]] = deque()
+        self.callbacks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = world.lock
         self._rank = scheduler.rank
         self._alone = scheduler.size == 1
         self._thread = _Thread()
         self._base = copy_context()
-        self._calling_back = threading.Lock()
-        self.stacks = Stacks(world.lock, self.serve, self._nudge, scheduler.counters)
+        self._caller: threading.Thread | None = None
+        self._foreign: WeakSet[Call] = WeakSet()
+        self.stacks = self.stacks_class(world.lock, self.serve, self._nudge, scheduler.counters)
         self._waiting = Waiting(self)
 
     # Threads and contexts.
@@ -200,8 +206,6 @@ class Runner:
             if self.fault is not None:
                 raise self.fault
             thread.context = None
-            if self.callbacks:
-                self._call_back()
             with self._lock:
                 heir = stacks.choose(stacks.may_go_on())
                 work = self._waiting.next_work() if heir is None else None
@@ -212,7 +216,9 @@ class Runner:
             elif work is not None:
                 self.go_on()
                 now = perf_counter()
+                stacks.begin()
                 self.run(work, now + stacks.left(now))
+                stacks.ended()
             else:
                 self.starve(IDLE_SECONDS)
 
@@ -227,6 +233,8 @@ class Runner:
         if self.ended:
             raise RunStateError("the run is over; nothing more can be submitted")
         with self._lock:
+            if not self._thread.main:
+                self._foreign.add(call)
             effects = self.scheduler.submit(call, perf_counter())
             if effects:
                 self.world.perform(effects)
@@ -268,9 +276,11 @@ class Runner:
         if self.forked:
             self._leave_fork(failure)
         now = perf_counter()
+        spent = 0.0
         if failure is None and parks == self.scheduler.counters.parked:
-            call.profile.learn(1, now - began)
-        self._segment(call, call.base, values, failure)
+            spent = now - began
+            call.profile.learn(1, spent)
+        self._segment(call, call.base, values, spent, failure)
         if now - self.polled > POLL_SECONDS:
             self.checkpoint()
 
@@ -280,7 +290,7 @@ class Runner:
         own = call.owner == self._rank
         values: list[Any] = []
         call.sample = values
-        start, length, failure = work.lo, 0, None
+        start, length, failure, spent = work.lo, 0, None, 0.0
         began = shipped = perf_counter()
         while failure is None:
             length = strip_length(work, length) if call.size > 1 else 1
@@ -290,9 +300,9 @@ class Runner:
                 break
             before = len(values)
             if lo != start + before:
-                self._segment(call, start, values)
+                self._segment(call, start, values, spent)
                 call.sample = values = []
-                start, before = lo, 0
+                start, before, spent = lo, 0, 0.0
             parks = counters.parked
             failure = self._strip(call, context, lo, hi, values)
             if self.forked:
@@ -300,17 +310,25 @@ class Runner:
             now = perf_counter()
             if failure is None and parks == counters.parked:
                 profile.learn(hi - lo, now - began)
+                spent += now - began
             if not own and now - shipped > (STREAM_SECONDS if call.streaming else FLUSH_SECONDS):
-                self._segment(call, start, values)
+                self._segment(call, start, values, spent)
                 self.world.flush()
-                values, start, shipped = [], start + len(values), now
+                values, start, shipped, spent = [], start + len(values), now, 0.0
             if now - self.polled > POLL_SECONDS:
-                self.checkpoint()
+                self._poll()
+                if self._others_first():
+                    # Nobody knows when this stack goes on: what it has done is handed in.
+                    self._segment(call, start, values, spent)
+                    self.world.flush()
+                    values, start, spent = [], start + len(values), 0.0
+                    self._give_way()
+                    shipped = perf_counter()
                 now = perf_counter()
             if now >= deadline or work.lo >= work.hi:
                 break
             began = now
-        self._segment(call, start, values, failure)
+        self._segment(call, start, values, spent, failure)
 
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
@@ -357,7 +375,12 @@ class Runner:
             streams.restore(saved)
 
     def _segment(
-        self, call: Call, start: int, values: list[Any], failure: BaseException | None = None
+        self,
+        call: Call,
+        start: int,
+        values: list[Any],
+        spent: float,
+        failure: BaseException | None = None,
     ) -> None:
         """Hand in a segment that is finished, and the failure that ended it."""
         count = len(values)
@@ -368,7 +391,8 @@ class Runner:
             if call.owner != self._rank:
                 if failure is not None:
                     call.limit = min(call.limit, start + count)
-                self.world.ship(call.owner, Segment(call.key, start, values, failure, call.name))
+                segment = Segment(call.key, start, values, failure, call.name, spent)
+                self.world.ship(call.owner, segment)
                 return
             complete = bool(count) and call.account(start, values)
             if failure is not None:
@@ -386,41 +410,63 @@ class Runner:
         os._exit(0 if failure is None else 1)
 
     def checkpoint(self) -> None:
-        """Between strips: read messages, share work, let stacks go on that are ready."""
+        """Between items: read messages, share work, let stacks go on that are ready."""
+        self._poll()
+        if self._others_first():
+            self.world.flush()
+            self._give_way()
+
+    def _poll(self) -> None:
         self.polled = perf_counter()
         if not self._alone:
             self.world.service()
-        self._give_way()
+
+    def _others_first(self) -> bool:
+        """Whether a stack is ready that is to go on before anything else."""
+        with self._lock:
+            return self._thread.main and self.stacks.may_go_on() is not None
 
     def _give_way(self) -> None:
-        if self._thread.main and (self.stacks.ready or self.callbacks or self.stacks.prompt):
-            context = self._thread.context
-            self.stacks.give_way(serve=bool(self.callbacks))
-            self._thread.context = context
+        context = self._thread.context
+        self.stacks.give_way()
+        self._thread.context = context
 
     # Callbacks.
 
     def call_later(self, callback: Callable[[], None]) -> None:
-        """Have a callback of a call that has ended called."""
-        self.callbacks.append(callback)
-        if self._thread.main:
-            return  # on the way back to a wait or between strips it comes by
-        if self.resting:
-            self.world.nudge()
-        else:
-            threading.Thread(target=self._call_back, name="dtm-callbacks", daemon=True).start()
+        """Have a callback of a call that has ended called, by the thread for callbacks."""
+        self.callbacks.put(callback)
+        if self._caller is None:
+            with self._lock:
+                if self._caller is None:
+                    self._caller = threading.Thread(
+                        target=self._call_back, name="dtm-callbacks", daemon=True
+                    )
+                    self._caller.start()
 
     def _call_back(self) -> None:
         """Call what users want called when a call ends; errors go to stderr."""
-        while self.callbacks:
+        while not self.ended:
             try:
-                callback = self.callbacks.popleft()
-            except IndexError:  # another thread has taken it
-                return
+                callback = self.callbacks.get(timeout=IDLE_SECONDS)
+            except Empty:
+                continue
             try:
                 callback()
             except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to
                 traceback.print_exc()
+
+    @property
+    def calls_back(self) -> bool:
+        """Whether the calling thread is the one for callbacks."""
+        return threading.current_thread() is self._caller
+
+    def ring(self, bell: Call) -> None:
+        """Complete a call of one item that nobody runs: it is there to be waited for."""
+        with self._lock:
+            if bell.missing:
+                bell.account(0, [None])
+                self.world.perform(self.scheduler.completed(bell))
 
     # Waiting.
 
@@ -437,7 +483,7 @@ class Runner:
             and not (thread.context is not None and thread.context.depth and is_deep())
         ):
             self.run(work)
-            if call.missing == 0 and not self.callbacks:
+            if call.missing == 0:
                 return True
         return self.wait_any((call,), deadline)
 
@@ -463,14 +509,30 @@ class Runner:
                 self._waiting.wait_promptly(calls, until, SLACK_SECONDS if promptly else FOREVER)
             else:
                 self._waiting.wait_any(calls)
-            if self.callbacks:
-                self._give_way()
+            if self._foreign and thread.main:
+                self._settle()
         finally:
             thread.context = context
             self.go_on()
             if saved is not None and self.streams is not None:
                 self.streams.restore(saved)
         return any(not call.missing for call in calls)
+
+    def _settle(self) -> None:
+        """Let stacks that were begun later end before the task of this one goes on.
+
+        That task may block, outside of dtm, until a thread of the user's has ended, and what that
+        thread waits for may have come to lie on one of those stacks.  None of them waits for this
+        one in turn, for it waits only for what was begun later still.
+        """
+        while True:
+            with self._lock:
+                under_way = any(call.missing for call in self._foreign)
+                if not under_way:
+                    self._foreign.clear()
+            if not (under_way and self.stacks.wait_for_later_ones()):
+                return
+            self.check()
 
     def step(self, calls: Sequence[Call]) -> None:
         """Make a little progress on behalf of a task that polls."""
@@ -527,11 +589,13 @@ class Runner:
                 world.perform(self.scheduler.hungry(perf_counter()))
             self.resting = True
             # The load-balancer thread may have brought something since this was looked at.
-            nothing = all(call.missing for call in calls)
-            if hungry:
-                nothing = nothing and self.scheduler.deque.newest() is None
+            nothing = all(call.missing for call in calls) and not (
+                (hungry and self.scheduler.deque.newest() is not None)
+                or self.stacks.may_go_on() is not None
+                or self.ended
+            )
         try:
-            if nothing and not (self.stacks.ready or self.callbacks or self.ended):
+            if nothing:
                 world.rest(timeout)
         finally:
             self.resting = False

@@ -31,21 +31,22 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from dtm.comm.base import CommunicationManager
 from dtm.comm.child import end_descendants
 from dtm.errors import CommunicationError, OptionError, RunStateError
 from dtm.launch.command_line import why_not_again
-from dtm.options import Options
+from dtm.options import Options, old_hosts_file, settings
 from dtm.run.stack import call_with_room
 from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
 
 SWITCH_SECONDS = 1e-4
-STOP_SECONDS = 0.6
+STOP_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
-BROKEN_SECONDS = 0.8
+BROKEN_SECONDS = 0.6
 GRACE_SECONDS = 3.0
 PARTING_SECONDS = 60.0
 
@@ -66,8 +67,7 @@ class Run:
         self.over = False
         self.comm = comm
         self.options = chosen
-        self.worker = Worker(
-            comm,
+        self.worker = self._make_worker(
             minimum=chosen.taskGranularity,
             chunk=max(1, chosen.mapChunkSize),
             seed=chosen.seed,
@@ -79,9 +79,24 @@ class Run:
         self._depth = sys.getrecursionlimit()
         sys.setrecursionlimit(self._depth + MOST_FRAMES)
         self._signals = 0
+        self._began = perf_counter()
         self._handlers: dict[int, Any] = {}
         self._interval = sys.getswitchinterval()
         self.runner.adopt()
+
+    def _make_worker(self, **given: Any) -> Worker:
+        """Return the worker, one that is watched if the options ask for what it sees."""
+        chosen, comm = self.options, self.comm
+        if not (chosen.setTraceMode or chosen.printSummary):
+            return Worker(comm, **given)
+        from dtm.run.observed import ObservedWorker
+        from dtm.run.recording import Recorder
+
+        recorder = None
+        if chosen.setTraceMode:
+            host = comm.hosts[comm.rank]
+            recorder = Recorder(chosen.traceDir, comm.rank, comm.size, host)
+        return ObservedWorker(comm, recorder=recorder, **given)
 
     # The root.
 
@@ -114,6 +129,7 @@ class Run:
             self._give_signals_back()
 
     def _end(self) -> None:
+        duration = perf_counter() - self._began
         broken = self.runner.interrupted
         stopped = False
         if broken:
@@ -121,13 +137,14 @@ class Run:
         else:
             stopped = self.worker.stop(STOP_SECONDS)
         self.over = True
-        summary = self.worker.scheduler.summary()
+        counters = self.worker.scheduler.summary()
         self.worker.leave(CLOSE_SECONDS if stopped else BROKEN_SECONDS)
         self.runner.stacks.unwind()
         if self.options.printSummary:
-            from dtm.run.summary import table
+            from dtm.run.summary import summary
 
-            sys.stderr.write(table(summary, self.comm.hosts) + "\n")
+            text = summary(counters, self.comm.hosts, duration)
+            sys.stderr.write(f"{text}\n")
 
     def _catch_signals(self) -> None:
         for number, default in (
@@ -250,7 +267,7 @@ def start(main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     if comm.rank == 0:
         if not comm.alters_threads or comm.size == 1:
             return run.lead(main, args, kwargs)
-        from dtm.launch.blas_threads import as_in_workers
+        from dtm.launch.cores import as_in_workers
 
         with as_in_workers():
             return run.lead(main, args, kwargs)
@@ -316,7 +333,7 @@ def _invited() -> CommunicationManager | None:
     """Join the run over TCP that this process was started for, None if it was not."""
     if "DTM_INVITATION" not in os.environ:
         return None
-    from dtm.launch.root import join_invited
+    from dtm.launch.tcp_worker import join_invited
 
     return join_invited()
 
@@ -324,24 +341,23 @@ def _invited() -> CommunicationManager | None:
 def _tcp(chosen: Options) -> CommunicationManager:
     """Lead a run that others join, or hand over to the launcher if there are hosts or workers."""
     from dtm.launch.hosts import Host, read_hosts
-    from dtm.launch.settings import settings
-    from dtm.launch.spec import old_hosts_file, run_again
+    from dtm.launch.plan import run_on_hosts
 
     found = settings(os.environ)
     file = old_hosts_file(sys.argv[1:])
     if file is None and chosen.workers is None:
-        from dtm.launch.leading import lead
+        from dtm.launch.tcp_worker import lead
 
         return lead(found)
     from dtm.launch.launcher import launch
 
     hosts = (Host("localhost", chosen.workers or 1),) if file is None else read_hosts(file)
-    sys.exit(launch(run_again(hosts, found, chosen.workers)))
+    sys.exit(launch(run_on_hosts(hosts, found, chosen.workers)))
 
 
 def _local(chosen: Options) -> CommunicationManager:
+    from dtm.launch.cores import default_workers
     from dtm.launch.local_workers import start_workers
-    from dtm.launch.share import default_workers
 
     workers = chosen.workers or default_workers(os.environ)
     if workers == 1:

@@ -7,8 +7,8 @@ is imported, NumPy's legacy generator are seeded from ``(seed, path)``; around
 everything that runs inside of a wait their states are saved and restored.  So
 neither the number of workers nor the order of running shows in the numbers.
 
-Threads: the state of these generators belongs to the process, so to the holder
-of the run token; a user's own threads share it as they do in any program.
+Threads: the state of these generators belongs to the process, so to the thread
+of tasks, the main thread; a user's own threads share it as they do in any program.
 
 Rejected: jumping ahead in one global stream, which needs to know in advance how
 many numbers each item draws.

@@ -97,15 +97,17 @@ class Stack:
         until: (prompt) when it has to go on at the latest.
         slack: (prompt) seconds that anything else may take while it waits.
         stale: (prompt) when its wait began, less ``STALE_SECONDS``.
+        number: counts what servers have begun; 0 for the first stack and those that are spare.
         ran: seconds for which it has run what is on it.
         since: when it began to run last.
     """
 
-    __slots__ = ("greenlet", "place", "ran", "resume", "since", "slack", "stale", "until")
+    __slots__ = ("greenlet", "number", "place", "ran", "resume", "since", "slack", "stale", "until")
 
     def __init__(self, body: greenlet) -> None:
         self.greenlet = body
         self.place = RUNS
+        self.number = 0
         self.resume: Callable[[], None] = lambda: None
         self.until = self.slack = self.stale = FOREVER
         self.ran = 0.0
@@ -143,6 +145,8 @@ class Stacks:
         self._counters = counters
         self._servers: list[Stack] = []
         self._spares: list[Stack] = []
+        self._settling: list[Stack] = []
+        self._begun = 0
         self._hub: greenlet
 
     def adopt(self) -> None:
@@ -256,12 +260,12 @@ class Stacks:
                     if call.listeners and me.resume in call.listeners:
                         call.listeners.remove(me.resume)
 
-    def give_way(self, *, serve: bool = False) -> None:
-        """Let the stacks that are ready go first; if none is, a server if ``serve`` asks for it."""
+    def give_way(self) -> None:
+        """Let the stacks that are ready go first."""
         me = self.current
         with self._lock:
             heir = self.choose(self.may_go_on())
-            if heir is None and not serve:
+            if heir is None:
                 return
             me.go("gives way")
             self.ready.append(me)
@@ -270,6 +274,29 @@ class Stacks:
         finally:
             with self._lock:
                 self._recover(me)
+
+    def begin(self) -> None:
+        """(A server) begin with a range."""
+        self._begun += 1
+        self.current.number = self._begun
+
+    def ended(self) -> None:
+        """(A server) have done with a range, or with a part of it."""
+        self.current.number = 0
+        for stack in self._settling:
+            stack.resume()
+
+    def wait_for_later_ones(self) -> bool:
+        """Wait until a server ends what it has begun later than this stack; False if none has."""
+        me = self.current
+        if not any(server.number > me.number for server in self._servers):
+            return False
+        self._settling.append(me)
+        try:
+            self.park(())
+        finally:
+            self._settling.remove(me)
+        return True
 
     def retire(self, heir: Stack) -> None:
         """(A server) let a stack go on that has been chosen; return when there is work again."""

@@ -100,7 +100,6 @@ class Runs(Protocol):
     scheduler: Scheduler
     stacks: Stacks
     world: Any
-    callbacks: Any
 
     def check(self) -> None:
         """Raise what ends the run."""
@@ -189,11 +188,7 @@ class Waiting:
     def something_to_do(self) -> bool:
         """(Main thread) whether a server would find anything, while a wait is prompt."""
         with self._lock:
-            return (
-                bool(self._runner.callbacks)
-                or self._stacks.may_go_on() is not None
-                or self.next_work() is not None
-            )
+            return self._stacks.may_go_on() is not None or self.next_work() is not None
 
     def next_work(self) -> Range | None:
         """Return the newest work here that may be begun now.  Called with the lock held."""

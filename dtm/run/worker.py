@@ -1,7 +1,7 @@
 """A worker: where the core meets the world.
 
 Events go in (a message, work, time), the scheduler says what follows, and the
-worker carries it out: sends, resumes, prints, ends.  It owns the lock under
+worker carries it out: it sends, resumes, prints, ends.  It owns the lock under
 which all of this happens, and the *load-balancer thread*, which answers thieves
 while a long task runs.
 
@@ -11,8 +11,8 @@ interval (0.1 ms, :mod:`dtm.run.runtime`).  The running thread looks at the inbo
 once a millisecond.  Polling between all strips was tried and is worse: each poll
 lets go of the interpreter for an instant, too short for the waiting thread to
 catch it, yet long enough to start its waiting time anew; measured, two threads
-in that dance took 15 % of a core and answered thieves after 50 ms.  While the holder of
-the token looks for work, it alone reads messages: with two threads awake for each, 64
+that interfered in this way took 15 % of a core and answered thieves after 50 ms.  While the main
+thread looks for work, it alone reads messages: with two threads awake for each, 64
 workers that asked each other at the end of a map kept its last results waiting for 80 ms.
 
 What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
@@ -21,9 +21,26 @@ The root dies: its workers end at once, without a word.  An error inside dtm
 (a broken invariant): the root is told and ends the run.  A worker cannot reach another,
 which the root may well reach: it tells the root, which waits for a moment, since if that
 worker has died it will find out itself, and knows how; then it ends the run.  To go on
-is no choice: what the two have for each other does not arrive.
+is no choice: what the two have for each other does not arrive.  A wake-up that is meant for the
+main thread reaches the load-balancer thread, which is on its way out of ``comm.wait``: it passes
+it on.
 
-Threads: ``perform``, ``service`` and what they call hold ``lock``; ``rest``,
+Shared attributes:
+
+    =========================================  ============  =============  ======================
+    attribute                                  written by    read by        under
+    =========================================  ============  =============  ======================
+    _outbox, _lines, _finish, _pinned,         any thread    any thread     ``lock``
+    _outbox_since, _lines_sent, _end_reached
+    _timer, _hearsay                           any thread    any thread     ``lock`` to write; who
+                                                                            sets one wakes those
+                                                                            that have read it
+    _busy                                      main thread   load balancer  an ``Event``
+    _inside                                    any thread    any thread     atomic (a set)
+    ended                                      any thread    any thread     written once
+    =========================================  ============  =============  ======================
+
+Threads: ``perform``, ``service`` and what they call hold ``lock``; ``idle``, ``rest``,
 ``busy``, ``nudge`` and ``balance`` do not.
 """
 
@@ -41,11 +58,10 @@ from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
-from dtm.core.messages import Broken, Grant, Message, Output, Refusal, Segment, Stopped
+from dtm.core.messages import Broken, Grant, Load, Message, Output, Refusal, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.errors import Unsendable, WorkerLostError
 from dtm.run.output import Output as Streamed
-from dtm.run.recording import Trace
 from dtm.run.runner import Runner
 from dtm.task import Call, Range, Same
 from dtm.wire.codec import Wire
@@ -88,12 +104,10 @@ class Worker:
         seed: int | None = None,
         balancer: Callable[..., Balancer] = Balancer,
         on_end: Callable[[BaseException | None], None] = lambda _: None,
-        trace: Trace | None = None,
     ) -> None:
         self.comm = comm
         self.lock = threading.RLock()
         self.ended = False
-        self.trace = trace or Trace()
         self.output: Streamed | None = None
         rank, size = comm.rank, comm.size
         self.where = f"worker {rank} ({comm.hosts[rank]})"
@@ -107,7 +121,7 @@ class Worker:
             self._appraise_results,
             balancer,
         )
-        self.runner = Runner(self.scheduler, self, _streams(seed))
+        self.runner = self._make_runner(_streams(seed))
         self._wire = Wire(
             rank, self.where, self.scheduler.granularity.profile, lambda: self.runner.interrupted
         )
@@ -125,10 +139,17 @@ class Worker:
         self._hearsay: tuple[float, str] | None = None
         self._thread: threading.Thread | None = None
 
+    def _make_runner(self, streams: Streams | None) -> Runner:
+        return Runner(self.scheduler, self, streams)
+
     def start(self) -> None:
         """Redirect the standard streams and start the load-balancer thread."""
         if self.comm.size == 1:
             return
+        from dtm.wire.imports import imports
+
+        imports.remember()
+        assert self._wire  # made now, for a task may spoil what imports need
         at_home = self.comm.rank == 0 or self.comm.carries_output
         self.output = Streamed(None if at_home else self.say)
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
@@ -176,14 +197,17 @@ class Worker:
         load = self.scheduler.load(perf_counter())
         self._dispatch(to, message, self._wire.encode(to, load, message))
 
-    def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
+    def _dispatch(
+        self,
+        to: int,
+        message: Message,  # noqa: ARG002 - for those who watch
+        frames: Sequence[Any],
+    ) -> None:
         if self.ended:  # a task that outlives the run: the manager is closed, or about to be
             return
         counters = self.scheduler.counters
         counters.messages += 1
         counters.bytes += sum(map(len, frames))
-        if self.trace.recorder is not None:
-            self.trace.record("send", to=to, message=type(message).__name__)
         self.comm.send(to, frames)
 
     def _sendable(self, to: int, grant: Grant) -> tuple[Grant, Sequence[Any]] | None:
@@ -282,8 +306,13 @@ class Worker:
         for (reason,) in finish:
             self._on_end(reason)
 
+    def _decode(
+        self, source: int, frames: Sequence[Frame]
+    ) -> tuple[Load, Message, list[tuple[int, Message]]]:
+        return self._wire.decode(source, frames)
+
     def _take(self, source: int, frames: Sequence[Frame]) -> None:
-        load, message, replies = self._wire.decode(source, frames)
+        load, message, replies = self._decode(source, frames)
         for to, reply in replies:
             self._send(to, reply)
         self.perform(self.scheduler.handle(source, load, message, perf_counter()))
@@ -442,15 +471,17 @@ class Worker:
         heard = perf_counter()
         hurried, stopped = False, 0
         while not self._end_reached:
-            now = perf_counter()
-            if now - heard >= patience:
+            quiet = perf_counter() - heard
+            if quiet >= patience and hurried:
                 return False
-            self.comm.wait(min(patience, TICK_SECONDS))
+            left = (patience if hurried else HURRY_SECONDS) - quiet
+            self.comm.wait(max(0.0, min(left, TICK_SECONDS)))
             with self.lock:
                 self._take_all()
                 self.perform(self.scheduler.excuse(self.comm.absent()))
-                if now - heard >= HURRY_SECONDS and not hurried and not self._end_reached:
-                    hurried = True
+                quiet = perf_counter() - heard
+                if quiet >= HURRY_SECONDS and not hurried and not self._end_reached:
+                    hurried, heard = True, perf_counter()
                     self.perform(self.scheduler.hurry(self.comm.absent()))
             if len(self.scheduler.ending.counters) != stopped:
                 stopped, heard = len(self.scheduler.ending.counters), perf_counter()

@@ -5,6 +5,7 @@ The parts stand in the modules of this folder; all that is public has its name h
 
 from dtm.testing.conformance import Factory, Scenario, check_communication_manager
 from dtm.testing.faults import Crawl, Death, Delay, Echo, Fault, Freeze, Suspicion
+from dtm.testing.held_locks import locks_checked
 from dtm.testing.interleaving import Check, Explored, InterleavingError, Interleavings, Outcome
 from dtm.testing.network import Network
 from dtm.testing.primitives import compute
@@ -58,6 +59,7 @@ __all__ = [
     "flat",
     "geometric",
     "greedy_makespan",
+    "locks_checked",
     "measure",
     "nested",
     "random_simulation",

@@ -32,16 +32,17 @@ import traceback
 from _thread import allocate_lock, get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Any
 
-from dtm.testing.actors import Actor, Killed, Link, Process, Trouble
-from dtm.testing.schedules import SPIN, Deviations, Priorities, Schedule
+import greenlet
+
+from dtm.testing.actors import Actor, Killed, Process, Trouble
+from dtm.testing.choices import Choices, longest_ago
+from dtm.testing.schedules import SPIN, Schedule
 from dtm.testing.stacks import stack_of, suspended_stacks, where
 
-FOREVER = float("inf")
-TICK_SECONDS = 1e-6
-JUMP_SECONDS = 2.0
 HANG_SECONDS = 60.0
 UNWIND_SECONDS = 5.0
 SHOWN_SWITCHES = 40
@@ -63,7 +64,7 @@ class _Lines(dict[CodeType, Any]):
         return found
 
 
-class Controller:
+class Controller(Choices):
     """Runs the threads of one schedule.
 
     Args:
@@ -83,27 +84,15 @@ class Controller:
         most_points: int = 100_000,
         most_seconds: float = 60.0,
     ) -> None:
-        self.schedule = schedule
-        self.clock = 0.0
-        self.skipped = 0.0
-        self.points = 0
+        super().__init__(schedule, most_seconds)
         self.switches = 0
-        self.over = False
         self.trouble: str | None = None
-        self.actors: list[Actor] = []
-        self.links: list[Link] = []
-        self.current: Actor
-        self.changed = True
         self._left: list[Actor] = []
         self._shared = tuple(shared)
         self._most_points = most_points
-        self._most_seconds = most_seconds
-        self._earliest = FOREVER
         self._done = allocate_lock()
         self._done.acquire()
         self._trace: deque[str] = deque(maxlen=SHOWN_SWITCHES)
-        self._priorities = schedule if isinstance(schedule, Priorities) else None
-        self._deviations = schedule if isinstance(schedule, Deviations) else None
         self._lines = _Lines(lines, self._line) if lines else None
 
     # Threads, processes and links.
@@ -129,24 +118,10 @@ class Controller:
         start_new_thread(self._body, (actor, body))
         return actor
 
-    def link(self, name: str) -> Link:
-        """Return a new link."""
-        link = Link(name)
-        if self._priorities is not None:
-            link.priority = self._priorities.draw()
-        self.links.append(link)
-        return link
-
-    def happen(self, link: Link, what: Callable[[], None]) -> None:
-        """Let something happen: now, or when the schedule says.  The caller communicates next."""
-        link.pending.append(what)
-        self.changed = True
-        plain = self._deviations
-        if plain is not None and not (len(link.pending) > 1 or plain.choose(1, costs=True)):
-            link.pending.popleft()()
-
     def _body(self, actor: Actor, body: Callable[[], Any]) -> None:
         actor.ident = get_ident()
+        stacks: set[greenlet.greenlet] = set()
+        greenlet.settrace(lambda _, pair: stacks.update(pair))
         actor.gate.acquire()
         actor.at_gate = False
         try:
@@ -157,12 +132,15 @@ class Controller:
         except (Killed, SystemExit):
             pass
         except BaseException as error:  # noqa: BLE001 - the top of a thread: it fails the schedule
-            self._report(f"{actor!r} died of {type(error).__name__}: {error}", error)
-            if not self.over:
-                self._finish()
+            if not self.over:  # else it has been cut off in the middle of something
+                self._report(f"{actor!r} died of {type(error).__name__}: {error}", error)
+                self.finish()
         finally:
             sys.settrace(None)
+            greenlet.settrace(None)
+            _unwind_greenlets(stacks)
             self._end(actor)
+            actor.finished.release()
 
     def _end(self, actor: Actor) -> None:
         try:
@@ -171,13 +149,11 @@ class Controller:
                 self.wake(actor.joiners)
                 if actor is actor.process.main and actor.process.status is None:
                     self.exit(actor.process, 0)
-                following = self._turn()
+                following = self.turn()
                 if following is not None:
                     self._hand_over(actor, following)
         except Killed:
             pass
-        finally:
-            actor.finished.release()
 
     def _retire(self, actor: Actor) -> None:
         actor.runnable = False
@@ -201,7 +177,7 @@ class Controller:
         me = self.current
         if not self.over:
             self.exit(me.process, status)
-            following = self._turn()
+            following = self.turn()
             if following is not None:
                 self._switch(me, following)
         raise Killed
@@ -231,7 +207,7 @@ class Controller:
             raise Killed
         self.points += 1
         if self.points > self._most_points:
-            self._fail(f"livelock: no end after {self._most_points} points")
+            self.fail(f"livelock: no end after {self._most_points} points")
         if me.signals:
             self._handle(me)
         me.streak += 1
@@ -239,79 +215,11 @@ class Controller:
             self.give_way()
             return
         if self._deviations is not None:
-            following = self._deviate(me, self._deviations, everywhere)
+            following = self.deviate(me, self._deviations, everywhere)
         else:
-            following = self._weigh(me)
+            following = self.weigh(me)
         if following is not None:
             self._switch(me, following)
-
-    def _deviate(self, me: Actor, schedule: Deviations, everywhere: bool) -> Actor | None:
-        pool = self.actors if everywhere else me.process.actors
-        soon = self.clock + JUMP_SECONDS if schedule.timeouts else 0.0
-        others: list[Any] = [
-            each
-            for each in pool
-            if each is not me
-            and (each.runnable or (each.deadline is not None and each.deadline < soon))
-        ]
-        if everywhere:
-            others += [link for link in self.links if link.pending]
-        if not others:
-            return None
-        choice = schedule.choose(len(others), costs=True)
-        if not choice:
-            return None
-        return self._chosen(others[choice - 1])
-
-    def _chosen(self, other: Any) -> Actor | None:
-        if isinstance(other, Link):
-            other.pending.popleft()()
-            return None
-        if not other.runnable:
-            self._time_out_early(other)
-        found: Actor = other
-        return found
-
-    def _time_out_early(self, actor: Actor) -> None:
-        assert actor.deadline is not None
-        if actor.deadline > self.clock:
-            self.skipped += actor.deadline - self.clock
-            self.clock = actor.deadline
-        self._time_out(actor)
-        self._time_out_due()
-
-    def _weigh(self, me: Actor) -> Actor | None:
-        schedule = self._priorities
-        assert schedule is not None
-        if self.points >= schedule.next_change:
-            self.changed = True
-            if schedule.change():
-                soon = self.clock + JUMP_SECONDS
-                napping = [a for a in self.actors if a.deadline is not None and a.deadline < soon]
-                if napping:
-                    self._time_out_early(schedule.pick(napping))
-            else:
-                me.priority = schedule.lowest()
-        if not self.changed:
-            return None
-        self.changed = False
-        following = self._highest()
-        return None if following is me else following
-
-    def _highest(self) -> Actor | None:
-        """Return the runnable thread of the highest priority; let happen what comes before it."""
-        while True:
-            best: Any = None
-            for each in self.actors:
-                if each.runnable and (best is None or each.priority > best.priority):
-                    best = each
-            for link in self.links:
-                if link.pending and (best is None or link.priority > best.priority):
-                    best = link
-            if not isinstance(best, Link):
-                found: Actor | None = best
-                return found
-            best.pending.popleft()()
 
     def give_way(self) -> None:
         """Let another thread go on, if one can: whoever has waited longest."""
@@ -321,19 +229,13 @@ class Controller:
         me.streak = 0
         if self._priorities is not None:
             me.priority = self._priorities.lowest()
-            following = self._highest()
+            following = self.highest()
         else:
             self.deliver_all()
             others = [each for each in self.actors if each.runnable and each is not me]
-            following = min(others, key=_last, default=None)
+            following = min(others, key=longest_ago, default=None)
         if following is not None and following is not me:
             self._switch(me, following)
-
-    def deliver_all(self) -> None:
-        """Let happen what has been held back."""
-        for link in self.links:
-            while link.pending:
-                link.pending.popleft()()
 
     # Waiting.
 
@@ -353,7 +255,7 @@ class Controller:
         if waiters is not None:
             me.waiters = waiters
             waiters.append(me)
-        following = self._turn()
+        following = self.turn()
         if following is None:
             raise Killed
         if following is not me:
@@ -361,38 +263,6 @@ class Controller:
         if me.signals:
             self._handle(me)
         return not me.timed_out
-
-    def _turn(self) -> Actor | None:
-        """Choose who goes on when the running thread cannot; None if the run is over."""
-        while not self.over:
-            if self._priorities is not None:
-                found = self._highest()
-                if found is not None:
-                    return found
-            else:
-                enabled = [each for each in self.actors if each.runnable]
-                if enabled:
-                    enabled.sort(key=_last)
-                    assert self._deviations is not None
-                    return self._deviations.turn(enabled)
-                if any(link.pending for link in self.links):
-                    self.deliver_all()
-                    continue
-            if not self.actors:
-                self._finish()
-                return None
-            self._pass_time()
-        return None
-
-    def wake(self, waiters: list[Actor]) -> None:
-        """Make all runnable that wait."""
-        if waiters:
-            for each in waiters:
-                each.runnable = True
-                each.deadline = None
-                each.waiters = None
-            waiters.clear()
-            self.changed = True
 
     def signal(self, actor: Actor, number: int) -> None:
         """Have a thread handle a signal before it does anything else."""
@@ -413,13 +283,6 @@ class Controller:
 
     # Time.
 
-    def now(self) -> float:
-        """Return the virtual time; a look at it takes a microsecond."""
-        self.clock += TICK_SECONDS
-        if self.clock >= self._earliest:
-            self._time_out_due()
-        return self.clock
-
     def sleep(self, seconds: float) -> None:
         """Let virtual time pass."""
         if seconds > 0.0:
@@ -429,31 +292,6 @@ class Controller:
         else:
             self.now()
             self.give_way()
-
-    def _pass_time(self) -> None:
-        deadlines = [each.deadline for each in self.actors if each.deadline is not None]
-        if not deadlines:
-            self._fail("deadlock: no thread can go on, and none waits for a time")
-        self.clock = max(self.clock, min(deadlines))
-        if self.clock - self.skipped > self._most_seconds:
-            self._fail(f"livelock: no end after {self._most_seconds:g} s of virtual time")
-        self._time_out_due()
-
-    def _time_out_due(self) -> None:
-        for each in self.actors:
-            if each.deadline is not None and each.deadline <= self.clock:
-                self._time_out(each)
-        left = [each.deadline for each in self.actors if each.deadline is not None]
-        self._earliest = min(left, default=FOREVER)
-
-    def _time_out(self, actor: Actor) -> None:
-        if actor.waiters is not None:
-            actor.waiters.remove(actor)
-            actor.waiters = None
-        actor.deadline = None
-        actor.timed_out = True
-        actor.runnable = True
-        self.changed = True
 
     # Switching.
 
@@ -491,7 +329,7 @@ class Controller:
             Trouble: something went wrong.
         """
         saved = [getattr(thing, name) for thing, name in self._shared]
-        first = self._turn()
+        first = self.turn()
         try:
             if first is not None:
                 self.current = first
@@ -520,19 +358,17 @@ class Controller:
                 self._report(f"hang: {actor!r} does not end")
                 return
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """See :meth:`Choices.finish`."""
         self.over = True
         self._done.release()
 
-    def _fail(self, what: str) -> None:
+    def fail(self, what: str) -> None:
+        """See :meth:`Choices.fail`."""
         self._report(what)
         if not self.over:
-            self._finish()
+            self.finish()
         raise Killed
-
-    def fail(self, what: str) -> None:
-        """End the run because of something that is wrong."""
-        self._fail(what)
 
     def _report(self, what: str, error: BaseException | None = None) -> None:
         if self.trouble is None:
@@ -543,5 +379,9 @@ class Controller:
             self.trouble = "\n".join([*lines, *suspended_stacks()])
 
 
-def _last(actor: Actor) -> int:
-    return actor.last
+def _unwind_greenlets(known: set[greenlet.greenlet]) -> None:
+    """End the greenlets that a thread leaves behind: nobody else could, and they would stay."""
+    for each in known:
+        if not each.dead and each is not greenlet.getcurrent():
+            with suppress(BaseException):  # whatever it says, its run is over
+                each.throw(Killed)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dtm.quantities import count, number
+from dtm.options import count, number
 
 
 class World(Protocol):

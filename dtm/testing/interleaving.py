@@ -28,7 +28,6 @@ from __future__ import annotations
 import gc
 import importlib
 import io
-import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,6 +42,7 @@ from dtm.options import Options
 from dtm.run import runtime
 from dtm.testing.actors import Process, Trouble
 from dtm.testing.controller import Controller
+from dtm.testing.held_locks import declared_classes, locks_checked, modules_of
 from dtm.testing.primitives import stage
 from dtm.testing.schedules import Branch, Deviations, Priorities, Schedule, from_seed
 from dtm.testing.substitution import substituted
@@ -50,7 +50,7 @@ from dtm.testing.virtual_mpi import VirtualMpiManager, exchanged, mpi_world
 from dtm.testing.virtual_network import Links, joined
 
 SHELL = ("dtm.run", "dtm.wire", "dtm.lazy", "dtm.future", "dtm.comm.mpi.messages")
-PACKAGES = ("dtm.run", "dtm.wire", "dtm.core", "dtm.comm.mpi")
+PACKAGES = ("dtm.run", "dtm.wire", "dtm.core", "dtm.comm.mpi", "dtm.lazy", "dtm.future")
 MOST_FRONTIER = 50_000
 COLLECT_EVERY = 100
 DEEP = 50_000
@@ -190,8 +190,9 @@ class Interleavings:
 
     @contextmanager
     def _stage(self) -> Iterator[None]:
-        for package in PACKAGES:
-            _import_all(package)
+        for package in PACKAGES:  # none may be imported while threads are controlled
+            for name in modules_of(package):
+                importlib.import_module(name)
         enabled = gc.isenabled()
         limit = sys.getrecursionlimit()
         with ExitStack() as undo:
@@ -204,6 +205,7 @@ class Interleavings:
             if enabled:
                 undo.callback(gc.enable)
             undo.enter_context(substituted(self._modules, exchanged()))
+            undo.enter_context(locks_checked(declared_classes(PACKAGES), _fail))
             yield
 
     def _try(self, schedule: Schedule) -> Outcome:
@@ -318,6 +320,10 @@ class _Body:
         run.follow()
 
 
+def _fail(what: str) -> None:
+    stage.controller.fail(what)
+
+
 def _ready(manager: CommunicationManager) -> CommunicationManager:
     return manager
 
@@ -372,10 +378,3 @@ class _Levels:
         place = self._random.randrange(self._seen[level])
         if place < MOST_FRONTIER:
             among[place] = choices
-
-
-def _import_all(package: str) -> None:
-    """Import all the modules of a package: none may be imported while threads are controlled."""
-    path = importlib.import_module(package).__path__
-    for module in pkgutil.iter_modules(path, f"{package}."):
-        importlib.import_module(module.name)

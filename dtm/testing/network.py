@@ -24,7 +24,7 @@ from random import Random
 from threading import Condition
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
-from dtm.quantities import count, number
+from dtm.options import count, number
 
 PRUNED_LINKS = 256
 

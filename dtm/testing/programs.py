@@ -27,8 +27,8 @@ from numbers import Real
 from random import Random
 from typing import Any
 
-from dtm.quantities import count as whole
-from dtm.quantities import number
+from dtm.options import count as whole
+from dtm.options import number
 
 
 class Calls(tuple[Any, ...]):

@@ -153,8 +153,8 @@ def from_seed(seed: str, *, timeouts: bool = True, turns: bool = False) -> Sched
     Raises:
         ValueError: it is not the seed of a schedule.
     """
-    kind, *rest = seed.split()
     try:
+        kind, *rest = seed.split()
         if kind == "chess":
             pairs = [tuple(map(int, each.split(":"))) for each in rest]
             choices = [(number, choice) for number, choice in pairs]

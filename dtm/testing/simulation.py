@@ -27,7 +27,7 @@ from typing import Any
 
 from dtm.core.balancer import Balancer
 from dtm.core.relay import MANY
-from dtm.quantities import count, number
+from dtm.options import count, number
 from dtm.run.worker import FOUR_ROUND_TRIPS
 from dtm.testing import end_invariants, invariants
 from dtm.testing.faults import (

@@ -5,8 +5,8 @@ library, the doorbell, the death watch, the pipe that wakes and the poller.  So 
 mail and its locks are what is explored.
 
 What the library owes is kept: messages of equal sender, receiver and tag do not overtake each
-other; a small message is out at once, a larger one when its receiver has taken it, and that is
-the schedule's choice; and calls of two threads of a process at the same time are an error.
+other; a small message may be out at once, others are when their receiver has taken them, and that
+is the schedule's choice; and calls of two threads of a process at the same time are an error.
 
 Threads: controlled ones.
 
@@ -79,6 +79,7 @@ class MpiWorld:
         self.losses: list[list[LostPeer]] = [[] for _ in range(size)]
         self._gathered: dict[int, dict[int, Any]] = {}
         self._rounds = [0] * size
+        self._sends = 0
         self._gathering: list[Actor] = []
         self._barriers: list[tuple[set[int], Request]] = []
         for rank in range(size):
@@ -107,6 +108,11 @@ class MpiWorld:
             yield
         finally:
             self.inside[rank] = None
+
+    def is_eager(self, length: int) -> bool:
+        """Whether a message is out at once: every other small one is."""
+        self._sends += 1
+        return length <= EAGER_BYTES and self._sends % 2 > 0
 
     def arrive(self, message: Sent) -> None:
         """Match a message with a receive that waits for it, or keep it."""
@@ -237,7 +243,7 @@ class Comm:
         world = self._world
         with world.call(self._rank, "Isend"):
             content = bytes(memoryview(buffer[0]))
-            request = Request(done=len(content) <= EAGER_BYTES)
+            request = Request(done=world.is_eager(len(content)))
             sent = Sent(self._rank, to, tag, content, request)
             if world.links.processes[to].status is None:
                 world.links.carry(self._rank, to, partial(world.arrive, sent))

@@ -18,18 +18,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dtm.comm.base import Frame
 from dtm.core.granularity import Profile
 from dtm.core.messages import MESSAGES, Grant, Load, Message, Relayed, Results, Returned, Segment
 from dtm.errors import SerializationError, Unsendable
 from dtm.task import Call, Range, Same
+from dtm.wire.definitions import DefinitionReceiver, Definitions, DefinitionSender
+from dtm.wire.failures import pack_failure, unpack_failure
+from dtm.wire.functions import CACHE_BYTES, AbsentError, FunctionReceiver, FunctionSender
 from dtm.wire.pickling import culprit, dumps, loads
-
-if TYPE_CHECKING:
-    from dtm.wire.functions import FunctionReceiver, FunctionSender
+from dtm.wire.salvage import salvage
 
 _KINDS = {cls: number for number, cls in enumerate(MESSAGES)}
 _GRANT, _RESULTS, _RELAYED = _KINDS[Grant], _KINDS[Results], _KINDS[Relayed]
@@ -45,14 +45,20 @@ class Sealed(list[Any]):
         self.frames = frames
 
 
-def _unpacked(frame: Frame) -> BaseException:
-    from dtm.wire.failures import unpack_failure
+class _Parcel:
+    """A message that is being written: its frames, and what must be there to read them."""
 
-    return unpack_failure(frame)
+    __slots__ = ("definitions", "frames", "keys", "to")
+
+    def __init__(self, to: int) -> None:
+        self.to = to
+        self.frames: list[Frame] = [b""]
+        self.definitions: Definitions = {}
+        self.keys: list[bytes] = []
 
 
 def _sealed(content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
-    key, lo, _, packed_count, failed, name = content
+    key, lo, _, packed_count, failed, name, _ = content
     frames = [next(rest) for _ in range(packed_count + failed)]
     return Segment(key, lo, Sealed(content, frames), None, name)
 
@@ -63,6 +69,8 @@ class Wire:
     Args:
         where: how the items that fail here name the place, e.g. ``worker 3 (node7)``.
         profile: finds the profile of a function at a depth.
+        interrupted: whether the run is being ended by a signal.
+        cache_bytes: how much is kept of functions that others have sent.
     """
 
     def __init__(
@@ -71,11 +79,16 @@ class Wire:
         where: str,
         profile: Callable[[Any, int], Profile],
         interrupted: Callable[[], bool] = lambda: False,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._rank = rank
         self._where = where
         self._profile = profile
         self._interrupted = interrupted
+        self._functions_out = FunctionSender()
+        self._functions_in = FunctionReceiver(cache_bytes)
+        self._definitions_out = DefinitionSender(cache_bytes // 8)
+        self._definitions_in = DefinitionReceiver()
 
     def _tamed(self, act: Callable[..., Any], *args: Any) -> Any:
         """Do what runs users' code, which may exit: only a signal's exit passes through here."""
@@ -88,63 +101,56 @@ class Wire:
                 raise
             raise SerializationError(f"its own code raised {error!r}") from error
 
-    @cached_property
-    def _sender(self) -> FunctionSender:
-        from dtm.wire.functions import FunctionSender
-
-        return FunctionSender()
-
-    @cached_property
-    def _receiver(self) -> FunctionReceiver:
-        from dtm.wire.functions import FunctionReceiver
-
-        return FunctionReceiver(self._sender)
-
     def encode(self, to: int, load: Load, message: Message) -> list[Frame]:
-        """Return the frames of a message."""
+        """Return the frames of a message, which must then be sent.
+
+        Raises:
+            Unsendable: a part of a grant cannot be sent.
+        """
         cls = type(message)
-        frames: list[Frame] = [b""]
+        parcel = _Parcel(to)
         content: Any
         if isinstance(message, Grant):
-            held = self._sender.held_by(to)
-            try:
-                parts = [self._part(to, part, frames) for part in message.parts]
-            except Unsendable:
-                self._sender.restore(to, held)
-                raise
-            content = (message.serial, parts)
+            content = (message.serial, [self._part(part, parcel) for part in message.parts])
         elif isinstance(message, Results):
-            content = [self._segment(segment, frames) for segment in message.segments]
+            content = [self._segment(each, parcel, parcel.definitions) for each in message.segments]
         elif isinstance(message, Relayed):
-            segments = [self._segment(segment, frames) for segment in message.segments]
+            segments = [self._segment(each, parcel, None) for each in message.segments]
             content = (message.owner, segments)
         else:
             content = tuple(message)
-        head = (_KINDS[cls], load.sequence, load.seconds, load.idle, content)
-        frames[0] = pickle.dumps(head, 5)
-        return frames
+        self._functions_out.sent(to, parcel.keys)
+        ahead = self._definitions_out.note(to, parcel.definitions) if parcel.definitions else None
+        dropped = self._functions_in.dropped_for(to)
+        aside = (ahead, dropped) if ahead or dropped else None
+        head = (_KINDS[cls], load.sequence, load.seconds, load.idle, content, aside)
+        parcel.frames[0] = pickle.dumps(head, 5)
+        return parcel.frames
 
     def unsendable(self, to: int, part: Range) -> Unsendable | None:
         """Say why a part cannot be sent, None if it can."""
-        held = self._sender.held_by(to)
         try:
-            self._part(to, part, [])
+            self._part(part, _Parcel(to))
         except Unsendable as problem:
             return problem
-        finally:
-            self._sender.restore(to, held)
         return None
 
     def decode(self, source: int, frames: Sequence[Frame]) -> tuple[Load, Message, Replies]:
         """Return a message, and the messages owed because some of it cannot be read."""
-        kind, sequence, seconds, idle, content = pickle.loads(frames[0])
+        kind, sequence, seconds, idle, content, aside = pickle.loads(frames[0])
+        if aside is not None:
+            ahead, dropped = aside
+            if ahead is not None:
+                self._definitions_in.take(source, *ahead)
+            self._functions_out.not_held(source, dropped)
         load = Load(sequence, seconds, idle)
         rest = iter(frames[1:])
         if kind == _GRANT:
             replies: Replies = []
-            parts = [self._read_part(source, part, rest, replies) for part in content[1]]
-            whole = tuple(part for part in parts if part is not None)
-            return load, Grant(content[0], whole), replies
+            whole: list[Range] = []
+            for part in content[1]:
+                whole += self._read_part(source, part, rest, replies)
+            return load, Grant(content[0], tuple(whole)), replies
         if kind == _RESULTS:
             return load, Results(tuple(self._read_segment(each, rest) for each in content)), []
         if kind == _RELAYED:
@@ -154,47 +160,58 @@ class Wire:
 
     # Work.
 
-    def _part(self, to: int, part: Range, frames: list[Frame]) -> tuple[Any, ...]:
+    def _part(self, part: Range, parcel: _Parcel) -> tuple[Any, ...]:
         call = part.call
         profile: Profile = call.profile
         estimate = profile.seconds if profile.mature else 0.0
-        if call.owner == to:
+        if call.owner == parcel.to:
             return call.owner, call.key, part.lo, part.hi, estimate
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
-            packed = self._tamed(dumps, items)
+            packed = self._tamed(dumps, items, parcel.definitions)
         except Exception as error:
             sequence = [items.item] if isinstance(items, Same) else items
             found = self.culprit(sequence, part.lo)
             index, why = found or (part.lo, str(error))
             raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
         try:
-            key, payload = self._tamed(self._sender.pack, to, call.function, (call.owner, call.key))
+            function = self._tamed(self._functions_out.pack, call.function, call)
         except Exception as error:
             raise Unsendable(None, f"the function of {call.name}: {error}") from error
-        frames += packed
+        key, along = function.key, function.frames
+        if key is not None:
+            if key in parcel.keys or self._functions_out.holds(parcel.to, key):
+                along = ()
+            else:
+                parcel.keys.append(key)
+        parcel.frames += along
+        parcel.frames += packed
         return (
             call.owner, call.key, part.lo, part.hi, estimate, call.kind, call.star, call.depth,
-            call.path, call.chunk, call.streaming, call.cost, key, payload, len(packed),
+            call.path, call.chunk, call.streaming, call.cost, key, len(along), len(packed),
         )  # fmt: skip
 
     def _read_part(
         self, source: int, content: tuple[Any, ...], rest: Iterator[Frame], replies: Replies
-    ) -> Range | None:
+    ) -> list[Range]:
+        """Return the ranges of a part that can be read; what cannot goes back to the owner."""
         owner, key, lo, hi, estimate = content[:5]
         if owner == self._rank:
-            return Range(Call(len, (), 0, owner, None, "", key=key), lo, hi)
-        kind, star, depth, path, chunk, streaming, cost, name, payload, count = content[5:]
+            return [Range(Call(len, (), 0, owner, None, "", key=key), lo, hi)]
+        kind, star, depth, path, chunk, streaming, cost, name, along, count = content[5:]
+        function_frames = [next(rest) for _ in range(along)]
         packed = [next(rest) for _ in range(count)]
         what = "the function"
         try:
-            function = self._tamed(self._receiver.unpack, source, name, payload, (owner, key))
+            function, kept = self._tamed(self._functions_in.unpack, source, name, function_frames)
             what = f"items {lo} to {hi - 1}"
-            items = self._tamed(loads, packed)
+            items, bad = self._loaded(packed)
+        except AbsentError:
+            replies.append((owner, Returned(key, lo, hi, "")))
+            return []
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
-            reason = f"{what} of a {kind} cannot be read on {self._where}, so the caller runs it: "
-            replies.append((owner, Returned(key, lo, hi, reason + repr(error))))
-            return None
+            replies.append((owner, self._returned(key, lo, hi, what, kind, error)))
+            return []
         profile = self._profile(function, depth)
         if estimate:
             profile.assume(estimate)
@@ -203,7 +220,37 @@ class Wire:
             base=lo, key=key,
         )  # fmt: skip
         call.cost = cost
-        return Range(call, lo, hi)
+        if kept is not None:
+            self._functions_out.adopt(function, kept, call)
+        ranges: list[Range] = []
+        start = lo
+        for index, cause in bad.items():
+            at = lo + index
+            replies.append((owner, self._returned(key, at, at + 1, f"item {at}", kind, cause)))
+            ranges.append(Range(call, start, at))
+            start = at + 1
+        ranges.append(Range(call, start, hi))
+        return [each for each in ranges if each.left]
+
+    def _returned(
+        self, key: int, lo: int, hi: int, what: str, kind: str, error: BaseException
+    ) -> Returned:
+        reason = f"{what} of a {kind} cannot be read on {self._where}, so the caller runs it: "
+        return Returned(key, lo, hi, f"{reason}{error!r}")
+
+    def _loaded(self, packed: list[Frame]) -> tuple[Any, dict[int, BaseException]]:
+        """Return a sequence, and by their places the errors of items that cannot be loaded.
+
+        Raises what loading raises if it cannot be told which items are to blame.
+        """
+        try:
+            return self._tamed(loads, packed), {}
+        except Exception as error:
+            found = self._tamed(salvage, packed)
+            if found is None:
+                raise error from None
+            values, bad = found
+            return values, bad
 
     # Results.
 
@@ -218,13 +265,15 @@ class Wire:
                 return found
         return None
 
-    def _segment(self, segment: Segment, frames: list[Frame]) -> tuple[Any, ...]:
-        values, failure = segment.values, segment.failure
+    def _segment(
+        self, segment: Segment, parcel: _Parcel, definitions: Definitions | None
+    ) -> tuple[Any, ...]:
+        values, failure, frames = segment.values, segment.failure, parcel.frames
         if isinstance(values, Sealed):
             frames += values.frames
             return values.content
         try:
-            packed = self._tamed(dumps, values)
+            packed = self._tamed(dumps, values, definitions)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
             index, why = self.culprit(values, segment.lo) or (segment.lo, str(error))
             failure = SerializationError(
@@ -232,28 +281,26 @@ class Wire:
                 f"{why}"
             )
             values = values[: index - segment.lo]
-            packed = dumps(values)
+            packed = dumps(values, definitions)
         frames += packed
         if failure is not None:
-            from dtm.wire.failures import pack_failure
-
             place = None if segment.name.startswith("apply") else segment.lo + len(values)
             frames.append(pack_failure(failure, place, f"{segment.name}, on {self._where}"))
-        return segment.key, segment.lo, len(values), len(packed), failure is not None, segment.name
+        content = segment.key, segment.lo, len(values), len(packed), failure is not None
+        return *content, segment.name, segment.seconds
 
     def _read_segment(self, content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
-        key, lo, count, packed_count, failed, name = content
+        key, lo, _, packed_count, failed, name, seconds = content
         packed = [next(rest) for _ in range(packed_count)]
-        failure = _unpacked(next(rest)) if failed else None
+        failure = unpack_failure(next(rest)) if failed else None
         try:
-            values = self._tamed(loads, packed)
+            values, bad = self._loaded(packed)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
-            values = []
-            which = (
-                f"result of item {lo}"
-                if count == 1
-                else f"results of items {lo} to {lo + count - 1}"
-            )
-            failure = SerializationError(f"the {which} of {name} cannot be read: {error!r}")
-            failure.__cause__ = error
-        return Segment(key, lo, values, failure, name)
+            values, bad = [], {0: error}
+        if bad:
+            first, cause = next(iter(bad.items()))
+            values = values[:first]
+            which = f"result of item {lo + first}"
+            failure = SerializationError(f"the {which} of {name} cannot be read: {cause!r}")
+            failure.__cause__ = cause
+        return Segment(key, lo, values, failure, name, seconds)

@@ -12,8 +12,10 @@ Buffers of arrays are counted, not copied.  One item is tried before sixteen are
 so a slow ``__reduce__`` is paid for once.  For small items the cost is the slope from
 one to sixteen: what a pickle costs by itself is shared by a whole strip.
 
-What comes out is a lower bound for large items and, for what plain pickle refuses,
-``BY_VALUE_SECONDS`` or more; infinity for what cannot be sent at all.
+What is cold is not counted: an item that takes long is measured again, for the first of its
+class makes the definition of the class, and the first that goes by dill imports it.
+
+What comes out is a lower bound for large items; infinity for what cannot be sent at all.
 
 Threads: any.
 
@@ -23,22 +25,22 @@ before it is known), and guessing from the types (a list may hold anything).
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from pickle import PickleBuffer
 from time import thread_time
 from typing import Any, Final, NamedTuple
 
+from dtm.wire.pickling import dump, dump_by_dill
+
 SAMPLE: Final = 16
-BY_VALUE_SECONDS: Final = 200e-6
-"""The least that an item costs which goes through dill."""
 
 _BOTH_ENDS = 3.0  # pickling here, loading there (slower than pickling), and the hand-over
 _SECONDS_PER_BYTE = 2e-9  # both ends, measured: large pickles are copied at every step
 _SECONDS_PER_BYTE_LEFT_OUT = 1e-9  # a buffer that travels as it is
 _SLOW = 50e-6  # an item that takes this long to pickle is sample enough
 _REPEATS = 3
-_TOO_SLOW = 250e-6  # and one that takes this long is not tried twice
+_TOO_SLOW = 250e-6  # and so many that take this long are not tried again
+_MUCH_TOO_SLOW = 20e-3  # nor is one that takes this long, cold or not
 
 
 def shipping_cost(
@@ -50,6 +52,9 @@ def shipping_cost(
     which is empty costs nothing.  ``inf`` if one of them cannot be pickled.
     """
     return _cost(items, budget_bytes) + _cost(results, budget_bytes)
+
+
+Dump = Callable[[Sequence[Any], "_Meter"], None]
 
 
 class _EnoughError(Exception):
@@ -91,41 +96,45 @@ def _cost(values: Sequence[Any], budget: int) -> float:
     if size > budget:
         return size * _SECONDS_PER_BYTE
     start = max(0, middle - SAMPLE // 2)
+    one, sample = values[middle : middle + 1], values[start : start + SAMPLE]
     try:
-        return _cost_plain(values[middle : middle + 1], values[start : start + SAMPLE], budget)
-    except Exception:  # noqa: BLE001 - the objects' own methods may raise anything
-        return _cost_by_value(values[middle : middle + 1], budget)
+        return _slope(one, sample, budget, _dump)
+    except Exception as error:  # noqa: BLE001 - the objects' own methods may raise anything
+        return _cost_by_dill(one, error, budget)
 
 
-def _cost_plain(one: Sequence[Any], sample: Sequence[Any], budget: int) -> float:
-    first = _measure(one, budget, _dump_plain)
-    if _SLOW < first.seconds < _TOO_SLOW:  # cold, perhaps
-        first = min(first, _measure(one, budget, _dump_plain))
+def _slope(one: Sequence[Any], sample: Sequence[Any], budget: int, dump: Dump) -> float:
+    first = _measure(one, budget, dump)
+    if _SLOW < first.seconds < _MUCH_TOO_SLOW:  # cold, perhaps
+        first = min(first, _measure(one, budget, dump))
     if len(sample) == 1 or first.seconds > _SLOW or not first.complete:
         return first.cost
-    many = _measure(sample, budget, _dump_plain)
+    many = _measure(sample, budget, dump)
+    if many.seconds > _TOO_SLOW:
+        many = min(many, _measure(sample, budget, dump))
     if many.seconds > _TOO_SLOW or not many.complete:
         return many.cost / len(sample)
     one_cost, many_cost = first.cost, many.cost
     # Again, now that all is warm: so short a time is easily doubled by a cold cache.
     for _ in range(_REPEATS):
-        one_cost = min(one_cost, _measure(one, budget, _dump_plain).cost)
-        many_cost = min(many_cost, _measure(sample, budget, _dump_plain).cost)
+        one_cost = min(one_cost, _measure(one, budget, dump).cost)
+        many_cost = min(many_cost, _measure(sample, budget, dump).cost)
         if one_cost < many_cost:
             break
     return max(many_cost - one_cost, 0.0) / (len(sample) - 1)
 
 
-def _cost_by_value(one: Sequence[Any], budget: int) -> float:
+def _cost_by_dill(one: Sequence[Any], error: Exception, budget: int) -> float:
+    def by_dill(sample: Sequence[Any], meter: _Meter) -> None:
+        meter.write(dump_by_dill(sample, error, meter.leave_out))
+
     try:
-        return max(BY_VALUE_SECONDS, _measure(one, budget, _dump_by_value).cost)
+        return min(_measure(one, budget, by_dill), _measure(one, budget, by_dill)).cost
     except Exception:  # noqa: BLE001 - as above: it cannot be sent
         return float("inf")
 
 
-def _measure(
-    sample: Sequence[Any], budget: int, dump: Callable[[Sequence[Any], _Meter], None]
-) -> _Measured:
+def _measure(sample: Sequence[Any], budget: int, dump: Dump) -> _Measured:
     meter = _Meter(budget)
     complete = True
     started = thread_time()
@@ -138,14 +147,9 @@ def _measure(
     return _Measured(seconds, seconds * _BOTH_ENDS + moved, complete)
 
 
-def _dump_plain(sample: Sequence[Any], meter: _Meter) -> None:
-    pickle.Pickler(meter, 5, buffer_callback=meter.leave_out).dump(sample)
-
-
-def _dump_by_value(sample: Sequence[Any], meter: _Meter) -> None:
-    from dtm.wire import byvalue
-
-    byvalue.dump(sample, meter, meter.leave_out)
+def _dump(sample: Sequence[Any], meter: _Meter) -> None:
+    # The definitions of classes travel once, so they are left out here.
+    dump(sample, meter, meter.leave_out, {})
 
 
 def _size_of_text(value: Any) -> int:

@@ -27,11 +27,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from types import MemberDescriptorType
+from traceback import format_exception
 from typing import Any, Final
 
 from dtm.comm.base import Frame
 from dtm.errors import RemoteTraceback, SerializationError
+from dtm.wire.exceptions import Parts, arguments_of, assemble, state_of
 from dtm.wire.pickling import dumps_flat, loads
 
 TEXT_LIMIT: Final = 1 << 16
@@ -39,7 +40,6 @@ TEXT_LIMIT: Final = 1 << 16
 
 _REPR_LIMIT = 1000
 _GROUP_DEPTH = 8
-_NOT_STATE = frozenset({"exceptions", "message", "__suppress_context__"})
 
 
 def pack_failure(exc: BaseException, index: int | None, where: str) -> bytes:
@@ -117,7 +117,7 @@ def _itself(exc: BaseException) -> BaseException:
 
 
 def _put_together(exc: BaseException) -> bytes:
-    content = dumps_flat((_assemble, _pieces(exc, _GROUP_DEPTH)))
+    content = dumps_flat((assemble, _pieces(exc, _GROUP_DEPTH)))
     if type(_load(content)) is not type(exc):
         message = "it does not keep its type"
         raise SerializationError(message)
@@ -129,77 +129,25 @@ def _pieces(exc: BaseException, depth: int) -> tuple[type, tuple[Any, ...], dict
     members = _members(exc)
     if members and depth > 0:
         parts = [_pieces_or_base(member, depth - 1) for member in members]
-        arguments: tuple[Any, ...] = (_safe(exc.args[0]), _Parts(parts))
+        arguments: tuple[Any, ...] = (_safe(exc.args[0]), Parts(parts))
     else:
-        arguments = tuple(_safe(argument) for argument in _arguments(exc))
-    return type(exc), arguments, {name: _safe(value) for name, value in _state(exc).items()}
+        arguments = tuple(_safe(argument) for argument in arguments_of(exc))
+    return type(exc), arguments, {name: _safe(value) for name, value in state_of(exc).items()}
 
 
 def _pieces_or_base(exc: BaseException, depth: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     try:
         pieces = _pieces(exc, depth)
-        if type(_load(dumps_flat((_assemble, pieces)))) is type(exc):
-            return _assemble, pieces
+        if type(_load(dumps_flat((assemble, pieces)))) is type(exc):
+            return assemble, pieces
     except BaseException:  # noqa: BLE001, S110 - see the header
         pass
     return _plain, _base_of(exc)
 
 
-class _Parts:
-    """Stands for the exceptions of a group until they are put together."""
-
-    def __init__(self, parts: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> None:
-        self.parts = parts
-
-    def assembled(self) -> list[BaseException]:
-        return [make(*arguments) for make, arguments in self.parts]
-
-
-def _assemble(
-    cls: type[BaseException], arguments: tuple[Any, ...], state: dict[str, Any]
-) -> BaseException:
-    """Make an exception by the built-in among its bases alone: no code of the class runs."""
-    builtin = _builtin_base(cls)
-    given = tuple(part.assembled() if isinstance(part, _Parts) else part for part in arguments)
-    exc: BaseException = builtin.__new__(cls, *given)
-    try:
-        builtin.__init__(exc, *given)
-    except (TypeError, ValueError):  # OSError, UnicodeError: arguments that are not theirs
-        exc.args = given
-    for name, value in state.items():
-        try:
-            object.__setattr__(exc, name, value)
-        except (AttributeError, TypeError):
-            continue
-    return exc
-
-
-def _builtin_base(cls: type[BaseException]) -> Any:
-    return next(base for base in cls.__mro__ if base.__module__ == "builtins")
-
-
-def _arguments(exc: BaseException) -> tuple[Any, ...]:
-    if isinstance(exc, OSError) and exc.filename is not None and len(exc.args) > 1:
-        names = (exc.filename,) if exc.filename2 is None else (exc.filename, None, exc.filename2)
-        return (*exc.args[:2], *names)  # args leaves them out
-    return exc.args
-
-
 def _members(exc: BaseException) -> tuple[BaseException, ...]:
     """Return the exceptions of a group."""
     return exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
-
-
-def _state(exc: BaseException) -> dict[str, Any]:
-    """Return the attributes, wherever they are: in the built-in's own, in slots, in the dict."""
-    state: dict[str, Any] = {}
-    for base in type(exc).__mro__:
-        for name, slot in vars(base).items():
-            if isinstance(slot, MemberDescriptorType) and name not in _NOT_STATE:
-                value = getattr(exc, name, None)
-                if value is not None:  # which a built-in takes for a value if it is set again
-                    state[name] = value
-    return state | vars(exc)
 
 
 def _safe(value: Any) -> Any:
@@ -238,8 +186,6 @@ def _plain(cls: type[BaseException], text: str, notes: list[str]) -> BaseExcepti
 
 
 def _traceback_text(exc: BaseException) -> str:
-    from traceback import format_exception
-
     try:
         text = "".join(format_exception(type(exc), exc, exc.__traceback__))
     except BaseException:  # noqa: BLE001 - see the header

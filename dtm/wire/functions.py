@@ -1,210 +1,208 @@
 """Functions travel once: what is sent of a function, and what need not be.
 
 A function that goes by reference is a few dozen bytes and always goes as it is.
-One that goes by value (a closure may hold an array of 100 MB) gets a key, the
-digest of its pickle, and its pickle goes along only if the receiver does not hold
-it.  Sender and receiver each keep, for the other, the keys used last, at most
-``HELD``, and apply one rule to them.  Messages of a pair of workers arrive in
-order, so the two lists are equal without a word about it.
+One that goes by value, or with what is bound to it (a closure may hold an array of 100 MB), gets
+a key, the digest of its frames, and these go along only if the receiver does not hold it.
 
-Invariants: after a message is unpacked, the receiver's keys for the sender are
-the sender's keys for the receiver at the time of packing, in the same order.
-Hence whatever ``pack`` returns must be sent, in that order (or taken back with
-``restore``), and each arrival must be unpacked, whatever comes of it.
+The receiver decides what it holds: as much as fits into ``cache_bytes``, and the latest in any
+case; of those that take more than a quarter of it, only one; the least used goes first.  With
+its next message to each worker that believes a key to be held here it says which are not any
+more.  A grant that crosses such a notice on its way refers to what is not here; then the items
+go back to their owner, and come again with the function (:mod:`dtm.wire.codec`).
 
-A pickle is made once per *scope* (the map, say, that needs the function): a
+The frames are made once per *scope* (the call that needs the function): a
 closure's variables may change between two maps, and each must see the values of
-its time.  What cannot change is pickled once for all.
+its time.  They go with the scope.  What cannot change is pickled once for all.
 
 Threads: none of this is locked; the worker's lock covers it, as it covers sending.
 
-Rejected: to ask "do you have it?" first (a round trip in each steal), and to key by
-``id`` (a new object may have the id of a dead one).
+Rejected: to ask "do you have it?" first (a round trip in each steal); to key by
+``id`` (a new object may have the id of a dead one); two lists of so many entries kept equal at both
+ends (it needs no notices, but 64 closures of 20 MB from each of three workers are 4 GB).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from types import FunctionType
+from typing import Any, Final, NamedTuple
 
+from dtm.comm.base import Frame
+from dtm.core.identity import WeakIdentity
 from dtm.errors import InvariantError
-from dtm.wire.pickling import dumps_flat, loads
+from dtm.wire.pickling import dumps, loads
 from dtm.wire.rebuilding import is_module_dict
 
-HELD: Final = 64
-"""How many functions by value each worker holds for each other."""
+CACHE_BYTES: Final = 64 << 20
+"""How much a worker holds of functions by value that others have sent."""
 
 INLINE: Final = 256
 """Pickles shorter than this many bytes go along each time, without a key."""
 
-_ALWAYS: Final = object()  # the scope of a pickle that cannot become stale
+MOST_HELD: Final = 1024
+
 _CONSTANTS: Final = (int, float, complex, str, bytes, bool, type(None))
 
 
-class RecentKeys:
-    """The keys used last, at most ``HELD``: one rule for both ends."""
+class Packed(NamedTuple):
+    """A function as it travels; without a key it goes along each time."""
 
-    def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        self._keys: OrderedDict[bytes, None] = OrderedDict.fromkeys(keys)
+    key: bytes | None
+    frames: Sequence[Frame]
+    size: int
 
-    def use(self, key: bytes) -> tuple[bool, bytes | None]:
-        """Make ``key`` the latest; return whether it was held, and which one had to go."""
-        held = key in self._keys
-        self._keys[key] = None
-        self._keys.move_to_end(key)
-        dropped = self._keys.popitem(last=False)[0] if len(self._keys) > HELD else None
-        return held, dropped
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Go through the keys, the oldest first."""
-        return iter(self._keys)
+class AbsentError(Exception):
+    """A sender refers to a function that is not held here any more."""
 
 
 class FunctionSender:
     """What this worker's peers hold of its functions."""
 
     def __init__(self) -> None:
-        self._held: dict[int, RecentKeys] = {}
-        self._pickles: WeakKeyDictionary[Any, tuple[object, bytes, bytes | None]]
-        self._pickles = WeakKeyDictionary()
+        self._held: dict[int, set[bytes]] = {}
+        self._constants: WeakIdentity[Packed] = WeakIdentity()
+        self._scopes: WeakIdentity[tuple[Any, Packed]] = WeakIdentity()
 
-    def pack(
-        self, rank: int, function: Any, scope: object = None
-    ) -> tuple[bytes | None, bytes | None]:
-        """Return ``(key, pickle)`` to be sent to ``rank``, either of them perhaps None.
+    def pack(self, function: Any, scope: object = None) -> Packed:
+        """Return the frames of a function.
 
-        Within one ``scope`` (compared by ``==``; None is never the same) a function
+        Within one ``scope`` (known by identity; None is never the same) a function
         is taken as it was at the first call.
 
         Raises:
-            SerializationError: the function cannot be pickled; nothing is noted.
+            SerializationError: the function cannot be pickled.
         """
-        key, payload = self._pickled(function, scope)
-        if key is None:
-            return None, payload
-        held, _ = self._held.setdefault(rank, RecentKeys()).use(key)
-        return key, None if held else payload
+        constant = _is_constant(function)
+        if constant:
+            known = self._constants.get(function)
+        else:
+            entry = None if scope is None else self._scopes.get(scope)
+            known = entry[1] if entry is not None and entry[0] is function else None
+        if known is None:
+            frames = dumps(function)
+            size = _size(frames)
+            known = Packed(_digest(frames) if size >= INLINE else None, frames, size)
+            if constant:
+                self._constants.set(function, known)
+            elif scope is not None:
+                self._scopes.set(scope, (function, known))
+        return known
 
-    def adopt(self, function: Any, key: bytes, payload: bytes, scope: object) -> None:
-        """Note the pickle that a function came from, so that it is passed on unchanged."""
-        self._remember(function, scope, key, payload)
+    def adopt(self, function: Any, packed: Packed, scope: object) -> None:
+        """Note the frames that a function came from, so that it is passed on unchanged."""
+        self._scopes.set(scope, (function, packed))
 
-    def forget(self, rank: int) -> None:
-        """Drop what is known of a worker that is gone."""
-        self._held.pop(rank, None)
+    def holds(self, rank: int, key: bytes) -> bool:
+        """Tell whether a worker is believed to hold a function."""
+        return key in self._held.get(rank, ())
 
-    def held_by(self, rank: int) -> list[bytes]:
-        """Return the keys that a worker holds, the oldest first."""
-        return list(self._held.get(rank, ()))
+    def sent(self, rank: int, keys: Iterable[bytes]) -> None:
+        """Note that these functions are on their way to a worker."""
+        self._held.setdefault(rank, set()).update(keys)
 
-    def restore(self, rank: int, keys: Iterable[bytes]) -> None:
-        """Go back to what ``held_by`` said: what was packed since then is not sent after all."""
-        self._held[rank] = RecentKeys(keys)
+    def not_held(self, rank: int, keys: Iterable[bytes]) -> None:
+        """Note that a worker does not hold these any more."""
+        self._held.get(rank, set()).difference_update(keys)
 
-    def _pickled(self, function: Any, scope: object) -> tuple[bytes | None, bytes]:
-        try:
-            known = self._pickles.get(function)
-        except TypeError:  # no weak references, or no hash
-            known = None
-        if known is not None and (known[0] is _ALWAYS or _same(known[0], scope)):
-            return known[2], known[1]
-        payload = dumps_flat(function)
-        key = _digest(payload) if len(payload) >= INLINE else None
-        self._remember(function, scope, key, payload)
-        return key, payload
 
-    def _remember(self, function: Any, scope: object, key: bytes | None, payload: bytes) -> None:
-        valid = _ALWAYS if _is_constant(function) else scope
-        if valid is None or not _equal_only_to_itself(function):
-            return
-        try:
-            self._pickles[function] = (valid, payload, key)
-        except TypeError:  # no weak references, or no hash: pickled again each time
-            return
+class _Entry(NamedTuple):
+    packed: Packed
+    function: Any
+    holders: set[int]
 
 
 class FunctionReceiver:
     """The functions that peers have sent, each loaded once whoever sent it."""
 
-    def __init__(self, sender: FunctionSender | None = None) -> None:
-        self._sender = sender
-        self._held: dict[int, RecentKeys] = {}
-        self._payloads: dict[bytes, bytes] = {}
-        self._holders: dict[bytes, int] = {}
-        self._loaded: dict[bytes, Any] = {}
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self._limit = cache_bytes
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._bytes = 0
+        self._dropped: dict[int, list[bytes]] = {}
 
     def unpack(
-        self, sender: int, key: bytes | None, payload: bytes | None, scope: object = None
-    ) -> Any:
-        """Return the function that rank ``sender`` packed.
+        self, sender: int, key: bytes | None, frames: Sequence[Frame]
+    ) -> tuple[Any, Packed | None]:
+        """Return the function that rank ``sender`` packed, and its frames if they have a key.
 
         What its loading raises passes on; the next arrival of its key tries again.
+
+        Raises:
+            AbsentError: only its key has come, and it is not held here.
         """
         if key is None:
-            if payload is None:
+            if not frames:
                 message = f"worker {sender} sent neither a function nor the key of one"
                 raise InvariantError(message)
-            return loads([payload])
-        self._note(sender, key, payload)
-        if key not in self._loaded:
-            self._loaded[key] = loads([self._payloads[key]])
-        function = self._loaded[key]
-        if self._sender is not None:
-            self._sender.adopt(function, key, self._payloads[key], scope)
-        return function
+            return loads(frames), None
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+            entry.holders.add(sender)
+            return entry.function, entry.packed
+        if not frames:
+            raise AbsentError
+        return self._take(sender, key, [frames[0], *map(_own, frames[1:])])
 
-    def forget(self, rank: int) -> None:
-        """Drop what a worker had sent that is gone."""
-        for key in self._held.pop(rank, ()):
-            self._release(key)
+    def _take(self, sender: int, key: bytes, frames: list[Frame]) -> tuple[Any, Packed]:
+        packed = Packed(key, frames, _size(frames))
+        self._make_room(packed.size)
+        try:
+            function = loads(frames)
+        except BaseException:
+            self._dropped.setdefault(sender, []).append(key)
+            raise
+        self._entries[key] = _Entry(packed, function, {sender})
+        self._bytes += packed.size
+        return function, packed
 
-    def held_for(self, rank: int) -> list[bytes]:
-        """Return the keys held for a sender, the oldest first."""
-        return list(self._held.get(rank, ()))
+    def _make_room(self, size: int) -> None:
+        entries, large = self._entries, self._limit // 4
+        if size > large:
+            for key in [key for key, entry in entries.items() if entry.packed.size > large]:
+                self._drop(key)
+        while entries and (self._bytes + size > self._limit or len(entries) >= MOST_HELD):
+            self._drop(next(iter(entries)))
 
-    def _note(self, sender: int, key: bytes, payload: bytes | None) -> None:
-        held, dropped = self._held.setdefault(sender, RecentKeys()).use(key)
-        if not held:
-            if payload is None:
-                message = f"worker {sender} refers to a function that it has not sent"
-                raise InvariantError(message)
-            self._holders[key] = self._holders.get(key, 0) + 1
-            self._payloads.setdefault(key, payload)
-        if dropped is not None:
-            self._release(dropped)
+    def _drop(self, key: bytes) -> None:
+        entry = self._entries.pop(key)
+        self._bytes -= entry.packed.size
+        for rank in entry.holders:
+            self._dropped.setdefault(rank, []).append(key)
 
-    def _release(self, key: bytes) -> None:
-        self._holders[key] -= 1
-        if self._holders[key] == 0:
-            del self._holders[key], self._payloads[key]
-            self._loaded.pop(key, None)
+    def dropped_for(self, rank: int) -> list[bytes]:
+        """Return, once, the keys that a worker believes to be held here, and that are not."""
+        return self._dropped.pop(rank, [])
 
-
-def _digest(payload: bytes) -> bytes:
-    from hashlib import blake2b
-
-    return blake2b(payload, digest_size=16).digest()
+    @property
+    def held_bytes(self) -> int:
+        """How much is held."""
+        return self._bytes
 
 
-def _same(scope: object, other: object) -> bool:
-    return scope is not None and other is not None and scope == other
+def _own(frame: Frame) -> Frame:
+    """Return memory that what is loaded can share with what is passed on."""
+    return bytearray(frame) if memoryview(frame).readonly else frame
 
 
-def _equal_only_to_itself(function: Any) -> bool:
-    """Tell whether ``==`` means the same: other equal callables may pickle differently."""
-    if isinstance(function, (MethodType, BuiltinFunctionType)):
-        return True  # equal if they have the same function, and the very same object
-    compare: Any = type(function).__eq__
-    return compare is object.__eq__
+def _size(frames: Sequence[Frame]) -> int:
+    return sum(memoryview(frame).nbytes for frame in frames)
+
+
+def _digest(frames: Sequence[Frame]) -> bytes:
+    digest = blake2b(digest_size=16)
+    for frame in frames:
+        digest.update(frame)
+    return digest.digest()
 
 
 def _is_constant(function: Any) -> bool:
     """Tell whether nothing that the pickle of a function holds can ever change."""
     if type(function) is not FunctionType:
-        return isinstance(function, type)
+        return type(function) is type
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     return (
         function.__closure__ is None

@@ -4,10 +4,11 @@ The first frame is a pickle of protocol 5.  The frames behind it are the memory 
 large buffers (64 KiB and more: arrays, mostly), not copied; smaller ones are part
 of the pickle, since a frame of its own costs more than copying them.
 
-Plain pickle, in C, is always tried first and is the whole cost of what it can do.
-What it refuses goes by value (:mod:`dtm.wire.byvalue`, slower by a factor of ten to
-fifty): lambdas, closures, what is defined inside functions.  Both write streams
-that ``loads`` reads alike, so a reader need not know which one it was.
+The pickler is the one in C with ``reducer_override``: what the rules of
+:mod:`dtm.wire.reductions` have something to say about (functions, classes, modules, some
+others) goes by them, and all else at the speed of plain pickle.  What neither can
+do goes to dill, in Python code and slower by a factor of ten, with the same rules on top.  All
+write streams that ``loads`` reads alike, so a reader need not know which one it was.
 
 Invariants: ``loads(dumps(x))`` has the type of ``x``, with the very class of it,
 also when the class was made inside a function and the object went round through
@@ -17,32 +18,87 @@ their way out sends a mixture.
 
 Threads: any.
 
-Rejected: dill for everything (a hundred times slower on small things), and a flag
-that says which reader to use (one reader will do).
+Rejected: dill for everything (a hundred times slower on small things); plain pickle first:
+it sends classes made at run time by a name that the receiver does not have, and what the
+metaclass has told ``copyreg`` makes a new class at each arrival.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
 from typing import Any, Final
 
 from dtm.comm.base import Frame
 from dtm.errors import SerializationError
+from dtm.wire.diagnosis import explain, first_failure
+from dtm.wire.reductions import RefusedError, rules
 
 LARGE: Final = 1 << 16
 """Buffers of this many bytes or more travel as frames of their own."""
 
-_SEARCHED_CHILDREN = 100
-_SEARCHED_DEPTH = 8
+Definitions = dict[bytes, bytes]
+OutOfBand = Callable[[PickleBuffer], Any]
 
-_c_dumps = pickle.dumps
 _c_loads = pickle.loads
 
 
-def dumps(obj: Any) -> list[Frame]:
+class _Lazy:
+    """Makes an attribute of a pickler when a rule first needs it: few streams have functions."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        made = instance.__dict__[self._name] = self._make()
+        return made
+
+
+class Pickler(pickle.Pickler):
+    """The pickler in C with the rules for code; see :class:`dtm.wire.reductions.Stream`."""
+
+    definitions: Definitions | None = None
+    defining = False
+    cells = _Lazy(set)
+    stand_ins = _Lazy(dict)
+
+    def define(self, cls: type) -> bytes:
+        """Return the stream that makes a class."""
+        return define(cls)
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Take an object apart by its rule, if there is one."""
+        rule = rules[type(obj)]
+        return NotImplemented if rule is None else rule(self, obj)
+
+
+def dump(
+    obj: Any,
+    file: Any,
+    out_of_band: OutOfBand | None = None,
+    definitions: Definitions | None = None,
+    *,
+    defining: bool = False,
+) -> None:
+    """Write the pickle of an object to ``file``, by the pickler in C; raises what it raises."""
+    pickler = Pickler(file, 5, buffer_callback=out_of_band)
+    if definitions is not None:
+        pickler.definitions = definitions
+    if defining:
+        pickler.defining = True
+    pickler.dump(obj)
+
+
+def dumps(obj: Any, definitions: Definitions | None = None) -> list[Frame]:
     """Return the frames of an object.
+
+    The definitions of classes and code are part of them, unless ``definitions`` is given: then
+    these are added there, by their keys, and whoever loads the frames must hold them.
 
     Raises:
         SerializationError: it cannot be pickled; the message says what of it, and why.
@@ -56,19 +112,35 @@ def dumps(obj: Any) -> list[Frame]:
         frames.append(raw)
         return False
 
+    file = io.BytesIO()
     try:
-        return [_c_dumps(obj, 5, buffer_callback=keep_in_band), *frames]
-    except Exception:  # noqa: BLE001 - the object's own methods may raise anything
+        dump(obj, file, keep_in_band, definitions)
+        return [file.getvalue(), *frames]
+    except Exception as error:  # noqa: BLE001 - the object's own methods may raise anything
         frames.clear()
-    return [_dumps_by_value(obj, keep_in_band), *frames]
+        return [_last_resort(obj, error, keep_in_band), *frames]
 
 
 def dumps_flat(obj: Any) -> bytes:
     """Return an object as one piece of bytes, to be kept or compared; raises as ``dumps``."""
+    file = io.BytesIO()
     try:
-        return _c_dumps(obj, 5)
-    except Exception:  # noqa: BLE001 - the object's own methods may raise anything
-        return _dumps_by_value(obj, None)
+        dump(obj, file)
+        return file.getvalue()
+    except Exception as error:  # noqa: BLE001 - the object's own methods may raise anything
+        return _last_resort(obj, error, None)
+
+
+def define(cls: type) -> bytes:
+    """Return the stream that makes a class and what it refers to; raises what it raises."""
+    file = io.BytesIO()
+    try:
+        dump(cls, file, defining=True)
+        return file.getvalue()
+    except RefusedError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        return dump_by_dill(cls, error, defining=True)
 
 
 def loads(frames: Sequence[Frame]) -> Any:
@@ -83,19 +155,28 @@ def _writable(frame: Frame) -> Frame:
     return bytearray(frame) if memoryview(frame).readonly else frame
 
 
-def _dumps_by_value(obj: Any, keep_in_band: Any) -> bytes:
+def _last_resort(obj: Any, error: Exception, keep_in_band: OutOfBand | None) -> bytes:
     try:
-        return _byvalue_dumps(obj, keep_in_band)
-    except Exception as error:
-        where, cause = _locate(obj, error)
-        message = f"cannot pickle {where or _kind(obj)}: {_reason(cause)}"
-        raise SerializationError(message) from error
+        return dump_by_dill(obj, error, keep_in_band)
+    except Exception as last:
+        raise SerializationError(explain(obj, last, _failure)) from last
 
 
-def _byvalue_dumps(obj: Any, keep_in_band: Any = None) -> bytes:
-    from dtm.wire import byvalue
+def dump_by_dill(
+    obj: Any, error: Exception, out_of_band: OutOfBand | None = None, *, defining: bool = False
+) -> bytes:
+    """Return the pickle that dill makes where the pickler in C has raised ``error``.
 
-    return byvalue.dumps(obj, keep_in_band)
+    Raises:
+        Exception: ``error``, if dill cannot do better or cannot be imported; what dill raises.
+    """
+    if isinstance(error, (RefusedError, RecursionError)):
+        raise error
+    try:
+        from dtm.wire.last_resort import dumps as dill_dumps
+    except (ImportError, OSError) as missing:  # a task may have spoiled what imports need
+        raise error from missing
+    return dill_dumps(obj, define, out_of_band, defining=defining)
 
 
 def culprit(items: Iterable[Any], base: int = 0) -> tuple[int, str] | None:
@@ -104,84 +185,27 @@ def culprit(items: Iterable[Any], base: int = 0) -> tuple[int, str] | None:
     ``base`` is the index of the first item.  The reason reads like
     ``"TypeError: cannot pickle '_thread.lock' object (in .state['lock'])"``.
     """
-    for index, item in enumerate(items, base):
-        error = _failure(item)
-        if error is not None:
-            where, cause = _locate(item, error)
-            return index, _reason(cause) + (f" (in {where})" if where else "")
-    return None
+    return first_failure(items, base, _failure)
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
 
 
 def _failure(obj: Any) -> Exception | None:
     """Return why an object cannot be pickled, None if it can."""
     try:
-        _c_dumps(obj, 5, buffer_callback=_out_of_band)
-    except Exception:  # noqa: BLE001 - the object's own methods may raise anything
+        dump(obj, _Nowhere(), _leave_out)
+    except Exception as error:  # noqa: BLE001 - the object's own methods may raise anything
         try:
-            _byvalue_dumps(obj, _out_of_band)
-        except Exception as error:  # noqa: BLE001 - as above
-            return error
+            dump_by_dill(obj, error, _leave_out)
+        except Exception as last:  # noqa: BLE001 - as above
+            return last
     return None
 
 
-def _out_of_band(_buffer: PickleBuffer) -> bool:
+def _leave_out(_buffer: PickleBuffer) -> bool:
     return False
-
-
-def _locate(obj: Any, error: Exception) -> tuple[str, Exception]:
-    """Return the path to the part of ``obj`` that cannot be pickled, and the error it gives.
-
-    Bounded in depth, and in the number of parts that are tried: it is help for a
-    person, and must not take longer than the failure is worth.
-    """
-    path, tries = "", _SEARCHED_CHILDREN
-    for _ in range(_SEARCHED_DEPTH):
-        for step, part in _parts(obj):
-            if tries == 0:
-                return path, error
-            tries -= 1
-            inner = _failure(part)
-            if inner is not None:
-                path, obj, error = path + step, part, inner
-                break
-        else:
-            return path, error
-    return path, error
-
-
-def _parts(obj: Any) -> list[tuple[str, Any]]:
-    kind = type(obj)
-    parts: list[tuple[str, Any]]
-    if kind in (list, tuple):
-        parts = [(f"[{index}]", part) for index, part in enumerate(obj[:_SEARCHED_CHILDREN])]
-    elif kind is dict:
-        keys = list(obj)[:_SEARCHED_CHILDREN]
-        parts = [(f"[{_short(key)}]", obj[key]) for key in keys]
-    else:
-        attributes = getattr(obj, "__dict__", None)
-        parts = []
-        if type(attributes) is dict and not isinstance(obj, type):
-            parts += [(f".{name}", part) for name, part in attributes.items()]
-        code, cells = getattr(obj, "__code__", None), getattr(obj, "__closure__", None)
-        for name, cell in zip(getattr(code, "co_freevars", ()), cells or (), strict=False):
-            parts.append((f" variable {name}", getattr(cell, "cell_contents", None)))
-    return parts[:_SEARCHED_CHILDREN]
-
-
-def _kind(obj: Any) -> str:
-    return f"a {type(obj).__module__}.{type(obj).__qualname__}"
-
-
-def _short(obj: Any) -> str:
-    try:
-        text = repr(obj)
-    except Exception:  # noqa: BLE001 - a user's __repr__
-        return _kind(obj)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _reason(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - a user's __str__
-        return type(error).__name__

@@ -51,7 +51,7 @@ _EXIT_CODE_FIELD = 52
 
 
 class Card(NamedTuple):
-    """What a rank tells the others: its process and, of the root, where it listens."""
+    """What each rank sends to all others at the start; the root's says where it listens."""
 
     process: int
     address: bytes = b""
@@ -80,7 +80,7 @@ class Deathwatch:
     def connect(
         self, cards: Sequence[Card], neighbours: AbstractSet[int], switch: Sequence[int]
     ) -> None:
-        """Call the root, if it is a neighbour.  Everyone does this before ``accept``.
+        """Connect to the root if it is on this machine.  Every rank does so before ``accept``.
 
         ``switch`` is the writing end of this rank's exit switch, if it has one.
         """
@@ -99,7 +99,7 @@ class Deathwatch:
         self._add(0, link)
 
     def accept(self) -> None:
-        """On the root: take the calls of those who have connected, which wait in the kernel."""
+        """(Root) accept the connections that have been made, which are queued in the kernel."""
         while self._listener is not None:
             try:
                 link, _ = self._listener.accept()
@@ -154,7 +154,7 @@ class Deathwatch:
         return lost
 
     def farewell(self) -> None:
-        """Tell the others that the coming end is meant."""
+        """Tell the peers that this process is about to end in order."""
         for _, link in self._links.values():
             try:
                 link.send(_FAREWELL)
@@ -189,7 +189,7 @@ class Deathwatch:
 
 
 def _last_words(process: int) -> str:
-    """Say how the process ended; the kernel knows until the launcher has collected it."""
+    """Return how a process ended, if the launcher has not collected its status yet."""
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as stat:
             after_name = stat.read().rpartition(")")[2].split()

@@ -15,8 +15,8 @@ Invariants:
   look costs 0.1 µs, a bell 2 to 9 µs).  Flags start as "asleep", so a rank that
   cannot reach the shared page is rung each time.
 
-Threads: ``ring`` from any.  ``lie_down``, ``get_up`` and ``drain`` by the thread that leads the
-waiting (:mod:`dtm.comm.mpi.manager`).  ``close`` when no other thread is inside.
+Threads: ``ring`` from any.  ``ask_for_bells``, ``decline_bells`` and ``drain`` by the thread
+that leads the waiting (:mod:`dtm.comm.mpi.manager`).  ``close`` when no other thread is inside.
 
 ================ ============================ ===========================================
 attribute        written by                   read by
@@ -97,7 +97,7 @@ class Doorbell:
             self._share_page(f"/proc/{first.process}/fd/{first.page}", first.token)
         except (OSError, ValueError):
             return
-        self.get_up()
+        self.decline_bells()
 
     def _share_page(self, path: str, token: bytes) -> None:
         page = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -126,11 +126,11 @@ class Doorbell:
         except OSError:  # full: rung already; refused: gone, which others notice
             return
 
-    def lie_down(self) -> None:
+    def ask_for_bells(self) -> None:
         """Ask to be rung from now on.  Look at MPI once more before sleeping."""
         self._set_flag(1)
 
-    def get_up(self) -> None:
+    def decline_bells(self) -> None:
         """Ask not to be rung."""
         self._set_flag(0)
 

@@ -1,4 +1,6 @@
-"""Whether the environment speaks of an MPI run, and whose: this process's, or an ancestor's.
+"""Tells from environment variables whether this process is a rank of an MPI run.
+
+The variables may be its own, or inherited from a rank that has started it.
 
 What a task starts inherits the variables of the MPI launcher, and would join the
 run as the rank which its parent is already; MPI libraries crash or hang at that.

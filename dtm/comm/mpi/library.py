@@ -1,4 +1,4 @@
-"""The MPI library: found, loaded and brought up, or a word on what to install.
+"""Loads and initialises the MPI library, or says what to install.
 
 Invariants: mpi4py is imported here and nowhere else, and not before a manager
 is made: under a launcher its import can take a second.  What the program itself
@@ -42,7 +42,7 @@ def load() -> ModuleType:
 
 
 def initialise(mpi: ModuleType) -> bool:
-    """Bring MPI up where the program has not; tell whether it was us."""
+    """Initialise MPI unless the program has; return whether it was done here."""
     if mpi.Is_finalized():
         message = "MPI has been finalised in this process, it cannot be used again"
         raise CommunicationError(message)

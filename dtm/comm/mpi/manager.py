@@ -90,13 +90,13 @@ class MpiManager(Forkable):
         super().__init__()
         self._mpi = load()
         self._ours = initialise(self._mpi)
-        self._lock = threading.Lock()
         self._turn = threading.Condition(threading.Lock())
-        self._led = False
-        self._asleep = False
+        self._led = False  # under _turn: whether a thread leads the waiting
+        self._lock = threading.Lock()  # for all that follows, and for _mail and _watch
+        self._asleep = False  # whether the leader may sleep for long
         self._news: list[LostPeer] = []
         self._gone: set[int] = set()
-        self._stirred = monotonic()
+        self._stirred = monotonic()  # when there was traffic last
         self._traffic_seen = 0
         try:
             self._join()
@@ -164,7 +164,7 @@ class MpiManager(Forkable):
             try:
                 self._mail.send(rank, frames)
             except self._mpi.Exception as error:
-                self._mourn([LostPeer(rank, f"MPI cannot send to it: {error}")])
+                self._note_dead([LostPeer(rank, f"MPI cannot send to it: {error}")])
             leader_is_needed = self._asleep and self._mail.load > 0
         self._bell.ring(rank)
         if leader_is_needed:
@@ -193,10 +193,10 @@ class MpiManager(Forkable):
         try:
             self._lead(monotonic() + timeout)
         finally:
-            with self._lock:
-                if self._asleep:
+            if self._asleep:  # only the leader changes it, so the leader may read it like this
+                with self._lock:
                     self._asleep = False
-                    self._bell.get_up()
+                self._bell.decline_bells()
             with self._turn:
                 self._led = False
                 self._turn.notify_all()
@@ -230,7 +230,7 @@ class MpiManager(Forkable):
         pause = min(self._pause(now - self._stirred), deadline - now)
         if pause > 0 and not self._asleep:
             self._asleep = True
-            self._bell.lie_down()
+            self._bell.ask_for_bells()
             return self._look(deadline)
         return pause
 
@@ -265,7 +265,7 @@ class MpiManager(Forkable):
                 over = True
             else:
                 with self._lock:
-                    self._mourn(self._watch.check())
+                    self._note_dead(self._watch.check())
         return over
 
     def _drain_wakes(self) -> None:
@@ -284,7 +284,7 @@ class MpiManager(Forkable):
     def lost(self) -> list[LostPeer]:
         """See :meth:`CommunicationManager.lost`."""
         with self._lock:
-            self._mourn(self._watch.check())
+            self._note_dead(self._watch.check())
             news, self._news = self._news, []
         return news
 
@@ -293,7 +293,7 @@ class MpiManager(Forkable):
         with self._lock:
             return set(self._gone)
 
-    def _mourn(self, dead: Sequence[LostPeer]) -> None:
+    def _note_dead(self, dead: Sequence[LostPeer]) -> None:
         """Note who is dead.  Under the lock."""
         for peer in dead:
             if peer.rank not in self._gone:

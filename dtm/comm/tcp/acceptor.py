@@ -1,4 +1,4 @@
-"""A stream manager that lets in only who has proven to be a member of the run.
+"""A stream manager that accepts connections from members of the run only.
 
 Whoever connects is a stranger (:mod:`dtm.comm.tcp.joining`) until that is done.  At most
 ``MOST_STRANGERS`` are on the way at a time.  When there is no room, one that has been silent for
@@ -26,7 +26,7 @@ from time import monotonic
 
 from dtm.comm.stream_manager import Received, StreamManager
 from dtm.comm.tcp.handshake import Role
-from dtm.comm.tcp.joining import LONGEST, Introduction, Member
+from dtm.comm.tcp.joining import LONGEST, Member, PendingConnection
 from dtm.errors import StrangerError
 
 MOST_STRANGERS = 64
@@ -37,8 +37,8 @@ _LOOK = 0.05  # seconds between looks at the clock while somebody is on the way
 _CALM = 0.5  # and while nobody is
 
 
-class Reception(StreamManager):
-    """Receives strangers; what a member is let in for is the subclass's.
+class Acceptor(StreamManager):
+    """Accepts connections and drives their handshakes; what follows is the subclass's.
 
     Attributes:
         strangers_refused: how many connections came to nothing.
@@ -48,7 +48,9 @@ class Reception(StreamManager):
         super().__init__(rank, len(hosts), hosts)
         self.strangers_refused = 0
         self._member = member
-        self._introductions: dict[Introduction, None] = {}  # in the order in which they began
+        self._pending_connections: dict[
+            PendingConnection, None
+        ] = {}  # in the order in which they began
         self._accepting = True  # whether the listener is watched
         self._early: Received = []  # what came before anybody called ``receive``
         self._looked = monotonic()
@@ -57,21 +59,21 @@ class Reception(StreamManager):
     # For subclasses
 
     @abstractmethod
-    def _proven(self, newcomer: Introduction, received: Received) -> None:
+    def _authenticated(self, newcomer: PendingConnection, received: Received) -> None:
         """Take over a connection whose other end is a member; it is watched no more."""
 
     @abstractmethod
-    def _failed(self, newcomer: Introduction, error: Exception) -> None:
-        """Heed that a call came to nothing."""
+    def _failed(self, newcomer: PendingConnection, error: Exception) -> None:
+        """Note that a connection from here has failed."""
 
     def _is_busy(self) -> bool:
         """Whether something is due soon."""
-        return bool(self._introductions) or not self._accepting
+        return bool(self._pending_connections) or not self._accepting
 
     # The interface
 
     def receive(self) -> Received:
-        """Read what has come; accept and greet on the way."""
+        """Read what has come; accept connections and go on with handshakes on the way."""
         now = monotonic()
         if now - self._looked >= _LOOK:
             self._looked = now
@@ -89,15 +91,15 @@ class Reception(StreamManager):
     # Strangers
 
     def _look(self, now: float) -> None:
-        """Do what is due."""
-        for each in [each for each in self._introductions if now - each.began > LONGEST]:
+        """Do what is due by the clock."""
+        for each in [each for each in self._pending_connections if now - each.began > LONGEST]:
             self._dismiss(each)
         if not self._accepting and self._listener is not None:
             self._accepting = True
             self._watch(self._listener, self._accept)
 
     def _accept(self, _received: Received | None = None) -> None:
-        """Take in who calls, as far as there is room."""
+        """Accept connections, as far as there is room for strangers."""
         assert self._listener is not None
         now = monotonic()
         for _ in range(MOST_STRANGERS):
@@ -119,16 +121,16 @@ class Reception(StreamManager):
 
     def _receive_stranger(self, connection: socket.socket, now: float) -> None:
         try:
-            stranger = Introduction(connection, self._member, Role.ACCEPTOR, now)
+            stranger = PendingConnection(connection, self._member, Role.ACCEPTOR, now)
         except OSError:  # gone already
             connection.close()
             self.strangers_refused += 1
         else:
-            self._introduce(stranger)
+            self._begin_handshake(stranger)
 
     def _make_room(self, now: float) -> bool:
-        """Return whether there is room for one more stranger, having put one out if need be."""
-        strangers = [each for each in self._introductions if each.target < 0]
+        """Whether there is room for one more stranger, if need be after dropping one."""
+        strangers = [each for each in self._pending_connections if each.target < 0]
         if len(strangers) < MOST_STRANGERS:
             return True
         for each in strangers:
@@ -137,15 +139,15 @@ class Reception(StreamManager):
                 return True
         return False
 
-    def _introduce(self, newcomer: Introduction) -> None:
-        self._introductions[newcomer] = None
+    def _begin_handshake(self, newcomer: PendingConnection) -> None:
+        self._pending_connections[newcomer] = None
         self._watch(newcomer, partial(self._advance, newcomer), newcomer.events)
         if newcomer.target < 0:
             self._advance(newcomer, self._early)
 
-    def _advance(self, newcomer: Introduction, received: Received) -> None:
-        """Let an introduction go on, and see what has become of it."""
-        if newcomer not in self._introductions:
+    def _advance(self, newcomer: PendingConnection, received: Received) -> None:
+        """Go on with a handshake; hand the connection over when it is proven."""
+        if newcomer not in self._pending_connections:
             return  # dropped since the selector saw it
         events = newcomer.events
         try:
@@ -154,15 +156,15 @@ class Reception(StreamManager):
             self._dismiss(newcomer, error)
             return
         if proven:
-            del self._introductions[newcomer]
+            del self._pending_connections[newcomer]
             self._release(newcomer)
-            self._proven(newcomer, received)
+            self._authenticated(newcomer, received)
         elif newcomer.events != events:
             with self._output:
                 self._selector.modify(newcomer, newcomer.events, partial(self._advance, newcomer))
 
-    def _dismiss(self, newcomer: Introduction, error: Exception | None = None) -> None:
-        del self._introductions[newcomer]
+    def _dismiss(self, newcomer: PendingConnection, error: Exception | None = None) -> None:
+        del self._pending_connections[newcomer]
         self._unwatch(newcomer)
         if newcomer.target < 0:
             self.strangers_refused += 1

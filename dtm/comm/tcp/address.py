@@ -1,4 +1,4 @@
-"""Addresses of TCP: where a worker listens, and sockets that listen and call.
+"""Addresses of TCP, sockets that listen and connect, and what the kernel knows of them.
 
 Written ``tcp://host:port``, an IPv6 address in brackets.  Names are resolved when a
 worker is told an address by people; what workers tell each other are numbers.
@@ -97,8 +97,8 @@ def listen(host: str, ports: tuple[int, int] | None) -> socket.socket:
     raise CommunicationError(f"no port of {low}-{high} is free at {host}; give a wider range")
 
 
-def dial(target: Resolved) -> socket.socket:
-    """Return a socket that is about to be connected: it becomes writable when it is, or failed.
+def begin_connecting(target: Resolved) -> socket.socket:
+    """Return a socket that is being connected; it becomes writable when that is done or failed.
 
     Raises:
         OSError: it failed already.
@@ -113,7 +113,7 @@ def dial(target: Resolved) -> socket.socket:
     return connection
 
 
-def tune(connection: socket.socket) -> None:
+def set_options(connection: socket.socket) -> None:
     """Send small messages at once, and notice when the peer's machine is gone."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -160,7 +160,7 @@ def unsent(descriptor: int) -> int:
 
 
 class Stall:
-    """Notices that the peers' kernels have ceased to confirm what was sent to them.
+    """Finds connections on which the peer's kernel has ceased to confirm what was sent.
 
     Attributes:
         limit: seconds without a sign of life while data is under way.

@@ -1,4 +1,4 @@
-"""Channels: what carries the bytes of a framed stream over a TCP connection, and protects them.
+"""Channels, which carry the bytes of a framed stream over TCP and authenticate them.
 
 A channel has the calls of a socket that a :class:`~dtm.comm.stream.FramedStream`
 uses, and two habits beyond a socket's.  ``send`` takes a piece, and while not all of it is
@@ -27,6 +27,9 @@ and a loopback moves 1.6, so the first costs a tenth and the second half of it.
 
 A piece is protected when it is first offered, and what the kernel leaves of it
 is copied: a caller's array that changes too early spoils data, not the channel.
+
+Threads: ``send`` by one thread, and ``recv_into``, ``pause`` and ``drained`` by one, at the
+same time; they share no attribute but the socket (:mod:`dtm.comm.stream`).
 
 Rejected: encryption by the cryptography package with these records.  TLS is what
 people know and audit; the tag is what loopback needs.
@@ -58,7 +61,7 @@ Tagger = Callable[[int, memoryview], bytes]
 
 
 class Channel:
-    """What both kinds have in common: the piece that is on its way out."""
+    """The part that both kinds of channel share."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -79,7 +82,7 @@ class Channel:
         self._socket.close()
 
     def pause(self) -> None:
-        """Hand over what has been read already, and then act as if there were nothing more."""
+        """Return what has been read already, and then act as if there were nothing more."""
         self._dry = True
 
     def drained(self) -> bool:
@@ -121,11 +124,11 @@ class Channel:
 
     @abstractmethod
     def _protect(self, piece: memoryview) -> Sequence[bytes | memoryview]:
-        """Return what goes over the wire for a piece."""
+        """Return the bytes on the wire for a piece."""
 
     @abstractmethod
     def _holds(self) -> bool:
-        """Whether something was read that has not been handed over."""
+        """Whether something has been read that ``recv_into`` has not returned."""
 
     @abstractmethod
     def recv_into(self, target: memoryview) -> int:
@@ -179,7 +182,7 @@ def known_seals() -> Seals:
 
 
 class SealedChannel(Channel):
-    """Records with tags over a plain connection."""
+    """A channel of records, each with a tag, that are not encrypted."""
 
     def __init__(self, connection: socket.socket, keys: Keys) -> None:
         super().__init__(connection)

@@ -1,4 +1,4 @@
-"""What makes a process a member of a run: the run's name, its secret, and perhaps its certificate.
+"""Credentials, which make a process a member of a run: name, secret, perhaps a certificate.
 
 Whoever starts a run makes fresh credentials and hands them to each worker by a
 way that others cannot read: an inherited pipe, the standard input of ``ssh``, or
@@ -18,16 +18,15 @@ a message more before a worker can join.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
 from dtm.errors import CommunicationError
 
-_FIRST = b"dtm credentials 1"
-_LAST = b"end"
+_FORMAT = 2
 _LONGEST = 1 << 16  # bytes that are read before it is given up
 _RUN = 16
 _SECRET = 32
@@ -35,7 +34,7 @@ _SECRET = 32
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a member of a run knows and nobody else.
+    """The secrets of a run, which only its members know.
 
     Attributes:
         run: names the run, 16 bytes; no secret.
@@ -76,43 +75,35 @@ class Credentials:
     # Bytes
 
     def to_bytes(self) -> bytes:
-        """Return them as lines of text, for a pipe or a file.  The last line says ``end``."""
-        pem = (self.certificate or b"") + (self.key or b"")
-        lines = (_FIRST, self.run.hex().encode(), self.secret.hex().encode(), pem.strip(), _LAST)
-        return b"\n".join(line for line in lines if line) + b"\n"
+        """Return the credentials as one line of text, for a pipe or a file."""
+        pem = [None if part is None else part.decode() for part in (self.certificate, self.key)]
+        line = json.dumps([_FORMAT, self.run.hex(), self.secret.hex(), *pem])
+        return line.encode("ascii") + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Credentials:
         """Read what ``to_bytes`` returned."""
-        lines = [line.strip() for line in data.splitlines()]
-        if len(lines) < 4 or lines[0] != _FIRST or lines[-1] != _LAST:
+        try:
+            version, run, secret, *pem = json.loads(data)
+            if version != _FORMAT:
+                raise ValueError(version)
+            certificate, key = (None if part is None else part.encode() for part in pem)
+            names = bytes.fromhex(run), bytes.fromhex(secret)
+        except (ValueError, TypeError, AttributeError):  # not chained: it would quote the secret
             raise CommunicationError(
                 "these are no credentials of this version of dtm, or only a part of them"
-            )
-        try:
-            run, secret = (bytes.fromhex(line.decode("ascii")) for line in lines[1:3])
-        except ValueError:  # not chained: it would quote the secret
-            raise CommunicationError("the credentials are damaged") from None
-        pem = b"\n".join(lines[3:-1])
-        return cls(run, secret, *_split(pem))
+            ) from None
+        return cls(*names, certificate, key)
 
     @classmethod
     def read(cls, stream: IO[bytes]) -> Credentials:
-        """Read them from a pipe, and not a byte more; what follows is somebody else's."""
-        lines: list[bytes] = []
-        size = 0
-        while size < _LONGEST:
-            line = stream.readline(_LONGEST)
-            size += len(line)
-            lines.append(line)
-            if not line or line.strip() == _LAST:
-                break
-        return cls.from_bytes(b"".join(lines))
+        """Read credentials from a pipe, and not a byte more."""
+        return cls.from_bytes(stream.readline(_LONGEST))
 
     # Files
 
     def to_file(self, path: str) -> None:
-        """Write them to a new file that nobody else can read."""
+        """Write the credentials to a new file that nobody else can read."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             descriptor = os.open(path, flags, 0o600)
@@ -125,7 +116,7 @@ class Credentials:
 
     @classmethod
     def from_file(cls, path: str) -> Credentials:
-        """Read them from a file that belongs to this user and that nobody else can read."""
+        """Read credentials from a file that belongs to this user and that nobody else can read."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -150,16 +141,6 @@ def _check_private(descriptor: int, path: str) -> None:
         raise CommunicationError(
             f"others can read the secret in {path}: chmod 600 {path}, and start a new run"
         )
-
-
-def _split(pem: bytes) -> tuple[bytes | None, bytes | None]:
-    """Return the certificate and the key that stand one behind the other."""
-    if not pem:
-        return None, None
-    certificate, mark, rest = pem.partition(b"-----END CERTIFICATE-----")
-    if not mark or not rest.strip():
-        raise CommunicationError("the credentials are damaged: half a certificate")
-    return certificate + mark + b"\n", rest.strip() + b"\n"
 
 
 def make_certificate() -> tuple[bytes, bytes]:
@@ -195,37 +176,3 @@ def make_certificate() -> tuple[bytes, bytes]:
             serialization.NoEncryption(),
         ),
     )
-
-
-class SecretFile:
-    """Bytes that a library insists on reading from a path; gone at the end of the block.
-
-    In memory where the system can do that, else in a temporary file of mode 0600.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._descriptor = -1
-        self._path = ""
-
-    def __enter__(self) -> str:
-        """Return the path."""
-        if hasattr(os, "memfd_create"):
-            with suppress(OSError):
-                self._descriptor = os.memfd_create("dtm", os.MFD_CLOEXEC)
-                os.write(self._descriptor, self._data)
-                shown = f"/proc/self/fd/{self._descriptor}"
-                if os.access(shown, os.R_OK):
-                    return shown
-        import tempfile
-
-        descriptor, self._path = tempfile.mkstemp(prefix="dtm-")
-        with open(descriptor, "wb") as file:
-            file.write(self._data)
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        if self._path:
-            os.unlink(self._path)

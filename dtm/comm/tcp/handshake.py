@@ -1,4 +1,4 @@
-"""Who may talk to us: a mutual proof of the run's secret, before anything else is read.
+"""The handshake: both ends prove that they know the run's secret, before anything else is read.
 
 Two ends, the *caller* and the *acceptor*.  Three messages, each of one fixed size::
 
@@ -24,6 +24,8 @@ nothing can be too long.  What arrives before the proof is compared and never
 reported: a :class:`~dtm.errors.StrangerError` names no byte that a stranger sent.
 Versions are compared after the proof (``disagreement``), so that only members can
 make us print a complaint about them.
+
+Threads: a handshake is used by one thread at a time.
 
 Rejected: TLS alone.  A member that joins by hand would be told by a library's
 error code why it is not let in, and a loopback run would need the package that
@@ -72,7 +74,7 @@ class Seals(IntFlag):
 
 
 class State(Enum):
-    """What is waited for, or how it ended."""
+    """What a handshake waits for, or how it has ended."""
 
     HELLO = "hello of the peer"
     PROOF = "proof of the peer"
@@ -90,7 +92,7 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What both ends must have in common beyond the secret."""
+    """The versions of which both ends must have the same."""
 
     dtm: str
     python: tuple[int, int]
@@ -109,7 +111,7 @@ def own_versions() -> Versions:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What an end says of itself."""
+    """The first message of either end."""
 
     role: Role
     seals: Seals
@@ -119,7 +121,7 @@ class Hello:
     rank: int
 
     def to_bytes(self) -> bytes:
-        """Return the bytes on the wire; of the version what fits."""
+        """Return the bytes on the wire; a version that is too long is cut."""
         versions = self.versions
         text = versions.dtm.encode("ascii", "replace")[:_VERSION]
         return _HELLO.pack(
@@ -154,7 +156,7 @@ HELLO = _HELLO.size
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """What is derived for one connection: how to seal, and a key for each direction."""
+    """How to authenticate one connection, and the key for each direction."""
 
     seal: Seals
     outgoing: bytes
@@ -162,7 +164,7 @@ class Keys:
 
 
 class Handshake:
-    """One end of one handshake.
+    """One end of a handshake.
 
     Args:
         credentials: of the run.
@@ -207,7 +209,7 @@ class Handshake:
         self.state = TRANSITIONS[self.state][event]
 
     def take_output(self) -> bytes:
-        """Return what is to be sent, once."""
+        """Return what is to be sent now, and forget it."""
         output, self._output = self._output, b""
         return output
 

@@ -1,20 +1,20 @@
-"""How two ends of a TCP connection get to know each other, and how a worker joins a run.
+"""How two ends of a TCP connection prove who they are, and how a worker joins a run.
 
-An :class:`Introduction` leads a socket from the moment when it is called or accepted to the
-moment when both ends have proven to be members of the run: connected, TLS if the run
-has it, the handshake.  These are its steps, and follow each other by ``TRANSITIONS``; who
-is called begins connected.  No step waits; ``advance`` is called when the socket is ready
-for more.  A step that fails raises, and whoever owns the introduction drops it.  While it
-lasts, nothing is kept but one handshake, of fixed size, and TLS's own state, which is bounded;
-and whoever owns it drops it after ``LONGEST`` seconds.
+A :class:`PendingConnection` leads a socket from the moment when it is connected or accepted to
+the moment when both ends have proven to be members of the run.  Its steps are the
+connection, TLS if the run has it, the handshake.  No step waits; ``advance`` is called when
+the socket is ready for more.  A step that fails raises, and the owner drops the connection.
+While it lasts, nothing is kept but one handshake, of fixed size, and TLS's own state, which is
+bounded; and the owner drops it after ``LONGEST`` seconds.
 
-To join, a worker calls the root (``meet``), and the root gives it a rank
+To join, a worker calls the root (``connect_to_root``), and the root gives it a rank
 (``await_verdict``).  These wait, for a deadline at most; a worker that has no rank has nothing
 else to do.  A root that does not answer is called again, for it may be starting still, or busy
 with strangers; one that proves to be another run's is not.
 
-Threads: an introduction under the caller's lock (:mod:`dtm.comm.stream_manager`); the functions
-by the thread that makes the manager, before there is another.
+Threads: a pending connection, all its attributes, under the caller's lock
+(:mod:`dtm.comm.stream_manager`); the functions by the thread that makes the manager, before
+there is another.
 
 Rejected: a thread for each connection that is not proven.  Strangers could make as many
 as they like.
@@ -25,18 +25,19 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from enum import Enum
+from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dtm.comm.stream import FramedStream
 from dtm.comm.stream_manager import Received
-from dtm.comm.tcp.address import Address, Resolved, dial, resolve, tune
+from dtm.comm.tcp.address import Address, Resolved, begin_connecting, resolve, set_options
 from dtm.comm.tcp.channel import SealedChannel, known_seals
 from dtm.comm.tcp.credentials import Credentials
-from dtm.comm.tcp.handshake import ANY_RANK, NONCE, Handshake, Hello, Role
+from dtm.comm.tcp.handshake import ANY_RANK, NONCE, Handshake, Hello, Role, State
 from dtm.comm.tcp.roster import Refused, Welcome, read_notice
 from dtm.errors import CommunicationError, StrangerError, UnreachableError
 
@@ -44,29 +45,13 @@ if TYPE_CHECKING:
     from dtm.comm.tcp.tls import Contexts, TlsChannel
 
 LONGEST = 5.0
+_T = TypeVar("_T")
 REFUSED_SECONDS = 2.0  # for a root that is not listening yet, or no longer
 _AGAIN = 0.2  # seconds until the root is called once more
 
 
-class Step(Enum):
-    """What is under way."""
-
-    CONNECTING = "the connection"
-    ENCRYPTING = "the greeting of TLS"
-    PROVING = "the handshake"
-    PROVEN = "proven"
-
-
-TRANSITIONS: dict[Step, dict[str, Step]] = {
-    Step.CONNECTING: {"connected, TLS": Step.ENCRYPTING, "connected, no TLS": Step.PROVING},
-    Step.ENCRYPTING: {"the run's certificate": Step.PROVING},
-    Step.PROVING: {"both proofs": Step.PROVEN},
-    Step.PROVEN: {},
-}
-
-
 class Member:
-    """What this process shows to whoever it meets.
+    """What this process needs to prove that it belongs to the run.
 
     Attributes:
         credentials: of the run.
@@ -91,15 +76,15 @@ def _contexts(credentials: Credentials) -> Contexts:
     return Contexts(credentials)
 
 
-class Introduction:
-    """One connection on its way.
+class PendingConnection:
+    """A connection whose ends have not proven yet that they belong to the run.
 
     Attributes:
         target: the rank that was called, -1 if the peer called.
         began: when.
-        spoken: whether the peer has said anything.
-        step: what is under way.
-        handshake: where that stands.
+        connected: whether the peer's machine has accepted the connection.
+        events: the selector events after which ``advance`` can go on.
+        handshake: the handshake of this end.
     """
 
     def __init__(
@@ -108,44 +93,39 @@ class Introduction:
         connection.setblocking(False)
         self.target = target
         self.began = began
-        self.spoken = False
+        self.connected = role is Role.ACCEPTOR
+        self.events = EVENT_READ if self.connected else EVENT_WRITE
         self.handshake = member.handshake(role)
         self._socket = connection
         self._contexts = member.contexts
         self._tls: TlsChannel | None = None
-        self._output = b""
-        called = role is Role.ACCEPTOR
         if member.contexts is not None:
-            self._tls = member.contexts.channel(connection, called=called)
-        self.step = Step.CONNECTING
-        if called:
-            self._set_up()
+            self._tls = member.contexts.channel(connection, called=self.connected)
+        self._heard = False
+        self._steps = self._prove()
+        if self.connected:
+            set_options(connection)
 
     def __repr__(self) -> str:
         whom = f"rank {self.target}" if self.target >= 0 else "somebody"
-        return f"<Introduction to {whom}, {self.handshake.state.value}>"
+        return f"<PendingConnection to {whom}, {self.handshake.state.value}>"
 
     def fileno(self) -> int:
         """Return the descriptor of the socket."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Break off."""
+        """Close the connection."""
         self._socket.close()
 
     @property
-    def events(self) -> int:
-        """What the socket has to become for ``advance`` to get further."""
-        return EVENT_WRITE if self.step is Step.CONNECTING else EVENT_READ
-
-    @property
-    def connected(self) -> bool:
-        """Whether the peer's machine has answered."""
-        return self.step is not Step.CONNECTING
+    def spoken(self) -> bool:
+        """Whether anything has come from the peer."""
+        return self._heard or (self._tls is not None and self._tls.greeting > 0)
 
     @property
     def peer(self) -> Hello:
-        """What the peer said of itself."""
+        """The hello of the peer."""
         assert self.handshake.peer is not None
         return self.handshake.peer
 
@@ -159,76 +139,67 @@ class Introduction:
         host: str = self._socket.getpeername()[0]
         return host
 
-    def advance(self) -> bool:
-        """Go as far as it goes; return whether both ends are proven.
-
-        Raises:
-            OSError: the connection failed.
-            StrangerError: the peer is no member of this run.
-        """
-        try:
-            if self.step is Step.CONNECTING:
-                self._connect()
-            if self.step is Step.ENCRYPTING:
-                self._greet()
-            if self.step is Step.PROVING:
-                self._shake_hands(self._tls or self._socket)
-            return self.step is Step.PROVEN
-        except BlockingIOError:
-            self.spoken = self.spoken or (self._tls is not None and self._tls.greeting > 0)
-            return False
-
     def stream(self, peer: int) -> FramedStream:
         """Return the stream that the connection becomes."""
         carrier = self._tls or SealedChannel(self._socket, self.handshake.keys())
         return FramedStream(carrier, peer, greeted=True)
 
-    def _connect(self) -> None:
-        status = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if status:
-            raise OSError(status, os.strerror(status))
-        self._set_up()
+    def advance(self) -> bool:
+        """Take the next steps, without waiting; return whether both ends are proven.
 
-    def _set_up(self) -> None:
-        tune(self._socket)
-        self._go("connected, no TLS" if self._tls is None else "connected, TLS")
+        Raises:
+            OSError: the connection failed.
+            StrangerError: the peer is no member of this run.
+        """
+        for events in self._steps:
+            self.events = events
+            return False
+        # After a failure there are no steps left either, so this alone is no proof.
+        return self.handshake.state is State.PROVEN
 
-    def _go(self, event: str) -> None:
-        self.step = TRANSITIONS[self.step][event]
-
-    def _greet(self) -> None:
-        assert self._tls is not None
-        assert self._contexts is not None
-        self._tls.greet()
-        self._contexts.check(self._tls)
-        self._go("the run's certificate")
-
-    def _shake_hands(self, carrier: socket.socket | TlsChannel) -> None:
+    def _prove(self) -> Iterator[int]:
+        """Take all the steps; yield the selector events to wait for where one cannot go on."""
+        if not self.connected:
+            if status := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(status, os.strerror(status))
+            self.connected = True
+            set_options(self._socket)
+        if self._tls is not None and self._contexts is not None:
+            yield from _when_possible(self._tls.greet)
+            self._contexts.check(self._tls)
+        carrier = self._tls or self._socket
         handshake = self.handshake
-        while True:
-            self._output += handshake.take_output()
-            while self._output:
-                self._output = self._output[carrier.send(self._output) :]
-            if not handshake.wanted:
-                self._go("both proofs")
-                return
-            data = memoryview(bytearray(handshake.wanted))
-            size = carrier.recv_into(data)
+        while output := handshake.take_output() or handshake.wanted:
+            if isinstance(output, bytes):
+                while output:
+                    output = output[(yield from _when_possible(partial(carrier.send, output))) :]
+                continue
+            data = memoryview(bytearray(output))
+            size = yield from _when_possible(partial(carrier.recv_into, data))
             if size == 0:
                 raise ConnectionResetError("the connection was closed during the handshake")
-            self.spoken = True
+            self._heard = True
             handshake.feed(bytes(data[:size]))
 
 
+def _when_possible(act: Callable[[], _T]) -> Generator[int, None, _T]:
+    """Try until it does not block; yield the selector events to wait for in between."""
+    while True:
+        try:
+            return act()
+        except BlockingIOError:
+            yield EVENT_READ
+
+
 def why(error: Exception) -> str:
-    """Return what an error says, without its number."""
+    """Return the text of an error, without its number."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def meet(
+def connect_to_root(
     address: Address, member: Member, deadline: float, refused: float = REFUSED_SECONDS
-) -> Introduction:
-    """Call the root until it answers, and prove to each other who we are.
+) -> PendingConnection:
+    """Connect to the root, again until it answers; return the connection when it is proven.
 
     Args:
         address: the root's.
@@ -262,25 +233,25 @@ def meet(
 
 
 def look(address: str, member: Member, timeout: float, refused: float) -> None:
-    """See whether the run at an address can be joined, without doing it; raises as ``meet``."""
-    meet(Address.parse(address), member, monotonic() + timeout, refused).close()
+    """Check that the run at an address can be joined; raise as ``connect_to_root`` if not."""
+    connect_to_root(Address.parse(address), member, monotonic() + timeout, refused).close()
 
 
-def _checked(met: Introduction, address: Address) -> Introduction:
-    """Return whom we have met, if it is the root, and of this version."""
-    problem = met.handshake.disagreement()
-    if met.peer.rank == 0 and not problem:
-        return met
-    met.close()
-    if met.peer.rank:
-        raise CommunicationError(f"at {address} is rank {met.peer.rank}, not the root")
+def _checked(call: PendingConnection, address: Address) -> PendingConnection:
+    """Return the connection if its other end is the root, and of this version."""
+    problem = call.handshake.disagreement()
+    if call.peer.rank == 0 and not problem:
+        return call
+    call.close()
+    if call.peer.rank:
+        raise CommunicationError(f"at {address} is rank {call.peer.rank}, not the root")
     raise CommunicationError(f"this worker cannot join the run at {address}: {problem}")
 
 
-def _call_root(target: Resolved, member: Member, deadline: float) -> Introduction:
+def _call_root(target: Resolved, member: Member, deadline: float) -> PendingConnection:
     began = monotonic()
     with ExitStack() as unless_proven:
-        call = Introduction(dial(target), member, Role.CALLER, began, 0)
+        call = PendingConnection(begin_connecting(target), member, Role.CALLER, began, 0)
         unless_proven.callback(call.close)
         proven = False
         while not proven:
@@ -292,7 +263,7 @@ def _call_root(target: Resolved, member: Member, deadline: float) -> Introductio
     return call
 
 
-def _ready(source: Introduction | FramedStream, events: int, timeout: float) -> bool:
+def _ready(source: PendingConnection | FramedStream, events: int, timeout: float) -> bool:
     poll = select.poll()
     wanted = (select.POLLIN if events & EVENT_READ else 0) | (
         select.POLLOUT if events & EVENT_WRITE else 0
@@ -302,7 +273,7 @@ def _ready(source: Introduction | FramedStream, events: int, timeout: float) -> 
 
 
 def await_verdict(stream: FramedStream, address: str, deadline: float) -> tuple[Welcome, Received]:
-    """Wait until the root says whether this worker is in; return what else it sent meanwhile."""
+    """Wait until the root gives a rank; return that, and the messages that came before."""
     early: Received = []
     while True:
         early += [(0, message) for message in stream.receive()]

@@ -1,36 +1,29 @@
-"""Workers on several machines, or on one, joined by TCP; and nobody else.
+"""The communication manager over TCP, for workers on one machine or on several.
 
-Two ways to make a manager::
+Two ways to make one::
 
     root = TcpManager.lead(size, credentials)              # rank 0; listens at root.address
     worker = TcpManager.join(root.address, credentials)    # any other rank
 
-``lead`` returns at once.  A worker joins when it comes, also while the run is
-under way; until then it is ``absent``, and messages for it wait here, in order.
-``join`` returns when the worker has its rank.
+``lead`` returns at once.  Workers may join at any time, also while the run is under way;
+until then they are ``absent``, and messages for them are queued here.  ``join`` returns when
+the worker has its rank.
 
-A worker keeps its link to the root for the whole run.  It calls another worker when it
-first has a message for it, having asked the root for the address
-(:mod:`dtm.comm.tcp.roster`); messages wait meanwhile (:mod:`dtm.comm.tcp.roster`).  So there
-are as many connections as there are neighbours, and names are resolved once, by ``join``.
+A worker keeps its connection to the root for the whole run.  It connects to another worker when
+it first has a message for it: it asks the root for the address (:mod:`dtm.comm.tcp.roster`) and
+queues messages meanwhile.  So there are only as many connections as there are pairs that
+talk, and names are resolved once, by ``join``.  Whoever connects has to prove first that it
+knows the secret of the run (:mod:`dtm.comm.tcp.acceptor`, :mod:`dtm.comm.tcp.handshake`).
 
-Who connects is a stranger until both ends have proven that they know the secret of
-the run (:mod:`dtm.comm.tcp.acceptor`, :mod:`dtm.comm.tcp.handshake`).
+A connection that ends after a farewell ends in order.  Any other end is the loss of the peer: its
+process died (the kernel closes the connection), its machine is silent (keepalive) or
+confirms nothing of what was sent (``Stall``), or what came is not what the peer sent
+(:mod:`dtm.comm.tcp.channel`).  A worker that leaves waits for ``_HASTE`` seconds only for a
+machine that does not answer.
 
-How links end: a farewell, then the end of the stream, is orderly.  Any other end is a lost peer:
-a process that died (its kernel says so), a machine that is silent (keepalive), a
-kernel that no longer confirms what was sent (``Stall``), bytes that are not
-what the peer sent (:mod:`dtm.comm.tcp.channel`).  A peer that cannot be called is lost when its
-machine has not answered for some seconds, or has refused for so long although the root knows
-of no end (:mod:`dtm.comm.tcp.roster`).
+Threads: all attributes are under the caller's lock (:mod:`dtm.comm.stream_manager`).
 
-A worker that leaves has less patience: what is meant for a machine that has not answered for
-``_HASTE`` seconds is given up.
-
-Threads: as in :mod:`dtm.comm.stream_manager`.  All that is here runs under the
-worker's lock.
-
-Rejected: the addresses of all workers sent to each of them at the start.  Then the run
+Rejected: to send the addresses of all workers to each of them at the start.  Then the run
 would have to wait for the slowest to join, and nobody could come later.
 """
 
@@ -46,12 +39,12 @@ from time import monotonic
 from dtm.comm.base import Frame
 from dtm.comm.stream import FramedStream
 from dtm.comm.stream_manager import Received
-from dtm.comm.tcp.acceptor import MOST_STRANGERS, Reception
+from dtm.comm.tcp.acceptor import MOST_STRANGERS, Acceptor
 from dtm.comm.tcp.address import (
     Address,
     Stall,
     allow_descriptors,
-    dial,
+    begin_connecting,
     is_loopback,
     listen,
     resolve,
@@ -59,7 +52,7 @@ from dtm.comm.tcp.address import (
 )
 from dtm.comm.tcp.credentials import Credentials
 from dtm.comm.tcp.handshake import ANY_RANK, Role
-from dtm.comm.tcp.joining import Introduction, Member, await_verdict, meet, why
+from dtm.comm.tcp.joining import Member, PendingConnection, await_verdict, connect_to_root, why
 from dtm.comm.tcp.roster import (
     Ask,
     Gone,
@@ -88,7 +81,7 @@ _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to know them
 Ports = tuple[int, int]
 
 
-class TcpManager(Reception):
+class TcpManager(Acceptor):
     """One worker of a run over TCP; made by ``lead`` and ``join``."""
 
     ways_may_break = True
@@ -180,12 +173,12 @@ class TcpManager(Reception):
         member = Member(credentials, claimed, tls=credentials.tls if tls is None else tls)
         deadline = monotonic() + timeout
         with ExitStack() as unless_joined:
-            met = meet(Address.parse(address), member, deadline)
-            unless_joined.callback(met.close)
-            listener = unless_joined.enter_context(listen(bind or met.own_host(), ports))
+            call = connect_to_root(Address.parse(address), member, deadline)
+            unless_joined.callback(call.close)
+            listener = unless_joined.enter_context(listen(bind or call.own_host(), ports))
             bound, port = listener.getsockname()[:2]
-            own = Address(met.own_host() if bound in _EVERYWHERE else bound, port)
-            stream = met.stream(0)
+            own = Address(call.own_host() if bound in _EVERYWHERE else bound, port)
+            stream = call.stream(0)
             stream.send(Join(host or os.uname().nodename, str(own)).frames(), notice=True)
             welcome, early = await_verdict(stream, address, deadline)
             unless_joined.pop_all()
@@ -203,15 +196,14 @@ class TcpManager(Reception):
             self.wake()
 
     def __repr__(self) -> str:
-        waiting = {rank: len(search.messages) for rank, search in self._searches.items()}
-        return (
-            f"{super().__repr__()[:-1]}, waiting {waiting}, {len(self._introductions)} on the way>"
-        )
+        queued = {rank: len(search.messages) for rank, search in self._searches.items()}
+        pending = len(self._pending_connections)
+        return f"{super().__repr__()[:-1]}, queued {queued}, {pending} pending>"
 
     # The interface
 
     def send(self, rank: int, frames: Sequence[Frame]) -> None:
-        """Send one message, or keep it until there is a link."""
+        """Send one message, or queue it until there is a connection."""
         if rank in self._routes:
             super().send(rank, frames)
             return
@@ -222,12 +214,12 @@ class TcpManager(Reception):
         search = self._searches.get(rank)
         if search is None:
             self._searches[rank] = Search(frames)
-            self._seek(rank)
+            self._ask_where(rank)
         else:
             search.messages.append(frames)
 
     def close(self, timeout: float) -> None:
-        """Leave: get out what waits for links that are being made too."""
+        """Leave, after the messages too that are queued for connections that are being made."""
         deadline = monotonic() + timeout
         self._stall = Stall(_HASTE)
         while self._expected() and (left := deadline - monotonic()) > 0:
@@ -236,7 +228,7 @@ class TcpManager(Reception):
         super().close(max(0.0, deadline - monotonic()))
 
     def _expected(self) -> bool:
-        """Whether a link is on its way for which messages wait."""
+        """Whether a connection for which messages are queued may come soon."""
         now = monotonic()
         return any(
             search.is_hopeful(now, _HASTE) or self._is_answered(rank)
@@ -244,56 +236,56 @@ class TcpManager(Reception):
         )
 
     def _is_answered(self, rank: int) -> bool:
-        """Whether a call has come to a peer's machine, which may be busy."""
-        return any(each.target == rank and each.connected for each in self._introductions)
+        """Whether a peer's machine has accepted a connection, though the peer may be busy."""
+        return any(each.target == rank and each.connected for each in self._pending_connections)
 
     def _linger(self, deadline: float) -> None:
-        """Wait until the peers' kernels have it all; what they have not, a close may drop."""
+        """Wait until the peers' kernels have confirmed all; a close may drop what they have not."""
         while monotonic() < deadline:
             if not any(unsent(stream.fileno()) for stream in self._streams if not stream.ended):
                 return
-            self._heed(self._poll(0.001))
+            self._handle(self._poll(0.001))
             self.receive()
 
-    # Links that are wanted
+    # Connections that are wanted
 
     def _connect(self, rank: int) -> socket.socket | None:
-        raise AssertionError(f"{self} calls nobody and waits for it: {rank}")
+        raise AssertionError(f"{self} connects without waiting, also to {rank}")
 
-    def _seek(self, rank: int) -> None:
-        """Ask for a rank for which a message waits."""
+    def _ask_where(self, rank: int) -> None:
+        """Ask the root for the address of a rank; without a root, drop what is queued for it."""
         if 0 in self._routes:
-            self._tell(0, Ask(rank))
+            self._send_notice(0, Ask(rank))
         else:
             del self._searches[rank]
 
-    def _tell(self, rank: int, notice: Notice) -> None:
+    def _send_notice(self, rank: int, notice: Notice) -> None:
         stream = self._routes.get(rank)
         if stream is not None:
-            self._notify(stream, notice)
+            self._send_notice_by(stream, notice)
 
-    def _notify(self, stream: FramedStream, notice: Notice) -> None:
+    def _send_notice_by(self, stream: FramedStream, notice: Notice) -> None:
         with self._output:
             if stream.send(notice.frames(), notice=True):
-                self._clog(stream)
+                self._send_rest_later(stream)
 
     def _call(self, rank: int, address: str, now: float) -> None:
-        """Call a worker, unless that is under way or no longer needed."""
+        """Begin to connect to a worker, unless that is under way or no longer needed."""
         search = self._searches.get(rank)
         if search is None or not search.here(now):
             return
         try:
-            connection = dial(resolve(Address.parse(address))[0])
+            connection = begin_connecting(resolve(Address.parse(address))[0])
         except OSError as error:
             self._missed(rank, error)
             return
-        self._introduce(Introduction(connection, self._member, Role.CALLER, now, rank))
+        self._begin_handshake(PendingConnection(connection, self._member, Role.CALLER, now, rank))
 
     def _is_busy(self) -> bool:
         missed = any(search.stage is Stage.MISSED for search in self._searches.values())
         return missed or super()._is_busy()
 
-    def _failed(self, newcomer: Introduction, error: Exception) -> None:
+    def _failed(self, newcomer: PendingConnection, error: Exception) -> None:
         rank = newcomer.target
         search = self._searches.get(rank)
         if search is not None and newcomer.connected and isinstance(error, TimeoutError):
@@ -301,15 +293,15 @@ class TcpManager(Reception):
         self._missed(rank, error)
 
     def _missed(self, rank: int, error: Exception) -> None:
-        """After a call that failed: ask again, for a while; perhaps the peer has just left."""
+        """Note that a connection failed: the root is asked again, or the peer is lost by now."""
         search = self._searches.get(rank)
         if search is not None and not search.missed(monotonic()):
             self._lose(rank, f"it cannot be reached: {why(error)}")
 
-    def _proven(self, newcomer: Introduction, received: Received) -> None:
-        """Make a stream of a connection whose other end is a member."""
+    def _authenticated(self, newcomer: PendingConnection, received: Received) -> None:
+        """Make a stream of a connection whose other end is proven to be a member."""
         if problem := newcomer.handshake.disagreement():
-            complain(f"a worker at {newcomer.peer_host()} is not let in: {problem}")
+            warn(f"a worker at {newcomer.peer_host()} is not let in: {problem}")
             newcomer.close()
             return
         claimed = newcomer.peer.rank
@@ -327,14 +319,14 @@ class TcpManager(Reception):
         return 0 <= rank < self.size and rank != self.rank
 
     def _settle(self, stream: FramedStream, rank: int, received: Received) -> None:
-        """Note whose a new stream is, and send by it what has waited for it."""
+        """Assign a new stream to its rank, send what is queued for that, and read."""
         self._enter(stream, rank)
         if stream in self._streams:
             self._read(stream, received)  # a channel may hold what no selector sees
 
     def _enter(self, stream: FramedStream, rank: int) -> None:
         stream.peer = rank
-        if rank not in self._gone:  # else it is only read, see `_catch_up`
+        if rank not in self._gone:  # else it is only read, see `_read_crossed`
             self._routes.setdefault(rank, stream)
         search = self._searches.pop(rank, None)
         for frames in () if search is None else search.messages:
@@ -345,16 +337,16 @@ class TcpManager(Reception):
     # Time
 
     def _look(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due by the clock."""
         super()._look(now)
         for rank, search in list(self._searches.items()):
             if search.asks_again(now):
-                self._seek(rank)
+                self._ask_where(rank)
         if now - self._searched >= (_LOOK if self._leaving else _SEARCH):
             self._searched = now
-            self._search_for_dead(now)
+            self._drop_stalled(now)
 
-    def _search_for_dead(self, now: float) -> None:
+    def _drop_stalled(self, now: float) -> None:
         streams = {stream.fileno(): stream for stream in self._streams if not stream.ended}
         for descriptor in self._stall.look(streams, now):
             stream = streams[descriptor]
@@ -369,35 +361,35 @@ class TcpManager(Reception):
         super()._read(stream, received)
         notices, stream.notices = stream.notices, []
         for frames in notices:
-            self._heed_notice(stream, read_notice(frames))
+            self._handle_notice(stream, read_notice(frames))
 
-    def _part(self, stream: FramedStream, received: Received) -> None:
+    def _stream_ended(self, stream: FramedStream, received: Received) -> None:
         peer, error = stream.peer, stream.error
         if peer < 0:
             self._drop(stream)
             return
         if stream.orderly or peer in self._gone or error is None:
-            super()._part(stream, received)
+            super()._stream_ended(stream, received)
         else:
             self._drop(stream)
-            self._catch_up(peer, received)
+            self._read_crossed(peer, received)
             self._lose(peer, f"its connection broke: {why(error)}")
         if peer in self._gone:
-            self._end(peer)
+            self._forget(peer)
 
     def _lose(self, rank: int, reason: str) -> None:
         super()._lose(rank, reason)
-        self._end(rank)
+        self._forget(rank)
 
-    def _end(self, rank: int) -> None:
-        """Forget what was meant for a rank that is gone.  No root: nobody answers questions."""
+    def _forget(self, rank: int) -> None:
+        """Drop what is queued for a rank that is gone, or if it is the root, needs its answer."""
         self._searches.pop(rank, None)
         if rank == 0:
             kept = self._searches.items()
             self._searches = {to: each for to, each in kept if each.stage is Stage.CALLED}
 
-    def _heed_notice(self, stream: FramedStream, notice: Notice) -> None:  # noqa: ARG002
-        """Take what the root says about a rank."""
+    def _handle_notice(self, stream: FramedStream, notice: Notice) -> None:  # noqa: ARG002
+        """Act on what the root says about a rank."""
         if isinstance(notice, Here):
             self.hosts[notice.rank] = notice.host
             self._call(notice.rank, notice.address, monotonic())
@@ -410,11 +402,11 @@ class TcpManager(Reception):
                 self._lose(notice.rank, notice.reason)
             else:
                 self._gone.add(notice.rank)
-                self._end(notice.rank)
+                self._forget(notice.rank)
 
 
 class TcpRoot(TcpManager):
-    """Rank 0: keeps the roster.
+    """The manager of rank 0, which keeps the roster.
 
     Attributes:
         address: where it listens, as ``join`` wants it.
@@ -436,56 +428,56 @@ class TcpRoot(TcpManager):
         return False  # the root calls nobody; who is absent need not be waited for
 
     def _linger(self, deadline: float) -> None:
-        """Answer questions until all the others have said farewell, too."""
+        """Answer the others until each has said farewell."""
         while (left := deadline - monotonic()) > 0:
             if all(stream.orderly for stream in self._streams if stream.peer >= 0):
                 break
-            self._heed(self._poll(min(left, _LOOK)))
+            self._handle(self._poll(min(left, _LOOK)))
             self.receive()
         super()._linger(deadline)
 
-    def _seek(self, rank: int) -> None:
-        """Wait until a rank joins."""
+    def _ask_where(self, rank: int) -> None:
+        """Wait until the rank joins; there is nobody to ask."""
         self._searches[rank].not_yet()
 
     def _knows(self, rank: int) -> bool:  # noqa: ARG002
         return True  # whether it can have that rank is answered when it says that it joins
 
     def _settle(self, stream: FramedStream, rank: int, received: Received) -> None:
-        """Read on; as long as the worker has not joined, the rank is only what it wishes."""
+        """Note which rank a proven worker asks for; it has none until its ``Join`` is answered."""
         self._wishes[stream] = rank
         self._read(stream, received)
 
-    def _heed_notice(self, stream: FramedStream, notice: Notice) -> None:
+    def _handle_notice(self, stream: FramedStream, notice: Notice) -> None:
         if isinstance(notice, Join) and stream in self._wishes:
             self._let_join(stream, notice)
         elif isinstance(notice, Ask) and stream.peer >= 0:
-            self._tell(stream.peer, self._roster.find(notice.rank, stream.peer))
+            self._send_notice(stream.peer, self._roster.find(notice.rank, stream.peer))
 
     def _let_join(self, stream: FramedStream, notice: Join) -> None:
         try:
             rank = self._roster.choose(self._wishes.pop(stream))
         except CommunicationError as error:
-            complain(f"a worker on {notice.host} is not let in: {error}")
-            self._notify(stream, Refused(str(error)))
+            warn(f"a worker on {notice.host} is not let in: {error}")
+            self._send_notice_by(stream, Refused(str(error)))
             return
         asking = self._roster.enter(rank, notice.host, notice.address)
-        self._notify(stream, Welcome(rank, tuple(self.hosts)))
+        self._send_notice_by(stream, Welcome(rank, tuple(self.hosts)))
         self._enter(stream, rank)
         for who in asking:
-            self._tell(who, self._roster.find(rank, who))
+            self._send_notice(who, self._roster.find(rank, who))
 
     def _drop(self, stream: FramedStream) -> None:
         super()._drop(stream)
         self._wishes.pop(stream, None)
 
-    def _end(self, rank: int) -> None:
-        super()._end(rank)
+    def _forget(self, rank: int) -> None:
+        super()._forget(rank)
         reasons = [loss.reason for loss in self._losses if loss.rank == rank]
         self._roster.strike(rank, reasons[0] if reasons else "")
 
 
-def complain(text: str) -> None:
-    """Tell people.  Only what members of the run do comes to this, never a stranger's doing."""
+def warn(text: str) -> None:
+    """Print a warning.  What strangers do never leads here, only what members of the run do."""
     with suppress(OSError, ValueError):  # no standard error, or one that is closed
         sys.stderr.write(f"dtm: {text}\n")

@@ -43,10 +43,10 @@ UNREACHABLE = 4.5  # seconds after which a peer that cannot be called is lost
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Any of them."""
+    """What one manager says to another."""
 
     def frames(self) -> list[Frame]:
-        """Return what is sent."""
+        """Return the frames that carry it."""
         frames: list[Frame] = [_KINDS[type(self)]]
         for value in astuple(self):
             values = value if isinstance(value, tuple) else (value,)
@@ -127,7 +127,7 @@ _KINDS: dict[type[Notice], bytes] = {kind: bytes([i + 1]) for i, kind in enumera
 
 
 def read_notice(frames: Sequence[Frame]) -> Notice:
-    """Read what ``frames`` returned at the other end."""
+    """Return the notice of which these are the frames."""
     try:
         kind = _TYPES[frames[0][0] - 1]
         return kind.read([bytes(frame).decode() for frame in frames[1:]])
@@ -136,7 +136,7 @@ def read_notice(frames: Sequence[Frame]) -> Notice:
 
 
 class Roster:
-    """Who is who.
+    """The root's list of the ranks: who has joined, where they listen, who is gone.
 
     Args:
         size: of the run.
@@ -216,7 +216,7 @@ TRANSITIONS: dict[Stage, dict[str, Stage]] = {
 
 
 class Search:
-    """The search for one peer.
+    """A peer that is not connected, and the messages for it.
 
     Attributes:
         stage: how far it has come.
@@ -233,12 +233,12 @@ class Search:
         self.stage = TRANSITIONS[self.stage][event]
 
     def not_yet(self) -> None:
-        """The peer has not joined; the root will say so when it has."""
+        """Note that the peer has not joined; the root will say when it has."""
         if self.stage is Stage.ASKED:
             self._go("not yet")
 
     def here(self, now: float) -> bool:
-        """The root has said where the peer is; whether it is to be called there."""
+        """Note that the address is known; return whether to connect to it now."""
         if self.stage is Stage.CALLED:
             return False
         self._go("here")
@@ -247,7 +247,7 @@ class Search:
         return True
 
     def missed(self, now: float) -> bool:
-        """A call has come to nothing; whether there is hope left."""
+        """Note that connecting has failed; return False when it is time to give the peer up."""
         if self.stage is not Stage.CALLED or self._since is None:
             return True  # a call of an earlier search
         self._go("no answer")
@@ -255,11 +255,11 @@ class Search:
         return now - self._since < UNREACHABLE
 
     def busy(self, now: float) -> None:
-        """A call has reached the peer's machine, though not the peer."""
+        """Note that the peer's machine answers, though the peer does not."""
         self._since = now
 
     def is_hopeful(self, now: float, patience: float) -> bool:
-        """Whether it may come to an end soon: the peer has joined, and was called just now."""
+        """Whether there may be a connection soon: the peer has joined and was called just now."""
         if self.stage is Stage.ABSENT:
             return False
         return self._since is None or now - self._since < patience

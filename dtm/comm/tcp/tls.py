@@ -11,8 +11,8 @@ Measured on loopback, 1.4 GB/s; an ``SSLSocket`` moved 0.8.
 
 Threads: a stream may write in one thread and read in another at the same time, but the
 library's TLS object is made for one (before Python 3.13 nothing guards it, and its calls
-release the interpreter).  So ``_lock`` is held wherever ``_tls``, ``_came`` or ``_leaves`` is
-used.
+release the interpreter).  So, once there is a stream, ``_lock`` is held wherever ``_tls``,
+``_came`` or ``_leaves`` is used.
 
 Rejected: TLS 1.2 for old libraries.  Every Python that dtm runs on has 1.3, and
 it needs no list of ciphers from us.
@@ -21,14 +21,17 @@ it needs no list of ciphers from us.
 from __future__ import annotations
 
 import hmac
+import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from threading import RLock
 from typing import cast
 
 from dtm.comm.tcp.channel import Channel
-from dtm.comm.tcp.credentials import Credentials, SecretFile
+from dtm.comm.tcp.credentials import Credentials
 from dtm.errors import CommunicationError, StrangerError
 
 _RAW = 1 << 18
@@ -36,29 +39,48 @@ _LONGEST_GREETING = 1 << 14  # bytes of TLS before whoever calls has shown the c
 
 
 class Contexts:
-    """What TLS needs to know for one run, in both roles; made once for a process."""
+    """The TLS settings of a run, for either end of a connection; made once for a process."""
 
     def __init__(self, credentials: Credentials) -> None:
         if credentials.certificate is None or credentials.key is None:
             raise CommunicationError("TLS needs credentials with a certificate")
         text = credentials.certificate.decode("ascii")
         self._certificate = ssl.PEM_cert_to_DER_cert(text)
-        with SecretFile(credentials.certificate + credentials.key) as path:
+        with secret_file(credentials.certificate + credentials.key) as path:
             self._caller = _context(ssl.PROTOCOL_TLS_CLIENT, text, path)
             self._acceptor = _context(ssl.PROTOCOL_TLS_SERVER, text, path)
 
     def channel(self, connection: socket.socket, *, called: bool) -> TlsChannel:
-        """Return the channel over a connection; whether it was ``called`` says who begins."""
+        """Return the channel over a connection, which was accepted if ``called``."""
         return TlsChannel(connection, self._acceptor if called else self._caller, called)
 
     def check(self, channel: TlsChannel) -> None:
-        """See to it that the peer presented this very certificate.
+        """Check that the peer presented this very certificate.
 
         Raises:
             StrangerError: it did not.
         """
         if not hmac.compare_digest(channel.certificate or b"", self._certificate):
             raise StrangerError("whoever is there presents another certificate")
+
+
+@contextmanager
+def secret_file(data: bytes) -> Iterator[str]:
+    """Give the path of a file with these bytes, for the block: in memory, else of mode 0600."""
+    with ExitStack() as stack:
+        path = ""
+        if hasattr(os, "memfd_create"):
+            with suppress(OSError):
+                memory = stack.enter_context(FileIO(os.memfd_create("dtm"), "w"))
+                memory.write(data)
+                path = f"/proc/self/fd/{memory.fileno()}"
+        if not os.access(path, os.R_OK):
+            import tempfile
+
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="dtm-", buffering=0))
+            file.write(data)
+            path = file.name
+        yield path
 
 
 def _context(protocol: int, certificate: str, path: str) -> ssl.SSLContext:
@@ -74,7 +96,7 @@ def _context(protocol: int, certificate: str, path: str) -> ssl.SSLContext:
 
 
 class TlsChannel(Channel):
-    """The bytes of a stream, encrypted.
+    """A channel that encrypts.
 
     Attributes:
         greeting: how many bytes came before TLS's own handshake was over.
@@ -90,7 +112,7 @@ class TlsChannel(Channel):
         self.greeting = 0
 
     def greet(self) -> None:
-        """Go on with TLS's own handshake; return when it is done.
+        """Go on with the handshake of TLS; return when it is done.
 
         Raises:
             BlockingIOError: the peer has to say something first.
@@ -112,11 +134,11 @@ class TlsChannel(Channel):
 
     @property
     def certificate(self) -> bytes | None:
-        """What the peer presented."""
+        """The certificate of the peer."""
         return self._tls.getpeercert(binary_form=True)
 
     def _push(self) -> None:
-        """Write what TLS has to say for itself: so little that the kernel takes it."""
+        """Write what TLS itself sends, which is little enough for the kernel to take it at once."""
         if self._leaves.pending:
             self._socket.sendall(self._leaves.read())
 

@@ -1,0 +1,356 @@
+"""A worker that is watched: for the summary, and for the trace if one is recorded.
+
+The classes stand in for those that they extend, at the places where something begins or ends: a
+strip, a wait of ``main``, a rest, a switch of stacks, a message.  A run that is not watched does
+not import them, so it pays nothing.
+
+*Own* seconds of a strip are those in which its own items ran: without the strips that they ran
+inline while they waited, without rests, without the time for which their stack was put aside.
+
+Threads: as those of what is extended.  What a thread is in the middle of is kept for each thread
+and, as a stack is switched, put aside with it.
+
+Rejected: a test for a recorder at each of these places.  A tree of tiny tasks takes 3
+microseconds a call, and four tests in it are measurable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from dtm.core.messages import MESSAGES, Grant, Load, Message, Results
+from dtm.core.scheduler import Counters
+from dtm.run.figures import FunctionFigures
+from dtm.run.recording import (
+    FOREIGN_STACK,
+    IDLE_FLAG,
+    PARK,
+    RECEIVE,
+    REST,
+    SEND,
+    STRIP,
+    WAIT,
+    YIELD,
+    Recorder,
+)
+from dtm.run.runner import Context, Runner
+from dtm.run.stacks import FOREVER, Place, Stack, Stacks
+from dtm.run.worker import Worker
+from dtm.task import Call, Range
+
+if TYPE_CHECKING:
+    from dtm.comm.base import Frame, LostPeer
+    from dtm.run.seeding import Streams
+
+_TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
+
+
+class Tally(Counters):
+    """The counters of a watched worker: those of every worker, seconds, and each function's."""
+
+    busy: float = 0.0
+    resting: float = 0.0
+    waited: float = 0.0
+    pickling: float = 0.0
+
+    def __init__(self) -> None:
+        self.functions: dict[str, FunctionFigures] = {}
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the counters by name; those of functions as ``"items of map(f)"``."""
+        values = {**super().as_dict(), "busy": self.busy, "resting": self.resting}
+        for name, tally in self.functions.items():
+            values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
+        return values
+
+
+class _Moment(threading.local):
+    """What a thread is in the middle of.
+
+    Attributes:
+        inner: seconds of the strip under way that were not its own.
+        strip: its call, the index of its first item, its values so far and how many of those were
+            there before; None outside of all strips.
+        waits: whether ``main`` waits.
+    """
+
+    inner = 0.0
+    strip: tuple[Call, int, list[Any], int] | None = None
+    waits = False
+
+
+class Watch:
+    """What a watched worker notes, and where."""
+
+    def __init__(self, tally: Tally, recorder: Recorder | None) -> None:
+        self.tally = tally
+        self.recorder = recorder
+        self.moment = _Moment()
+        self.stack = 0
+
+    def made(self, call: Call) -> None:
+        """A task makes a call."""
+        recorder = self.recorder
+        if recorder is not None:
+            strip = self.moment.strip
+            if strip is None:
+                recorder.made(call, 0, 0)
+            else:
+                parent, lo, values, before = strip
+                recorder.made(call, recorder.number_of(parent), lo + len(values) - before)
+
+    def strip(
+        self, call: Call, span: tuple[float, float], own: float, lo: int, count: int, *, bad: bool
+    ) -> None:
+        """A strip has run."""
+        tally = self.tally
+        tally.busy += own
+        if count:
+            self._tally(call).add(count, own, lo)
+        recorder = self.recorder
+        if recorder is not None:
+            number = recorder.number_of(call)
+            recorder.record(STRIP, *span, own, lo, number, count + bad, self.stack, bad)
+            if count == 1:
+                recorder.slow(call, lo, own)
+
+    def _tally(self, call: Call) -> FunctionFigures:
+        try:
+            found: FunctionFigures = call.tally
+        except AttributeError:
+            found = call.tally = self.tally.functions.setdefault(call.name, FunctionFigures())
+        return found
+
+    def span(self, kind: int, began: float, call: Call | None = None, flag: int = 0) -> None:
+        """Something has ended in the middle of which no item of the strip under way ran."""
+        now = perf_counter()
+        self.moment.inner += now - began
+        if kind == REST:
+            self.tally.resting += now - began
+        elif kind == WAIT:
+            self.tally.waited += now - began
+        recorder = self.recorder
+        if recorder is not None:
+            number = 0 if call is None else recorder.number_of(call)
+            recorder.record(kind, began, now, 0.0, 0, number, 0, self.stack, flag)
+
+
+class ObservedStacks(Stacks):
+    """Stacks whose switches are noted."""
+
+    watch: Watch
+
+    def adopt(self) -> None:
+        """Number the stacks from 0, the first."""
+        self._numbers: dict[Stack, int] = {}
+        self._awaited: Call | None = None
+        super().adopt()
+
+    def number(self) -> int:
+        """Return the number of the stack that runs."""
+        return self._numbers.setdefault(self.current, len(self._numbers))
+
+    def park(self, calls: Sequence[Call]) -> None:
+        """Leave the thread to others; note for what."""
+        self._awaited = calls[0] if calls else None
+        super().park(calls)
+
+    def _switch(self, me: Stack, heir: Stack | None) -> None:
+        watch, place = self.watch, me.place
+        moment = watch.moment
+        call = self._awaited if place is Place.PARKED else None
+        kept = moment.inner, moment.strip, moment.waits
+        began = perf_counter()
+        try:
+            super()._switch(me, heir)
+        finally:
+            watch.stack = self.number()
+            moment.inner, moment.strip, moment.waits = kept
+            if place is not Place.SPARE:
+                watch.span(PARK if place is Place.PARKED else YIELD, began, call)
+
+
+class ObservedRunner(Runner):
+    """A runner whose strips, calls, rests and waits are noted."""
+
+    watch: Watch
+    stacks_class = ObservedStacks
+
+    def watched_by(self, watch: Watch) -> None:
+        """Begin to note."""
+        self.watch = watch
+        assert isinstance(self.stacks, ObservedStacks)
+        self._own_stacks = self.stacks
+        self._own_stacks.watch = watch
+
+    def submit(self, call: Call) -> None:
+        """Make a new call ready."""
+        self.watch.made(call)
+        super().submit(call)
+
+    def _single(self, work: Range, call: Call) -> None:
+        """Run the item of a call of one item as a strip, so that it is noted like all others."""
+        self._strips(work, call, self.context(), FOREVER)
+
+    def _strip(
+        self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
+    ) -> BaseException | None:
+        watch = self.watch
+        moment = watch.moment
+        inner, outer, before = moment.inner, moment.strip, len(values)
+        moment.inner, moment.strip = 0.0, (call, lo, values, before)
+        watch.stack = self._own_stacks.number() if self._thread.main else FOREIGN_STACK
+        began = perf_counter()
+        failure = super()._strip(call, context, lo, hi, values)
+        ended = perf_counter()
+        spent = ended - began
+        own = max(0.0, spent - moment.inner)
+        moment.inner, moment.strip = inner + spent, outer
+        count = len(values) - before
+        if not self.forked:
+            if not self._thread.main:
+                watch.stack = FOREIGN_STACK
+            watch.strip(call, (began, ended), own, lo, count, bad=failure is not None)
+        return failure
+
+    def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
+        """There is nothing to run here."""
+        began = perf_counter()
+        try:
+            super().starve(timeout, calls, hungry=hungry)
+        finally:
+            self.watch.span(REST, began, calls[0] if calls else None, hungry)
+
+    def wait(self, call: Call, deadline: float | None = None) -> bool:
+        """Wait until a call is complete."""
+        began = self._main_begins_to_wait()
+        try:
+            return super().wait(call, deadline)
+        finally:
+            self._main_goes_on(began, (call,))
+
+    def wait_any(
+        self, calls: Sequence[Call], deadline: float | None = None, *, promptly: bool = False
+    ) -> bool:
+        """Wait until one of the calls is complete."""
+        began = self._main_begins_to_wait()
+        try:
+            return super().wait_any(calls, deadline, promptly=promptly)
+        finally:
+            self._main_goes_on(began, calls)
+
+    def step(self, calls: Sequence[Call]) -> None:
+        """Make a little progress."""
+        began = self._main_begins_to_wait()
+        try:
+            super().step(calls)
+        finally:
+            self._main_goes_on(began, calls)
+
+    def _main_begins_to_wait(self) -> float:
+        """Return when ``main`` begins to wait; 0 if another task does, or it waits already."""
+        moment = self.watch.moment
+        if self._rank or moment.waits or moment.strip is not None or not self._thread.main:
+            return 0.0
+        moment.waits = True
+        return perf_counter()
+
+    def _main_goes_on(self, began: float, calls: Sequence[Call]) -> None:
+        if began:
+            self.watch.moment.waits = False
+            self.watch.span(WAIT, began, calls[0] if calls else None)
+
+
+class ObservedWorker(Worker):
+    """A worker that is watched.
+
+    Args:
+        recorder: writes the trace; None if only the summary is wanted.
+    """
+
+    def __init__(self, *given: Any, recorder: Recorder | None, **options: Any) -> None:
+        self.recorder = recorder
+        self._encoding = 0.0
+        super().__init__(*given, **options)
+
+    def _make_runner(self, streams: Streams | None) -> Runner:
+        self.scheduler.counters = self.tally = Tally()
+        runner = ObservedRunner(self.scheduler, self, streams)
+        runner.watched_by(Watch(self.tally, self.recorder))
+        return runner
+
+    def _send(self, to: int, message: Message) -> None:
+        self._encoding = perf_counter()
+        super()._send(to, message)
+
+    def _dispatch(self, to: int, message: Message, frames: Sequence[Any]) -> None:
+        recorder, now = self.recorder, perf_counter()
+        self.tally.pickling += now - self._encoding
+        if recorder is not None and not self.ended:
+            if isinstance(message, Grant):
+                for part in message.parts:
+                    if part.call.owner == self.comm.rank:
+                        recorder.key(part.call)
+            recorder.record(
+                SEND, self._encoding, now, 0.0, sum(map(len, frames)),
+                getattr(message, "serial", 0), _items(message), to, _TYPES[type(message)],
+            )  # fmt: skip
+        super()._dispatch(to, message, frames)
+
+    def _decode(
+        self, source: int, frames: Sequence[Frame]
+    ) -> tuple[Load, Message, list[tuple[int, Message]]]:
+        began = perf_counter()
+        found = super()._decode(source, frames)
+        recorder, now = self.recorder, perf_counter()
+        self.tally.pickling += now - began
+        if recorder is not None:
+            load, message, _ = found
+            recorder.record(
+                RECEIVE, began, now, load.seconds, sum(map(len, frames)),
+                getattr(message, "serial", 0), _items(message), source,
+                _TYPES[type(message)] | IDLE_FLAG * load.idle,
+            )  # fmt: skip
+        return found
+
+    def start(self) -> None:
+        """Begin, on the root just before ``main``."""
+        super().start()
+        if self.recorder is not None:
+            self.recorder.began = perf_counter()
+
+    def stop(self, timeout: float) -> bool:
+        """(Root) end the run; ``main`` has returned."""
+        if self.recorder is not None:
+            self.recorder.ended = perf_counter()
+        return super().stop(timeout)
+
+    def service(self) -> None:
+        """Read what has come and answer it; write what has been recorded."""
+        super().service()
+        if self.recorder is not None:
+            self.recorder.tick(perf_counter())
+
+    def _mourn(self, peer: LostPeer) -> None:
+        """Take note that a worker is gone; if it is the root, this process ends at once."""
+        if self.recorder is not None:
+            self.recorder.flush()
+        super()._mourn(peer)
+
+    def leave(self, timeout: float) -> None:
+        """Let go of the other workers, and close the trace."""
+        super().leave(timeout)
+        if self.recorder is not None:
+            self.recorder.close()
+
+
+def _items(message: Message) -> int:
+    """Return how many items, or results, a message carries."""
+    if isinstance(message, Grant):
+        return sum(part.left for part in message.parts)
+    if isinstance(message, Results):
+        return sum(len(segment.values) for segment in message.segments)
+    return 0

@@ -1,0 +1,125 @@
+"""The files of a trace, read: one worker's events, and the texts between them.
+
+:mod:`dtm.run.recording` says what stands in a file.  One that ends in the middle of a block, since
+its worker was killed or the disk was full, is read up to its last whole event.
+
+What can go wrong: a directory without traces, a file that is none, are a
+:class:`dtm.errors.TraceError` which names the file.
+
+Threads: any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtm.errors import TraceError
+from dtm.run.recording import BLOCK, EVENT, MAGIC, SUFFIX
+
+Events = NDArray[np.void]
+FIELDS = np.dtype(
+    [
+        ("begin", "<f8"), ("end", "<f8"), ("own", "<f4"), ("index", "<u4"), ("number", "<u4"),
+        ("count", "<u4"), ("peer", "<u2"), ("kind", "u1"), ("flag", "u1"),
+    ]
+)  # fmt: skip
+assert FIELDS.itemsize == EVENT.size
+_NAME = re.compile(rf"worker-(\d+){re.escape(SUFFIX)}")
+
+
+class WorkerFile(NamedTuple):
+    """What one worker has recorded.
+
+    Attributes:
+        header: who it was: rank, size, host, machine, clock ...
+        events: in the order in which they were recorded, by the clock of its machine.
+        texts: all others, by what they are about.
+    """
+
+    header: dict[str, Any]
+    events: Events
+    texts: dict[str, list[dict[str, Any]]]
+
+    @property
+    def rank(self) -> int:
+        """Which worker it was."""
+        return int(self.header["rank"])
+
+
+def read_directory(directory: str) -> list[WorkerFile]:
+    """Read the files of a run, in the order of the ranks.
+
+    Files of ranks that the run of worker 0 did not have are left over from another, and passed by.
+
+    Raises:
+        TraceError: there are none, or one cannot be read.
+    """
+    try:
+        names = sorted(filter(_NAME.fullmatch, os.listdir(directory)))
+    except OSError as error:
+        raise TraceError(f"cannot read the trace {directory}: {error.strerror}") from None
+    if not names:
+        raise TraceError(
+            f"there is no trace in {directory}: no file worker-*{SUFFIX}; "
+            "dtm run --trace DIR PROGRAM records one"
+        )
+    files = [read_file(os.path.join(directory, name)) for name in names]
+    files.sort(key=lambda each: each.rank)
+    size = files[0].header["size"]
+    return [each for each in files if each.rank < size]
+
+
+def read_file(path: str) -> WorkerFile:
+    """Read the file of a worker.
+
+    Raises:
+        TraceError: it is none, or cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise TraceError(f"cannot read the trace {path}: {error.strerror}") from None
+    if not data.startswith(MAGIC):
+        raise TraceError(f"{path} is no trace of this version of dtm: it begins otherwise")
+    blocks, texts = [], dict[str, list[dict[str, Any]]]()
+    for letter, block in _blocks(memoryview(data)[len(MAGIC) :]):
+        if letter == b"E":
+            blocks.append(np.frombuffer(block, FIELDS, len(block) // FIELDS.itemsize))
+        elif letter == b"T":
+            text = _text(bytes(block))
+            if text is not None:
+                texts.setdefault(text.pop("about"), []).append(text)
+        else:
+            raise TraceError(f"{path} is damaged: a block of kind {letter!r}")
+    headers = texts.pop("worker", None)
+    if headers is None:
+        raise TraceError(f"{path} ends before it says whose it is")
+    events = np.concatenate(blocks) if blocks else np.empty(0, FIELDS)
+    return WorkerFile(headers[0], events, texts)
+
+
+def _blocks(data: memoryview) -> list[tuple[bytes, memoryview]]:
+    """Cut a file into its blocks; the last may be shorter than it says."""
+    blocks, place = [], 0
+    while place + BLOCK.size <= len(data):
+        letter, length = BLOCK.unpack_from(data, place)
+        place += BLOCK.size
+        blocks.append((letter, data[place : place + length]))
+        place += length
+    return blocks
+
+
+def _text(block: bytes) -> dict[str, Any] | None:
+    """Return what a block of text says, None if it was cut short."""
+    try:
+        found: dict[str, Any] = json.loads(block)
+    except ValueError:
+        return None
+    return found
