@@ -122,6 +122,7 @@ class Backend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # type: 
         super().__init__(**given)
         self.default_n_jobs = 1 if self.nesting_level else -1
         self._crew: Crew | None = None
+        self._task: Any = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many calls run at once: ``n_jobs``; counted from all workers if below 0."""
@@ -144,6 +145,7 @@ class Backend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # type: 
         if not getattr(parallel, "return_ordered", True):
             raise ValueError("the dtm backend returns results in order: return_as='generator'")
         self.parallel = parallel
+        self._task = runtime.running().runner.context()  # whichever thread hands in its batches
         self._crew = Crew(os.urandom(8).hex(), jobs, None, ())
         return jobs
 
@@ -158,11 +160,11 @@ class Backend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # type: 
             shell = copy(func)
             shell.items = []  # type: ignore[attr-defined]
             door = Door(guard=lambda _: Batch(shell))
-            made = door.make("joblib", items[0][0], items, {}, star=False)
+            made = door.make("joblib", items[0][0], items, {}, star=False, task=self._task)
             if bounded:
                 made.call.chunk = len(items)
         else:
-            made = Door(guard=Whole).make("joblib", func, ((),), {}, star=False)
+            made = Door(guard=Whole).make("joblib", func, ((),), {}, star=False, task=self._task)
         result = PoolResult(made, callback, callback, single=not items)
         if callback is not None:
             when_over(made, result.over)

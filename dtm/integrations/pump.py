@@ -63,9 +63,6 @@ class Pump:
         asyncio._set_running_loop(None)  # noqa: SLF001 - as loops do that run within others
         try:
             runner.step(calls)
-            over = next((call for call in calls if not call.missing), None)
-            if over is not None:
-                runner.wait(over)  # which calls those who want to know
         finally:
             asyncio._set_running_loop(self._loop)  # noqa: SLF001
 
