@@ -219,7 +219,8 @@ class _WorkingEvent(threading.Event):
         """Set the event, and wake who waits for it."""
         super().set()
         if self._bell is not None:
-            end_early(*self._bell, futures.CancelledError())
+            runner, bell = self._bell
+            runner.ring(bell)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the event is set, or for ``timeout`` seconds; whether it is set."""
