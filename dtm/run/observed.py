@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtm.core.messages import MESSAGES, Grant, Load, Message, Results
 from dtm.core.scheduler import Counters
+from dtm.run.context import Context
 from dtm.run.figures import FunctionFigures
 from dtm.run.recording import (
     FOREIGN_STACK,
@@ -36,7 +37,7 @@ from dtm.run.recording import (
     YIELD,
     Recorder,
 )
-from dtm.run.runner import Context, Runner
+from dtm.run.runner import Runner
 from dtm.run.stacks import FOREVER, Place, Stack, Stacks
 from dtm.run.worker import Worker
 from dtm.task import Call, Range
@@ -206,7 +207,7 @@ class ObservedRunner(Runner):
         moment = watch.moment
         inner, outer, before = moment.inner, moment.strip, len(values)
         moment.inner, moment.strip = 0.0, (call, lo, values, before)
-        watch.stack = self._own_stacks.number() if self._thread.main else FOREIGN_STACK
+        watch.stack = self._own_stacks.number() if self.thread.main else FOREIGN_STACK
         began = perf_counter()
         failure = super()._strip(call, context, lo, hi, values)
         ended = perf_counter()
@@ -215,7 +216,7 @@ class ObservedRunner(Runner):
         moment.inner, moment.strip = inner + spent, outer
         count = len(values) - before
         if not self.forked:
-            if not self._thread.main:
+            if not self.thread.main:
                 watch.stack = FOREIGN_STACK
             watch.strip(call, (began, ended), own, lo, count, bad=failure is not None)
         return failure
@@ -257,7 +258,7 @@ class ObservedRunner(Runner):
     def _main_begins_to_wait(self) -> float:
         """Return when ``main`` begins to wait; 0 if another task does, or it waits already."""
         moment = self.watch.moment
-        if self._rank or moment.waits or moment.strip is not None or not self._thread.main:
+        if self._rank or moment.waits or moment.strip is not None or not self.thread.main:
             return 0.0
         moment.waits = True
         return perf_counter()
