@@ -290,8 +290,8 @@ def test_texts_are_read_back(tmp_path: Path) -> None:
 
 def test_the_rest_in_which_a_worker_ends_is_recorded(recorded: RecordedRun) -> None:
     """The last item takes 0.3 s, so the others have nothing to run when the run ends."""
-    end = recorded.of_kind(RUN)["end"][0]
-    rests = recorded.of_kind(REST)
-    last = {rank: rests["end"][rests["rank"] == rank].max() for rank in (1, 2)}
-    idle = [rank for rank in (1, 2) if last[rank] >= end - 0.01]
-    assert idle or recorded.slow[0]["rank"] != 0
+    runs, rests = recorded.of_kind(RUN), recorded.of_kind(REST)
+    end = runs["end"][0]
+    for rank in {1, 2} - {recorded.slow[0]["rank"]}:
+        if runs["begin"][rank] < end - 0.2:
+            assert rests["end"][rests["rank"] == rank].max(initial=0.0) >= end - 0.05
