@@ -50,7 +50,12 @@ _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
 class Tally(Counters):
-    """The counters of a watched worker: those of every worker, seconds, and each function's."""
+    """The counters of a watched worker: those of every worker, seconds, and each function's.
+
+    Attributes:
+        rests_since: when the rest under way began, infinity if there is none: at the end of a run
+            most workers rest.
+    """
 
     busy: float = 0.0
     resting: float = 0.0
@@ -59,6 +64,7 @@ class Tally(Counters):
 
     def __init__(self) -> None:
         self.began = perf_counter()
+        self.rests_since = FOREVER
         self.functions: dict[str, FunctionFigures] = {}
 
     def as_dict(self) -> dict[str, float]:
@@ -66,7 +72,9 @@ class Tally(Counters):
         values = super().as_dict()
         for name in ("busy", "resting", "waited", "pickling"):
             values[name] = getattr(self, name)
-        values["lived"] = perf_counter() - self.began
+        now = perf_counter()
+        values["resting"] += max(0.0, now - self.rests_since)
+        values["lived"] = now - self.began
         for name, tally in self.functions.items():
             values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
         return values
@@ -223,10 +231,11 @@ class ObservedRunner(Runner):
 
     def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
         """There is nothing to run here."""
-        began = perf_counter()
+        self.watch.tally.rests_since = began = perf_counter()
         try:
             super().starve(timeout, calls, hungry=hungry)
         finally:
+            self.watch.tally.rests_since = FOREVER
             self.watch.span(REST, began, calls[0] if calls else None, hungry)
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
@@ -347,8 +356,11 @@ class ObservedWorker(Worker):
 
     def leave(self, timeout: float) -> None:
         """Let go of the other workers, and close the trace."""
+        since = self.tally.rests_since
         super().leave(timeout)
         if self.recorder is not None:
+            if since < FOREVER:  # the process may end in the middle of this rest
+                self.recorder.record(REST, since, perf_counter(), flag=1)
             self.recorder.close()
 
 
