@@ -56,6 +56,8 @@ class Options:
         workers: how many processes a local run has; None is one a core.
         workersReturn: whether ``start`` returns (None) on the workers too.
         seed: an integer that makes the random numbers of a run repeatable; None does not.
+        cacheBytes: how much memory each worker spends on functions of other workers, and on the
+            data that goes along with them, after the calls that needed them are over.
     """
 
     communicationManager: Any = None  # noqa: N815 - the names of the original are the public names
@@ -68,6 +70,7 @@ class Options:
     workers: int | None = None
     workersReturn: bool = False  # noqa: N815
     seed: int | None = None
+    cacheBytes: int = 64 << 20  # noqa: N815
 
     def __init__(self, **given: Any) -> None:
         self.update(given)
@@ -132,7 +135,7 @@ def _checked(name: str, value: Any) -> Any:
         raise unknown(name, NAMES, "option")
     if name == "workers" and value is not None:
         return _whole(name, value, 1)
-    if name == "mapChunkSize":
+    if name in ("mapChunkSize", "cacheBytes"):
         return _whole(name, value, 0)
     if name == "seed" and value is not None:
         return _whole(name, value, None)

@@ -23,6 +23,7 @@ from dtm.core.balancer import (
 from dtm.core.deque import Deque
 from dtm.core.granularity import (
     CALL_SECONDS,
+    LIGHT_SECONDS,
     MATURE_ITEMS,
     PATIENCE_SECONDS,
     STRIP_SECONDS,
@@ -162,6 +163,44 @@ def test_results_that_nobody_has_seen_count_as_those_of_the_function() -> None:
     assert not known.pays(short, 0.0)  # its first result will be there before long
     assert known.pays(pair, 0.0)
     assert unseen.call.profile.result_cost == 2.0
+
+
+def test_what_goes_along_with_the_function_must_be_outweighed_by_half_of_what_is_left() -> None:
+    known, lacking = granularity(), [1.0]
+    known.appraise_function = lambda _: 1.0
+    known.lacking = lambda _: lacking[0]
+    some = work(100, seconds=0.03)
+    assert known.pays(some, 0.0)
+    some.lo = 50
+    assert not known.pays(some, 0.0)
+    lacking[0] = 0.5  # one of two workers has it
+    assert known.pays(some, 0.0)
+    some.lo = 99
+    lacking[0] = 0.0
+    assert known.pays(some, 0.0)
+
+
+def test_a_light_function_is_not_held_against_the_last_items() -> None:
+    known = granularity()
+    known.appraise_function = lambda _: LIGHT_SECONDS
+    assert known.pays(work(1, seconds=2 * CALL_SECONDS), 0.0)
+
+
+def test_costs_that_kept_work_at_home_are_estimated_again_when_it_is_ten_times_as_old() -> None:
+    costs = [1.0, 1.0, 1e-6]
+    known = Granularity(1e-3, 1, lambda _: costs.pop(0), lambda _: 0.0)
+    dear = work(10_000, seconds=1e-2)
+    dear.born = 5.0
+    times = {6.0: False, 14.9: False, 15.1: False, 50.0: False, 107.0: True, 108.0: True}
+    assert {now: known.pays(dear, now) for now in times} == times
+    assert not costs
+
+
+def test_costs_that_did_not_keep_work_at_home_are_not_estimated_again() -> None:
+    costs = [1e-6]
+    known = Granularity(1e-3, 1, lambda _: costs.pop(0), lambda _: 0.0)
+    cheap = work(10_000, seconds=1e-2)
+    assert all(known.pays(cheap, now) for now in (1.0, 1e3, 1e6))
 
 
 # The balancer.

@@ -15,7 +15,11 @@ bound for its next item, after some patience.
 A range is worth sending when what is left of it takes longer than the sending
 (``minimum`` seconds, about four round trips) and an item runs longer than
 shipping it and its result costs (``Call.cost``); a call of one item carries
-``CALL_SECONDS`` on top.
+``CALL_SECONDS`` on top.  What goes along with the function (a closure's data, a keyword) goes once
+to a worker, and must be outweighed by half of what is left, which is what sending can save.
+
+An estimate that keeps a call at home may be wrong: made when all was cold, or from items that are
+not like the others.  It is made again when the range is ten times as old.
 """
 
 from __future__ import annotations
@@ -39,8 +43,21 @@ MANY_ITEMS = 8
 MOST_DEPTH = 256
 
 
+LIGHT_SECONDS = 50e-6  # a function that costs no more to bring is not worth a thought
+DOUBT = 10.0  # times the age at which a call was kept at home, its costs are estimated again
+NEVER = float("inf")
+
+
 AppraiseItems = Callable[[Range], float]
 AppraiseResults = Callable[[Range], float | None]
+
+
+def _weightless(_: Range) -> float:
+    return 0.0
+
+
+def _everybody(_: Range) -> float:
+    return 1.0
 
 
 class Profile:
@@ -94,6 +111,11 @@ class Granularity:
         chunk: fewest items that run or leave together, unless a call says more.
         appraise_items: returns the cost in seconds of shipping one item of a range.
         appraise_results: the same for a result, None if none is there to judge by.
+
+    Attributes:
+        appraise_function: returns the seconds that it costs to bring the function of a range to
+            a worker.
+        lacking: returns the part of the other workers that have not got that function.
     """
 
     def __init__(
@@ -107,6 +129,8 @@ class Granularity:
         self.chunk = chunk
         self._appraise_items = appraise_items
         self._appraise_results = appraise_results
+        self.appraise_function: AppraiseItems = _weightless
+        self.lacking: AppraiseItems = _everybody
         self._profiles: WeakIdentity[dict[int, Profile]] = WeakIdentity()
 
     def profile(self, function: object, depth: int) -> Profile:
@@ -159,14 +183,39 @@ class Granularity:
         overhead = CALL_SECONDS if call.size == 1 else 0.0
         if each <= overhead:
             return False
-        profile: Profile = call.profile
+        if now >= call.again:
+            call.cost = call.result_cost = call.weight = None
+            call.again = NEVER
         if call.cost is None:
             call.cost = self._appraise_items(work) + overhead
+        result_cost = self._result_cost(work, each)
+        if result_cost is None:
+            return False
+        if each > call.cost + result_cost and self._carries(work, each):
+            return True
+        if call.again == NEVER:
+            call.again = work.born + DOUBT * max(now - work.born, PATIENCE_SECONDS)
+        return False
+
+    def _result_cost(self, work: Range, each: float) -> float | None:
+        """Return what a result costs; None if one will be there soon to judge by."""
+        call = work.call
+        profile: Profile = call.profile
         if call.result_cost is None:
             call.result_cost = self._appraise_results(work)
             if call.result_cost is None:
                 if call.size >= MANY_ITEMS and each < UNSEEN_SECONDS:
-                    return False  # a result will be there soon, and may be larger than the last
-                return each > call.cost + profile.result_cost
+                    return None  # it may be larger than the last
+                return profile.result_cost
             profile.result_cost = call.result_cost
-        return each > call.cost + call.result_cost
+        return call.result_cost
+
+    def _carries(self, work: Range, each: float) -> bool:
+        """Whether what is left pays for bringing the function to a worker."""
+        call = work.call
+        if call.weight is None:
+            call.weight = self.appraise_function(work)
+        if call.weight <= LIGHT_SECONDS:
+            return True
+        saved = work.left * each / 2
+        return saved > call.weight or saved > call.weight * self.lacking(work)

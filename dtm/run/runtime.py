@@ -71,6 +71,7 @@ class Run:
             minimum=chosen.taskGranularity,
             chunk=max(1, chosen.mapChunkSize),
             seed=chosen.seed,
+            cache_bytes=chosen.cacheBytes,
             balancer=_balancer(chosen.loadBalancer),
             on_end=self._on_end,
         )

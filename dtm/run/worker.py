@@ -77,6 +77,8 @@ from dtm.task import Call, Range, Same
 from dtm.wire.codec import Wire
 from dtm.wire.cost import shipping_cost
 from dtm.wire.failures import annotate
+from dtm.wire.functions import CACHE_BYTES
+from dtm.wire.imports import imports
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
@@ -89,6 +91,7 @@ OUTPUT_SECONDS = 5e-3
 HEARSAY_SECONDS = 1.0
 HURRY_SECONDS = 0.3
 ABANDONED_SECONDS = 0.5
+MOST_TOLD = 1024
 
 
 class Worker:
@@ -101,6 +104,7 @@ class Worker:
         seed: makes the random numbers of items repeatable; None does not.
         balancer: makes the balancer.
         on_end: called, without the lock, when the run is over or broken for this worker.
+        cache_bytes: how much of other workers' functions is kept after the calls that need them.
 
     Attributes:
         ended: whether the run is over for this worker.
@@ -121,6 +125,7 @@ class Worker:
         seed: int | None = None,
         balancer: Callable[..., Balancer] = Balancer,
         on_end: Callable[[BaseException | None], None] = lambda _: None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.comm = comm
         self.lock = threading.RLock()
@@ -141,12 +146,19 @@ class Worker:
         )
         self.runner = self._make_runner(_streams(seed))
         self._wire = Wire(
-            rank, self.where, self.scheduler.granularity.profile, lambda: self.runner.interrupted
+            rank,
+            self.where,
+            self.scheduler.granularity.profile,
+            lambda: self.runner.interrupted,
+            cache_bytes,
         )
+        self.scheduler.granularity.appraise_function = self._appraise_function
+        self.scheduler.granularity.lacking = self._lacking
         self._on_end = on_end
         self._outbox: dict[int, list[Segment]] = {}
         self._outbox_since = 0.0
         self._pinned: WeakSet[Call] = WeakSet()
+        self._told: set[str] = set()
         self._timer = float("inf")
         self._inside: set[int] = set()
         self._busy = threading.Event()
@@ -164,10 +176,7 @@ class Worker:
         """Redirect the standard streams and start the load-balancer thread."""
         if self.comm.size == 1:
             return
-        from dtm.wire.imports import imports
-
         imports.remember()
-        assert self._wire  # made now, for a task may spoil what imports need
         at_home = self.comm.rank == 0 or self.comm.carries_output
         self.output = Streamed(None if at_home else self.say)
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
@@ -255,8 +264,10 @@ class Worker:
         self._tell_kept(part.call, problem.reason)
 
     def _tell_kept(self, call: Call, reason: str) -> None:
-        if call not in self._pinned:
+        if call not in self._pinned and call.name not in self._told:
             self._pinned.add(call)
+            if len(self._told) < MOST_TOLD:
+                self._told.add(call.name)
             sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
 
     def _appraise_items(self, work: Range) -> float:
@@ -282,6 +293,14 @@ class Worker:
         """Return the seconds that shipping one result costs, None if none is there to judge by."""
         results = (work.call.sample or [])[-16:]
         return self._shipping_cost((), results) if results else None
+
+    def _appraise_function(self, work: Range) -> float:
+        """Return the seconds that bringing the function of a range to another worker costs."""
+        return self._wire.weight(work.call, work.left * work.call.profile.seconds / 2)
+
+    def _lacking(self, work: Range) -> float:
+        """Return the part of the other workers that do not hold the function of a range."""
+        return self._wire.lacking(work.call, self.comm.size - 1)
 
     def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
         try:
