@@ -30,9 +30,10 @@ from dtm.core.granularity import (
     Granularity,
     Profile,
 )
-from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
+from dtm.core.ledger import Ledger
+from dtm.core.messages import Grant, Load, Message, Refusal, Segment, StealRequest
 from dtm.core.topology import neighbours, tree_children, tree_parent
-from dtm.task import Range
+from dtm.task import Call, Range
 
 from .core import granularity, work
 
@@ -201,6 +202,35 @@ def test_costs_that_did_not_keep_work_at_home_are_not_estimated_again() -> None:
     known = Granularity(1e-3, 1, lambda _: costs.pop(0), lambda _: 0.0)
     cheap = work(10_000, seconds=1e-2)
     assert all(known.pays(cheap, now) for now in (1.0, 1e3, 1e6))
+
+
+# The ledger.
+
+
+def test_the_owner_lets_go_of_items_as_their_results_come() -> None:
+    books, users = Ledger(), [Contrary() for _ in range(6)]
+    mine = Call(abs, users, 6, 0, Profile(), "map")
+    gone = [ref(item) for item in users]
+    books.register(mine)
+    assert mine.items is not users
+    del users
+    books.settle(Segment(mine.key, 2, [0, 0], None, "map(abs)"))
+    assert [item() is None for item in gone] == [False, False, True, True, False, False]
+    books.settle(Segment(mine.key, 0, [0], ValueError(), "map(abs)"))
+    assert [item() is None for item in gone] == [True, False, True, True, False, False]
+    books.close(mine)
+    assert gone[1]() is not None, "what failed may have to run again"
+
+
+def test_a_call_that_is_over_keeps_nothing() -> None:
+    books, item = Ledger(), Contrary()
+    mine = Call(abs, (item,), 1, 0, Profile(), "apply")
+    gone = ref(item)
+    mine.range = Range(mine, 0, 1)
+    books.register(mine)
+    books.close(mine)
+    del item
+    assert (gone(), mine.range) == (None, None)
 
 
 # The balancer.

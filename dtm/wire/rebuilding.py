@@ -111,7 +111,8 @@ def make_class(
 ) -> type:
     """Return the class of this id, made with no more than ``body`` if it is new here.
 
-    ``meta`` is the metaclass, or the place of the base that has it too.  ``is_held`` says that a module held it where it comes from; here the module gets it too.
+    ``meta`` is the metaclass, or the place of the base that has it too.  ``is_held`` says that
+    a module held the class where it comes from; here the module gets it too.
     """
     with _lock:
         known = _things.get(class_id)
