@@ -199,3 +199,7 @@ def test_finding_out_what_a_function_weighs_is_bounded_in_time() -> None:
     many = part(closure_of([Slow() for _ in range(20_000)]), [1])
     assert wire(0).weight(many.call, 1e-3) == float("inf")
     assert len(pickled) < 20_000
+    endless = part(closure_of([Slow() for _ in range(100_000)]), [1])
+    pickled.clear()
+    assert wire(0).weight(endless.call, 1e6) <= 1.0, "so much is to be saved that it is tried"
+    assert len(pickled) < 100_000

@@ -39,8 +39,9 @@ SECONDS_PER_BYTE_OF_FUNCTION: Final = 3e-9
 
 TRIED: Final = 0.05
 LEAST_SECONDS: Final = 1e-3
-MOST_BYTES_OF_FUNCTION: Final = 1 << 30
+MOST_SECONDS: Final = 0.1
 
+_NO_LIMIT = 1 << 60
 _BOTH_ENDS = 3.0  # pickling here, loading there (slower than pickling), and the hand-over
 _SECONDS_PER_BYTE = 2e-9  # both ends, measured: large pickles are copied at every step
 _SECONDS_PER_BYTE_LEFT_OUT = 1e-9  # a buffer that travels as it is
@@ -72,14 +73,16 @@ def function_cost(function: Any, saved: float) -> float:
     """Return the seconds that it costs to bring a function to another worker, both ends together.
 
     Infinity if finding out takes more than a small part of ``saved``, which is what the
-    function could save there; 0 for what cannot be pickled, which is told when it is sent.
+    function could save there; a lower bound if that part is long; 0 for what cannot be pickled,
+    which is told when it is sent.
     """
-    meter = _Meter(MOST_BYTES_OF_FUNCTION, max(LEAST_SECONDS, saved * TRIED))
+    tried = max(LEAST_SECONDS, saved * TRIED)
+    meter = _Meter(_NO_LIMIT, min(tried, MOST_SECONDS))
     started = thread_time()
     try:
         dump([function], meter, meter.leave_out, {})
     except _EnoughError:
-        return float("inf")
+        return float("inf") if tried <= MOST_SECONDS else MOST_SECONDS * _BOTH_ENDS
     except Exception:  # noqa: BLE001 - the objects' own methods may raise anything
         return 0.0
     seconds = thread_time() - started
