@@ -159,9 +159,7 @@ class Sketch:
         if kind is Call:
             extra = thing.owner, self._numbers.get(id(thing.parent))
         names = [
-            name
-            for name in _names(thing)
-            if name not in LEFT_OUT[kind] and hasattr(thing, name)
+            name for name in _names(thing) if name not in LEFT_OUT[kind] and hasattr(thing, name)
         ]
         return number, extra, *(self._attribute(name, getattr(thing, name)) for name in names)
 
