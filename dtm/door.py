@@ -52,8 +52,8 @@ class Door:
     """
 
     __slots__ = (
-        "_callback", "_chunksize", "_error_callback", "_guard", "_progress", "_tolerance",
-        "_window",
+        "_callback", "_chunksize", "_error_callback", "_guard", "_plain", "_progress",
+        "_tolerance", "_window",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,8 @@ class Door:
         self._progress = progress
         self._guard = guard
         self._tolerance = tolerance
+        hooks = (callback, error_callback, guard, tolerance)
+        self._plain = not (progress or PROGRESS or any(hook is not None for hook in hooks))
 
     def make(
         self,
@@ -93,6 +95,18 @@ class Door:
         ``batch`` says of a batch of a lazy map the number of that map in its task and the
         index of the first item.
         """
+        return Made(*self._make(kind, function, items, kwargs, star, batch, task))
+
+    def _make(
+        self,
+        kind: str,
+        function: Function,
+        items: Sequence[Any],
+        kwargs: dict[str, Any],
+        star: bool,
+        batch: tuple[int, int] | None,
+        task: Context | None = None,
+    ) -> tuple[Runner, Call, Context]:
         if not callable(function):
             raise TypeError(f"dtm.{kind} needs a function, not {function!r}")
         runner = runtime.running().runner
@@ -111,7 +125,7 @@ class Door:
             self._chunksize or granularity.chunk, batch is not None, context,
             0 if batch is None else batch[1],
         )  # fmt: skip
-        return Made(runner, call, context)
+        return runner, call, context
 
     def _call(
         self,
@@ -122,16 +136,25 @@ class Door:
         *,
         star: bool,
         batch: tuple[int, int] | None = None,
-    ) -> Made:
+    ) -> tuple[Runner, Call, Context]:
         """Make a call of the calling task and submit it."""
-        made = self.make(kind, function, items, kwargs, star=star, batch=batch)
-        if made.call.size:
-            made.runner.submit(made.call)
+        made = self._make(kind, function, items, kwargs, star, batch)
+        if made[1].size:
+            made[0].submit(made[1])
         return made
 
-    def _finish(self, made: Made) -> list[Any]:
+    def _finish(self, made: tuple[Runner, Call, Context]) -> list[Any]:
         """Wait for a call and return its values."""
         runner, call, context = made
+        if self._plain:
+            try:
+                runner.wait(call)
+            except BaseException:
+                runner.abandon(call)
+                raise
+            if call.failure is not None:
+                raise raised(call)
+            return call.values()
         try:
             if self._progress or (PROGRESS and self._progress is None and not context.depth):
                 from dtm.progress import shown
@@ -166,7 +189,7 @@ class Door:
             self._callback(values[0] if single else values)
         return values
 
-    def _later(self, made: Made, *, single: bool) -> AsyncResult:
+    def _later(self, made: tuple[Runner, Call, Context], *, single: bool) -> AsyncResult:
         runner, call, context = made
         tolerance = self._tolerance
         settle = None if tolerance is None else partial(tolerance.values, runner)
@@ -270,7 +293,7 @@ class Door:
         number = number_of_call(runner.context())
 
         def submit(items: list[Any], first: int) -> Call:
-            return self._call(kind, function, items, {}, star=star, batch=(number, first)).call
+            return self._call(kind, function, items, {}, star=star, batch=(number, first))[1]
 
         return Window(runner, submit, source, batches, most, largest, partial(self._values, runner))
 
