@@ -57,3 +57,13 @@ def test_what_goes_along_with_functions_does_not_stay(launcher: Launcher) -> Non
     grown = dict(line.split() for line in done.stdout.splitlines())
     assert grown.keys() == {"closure", "partial"}
     assert all(int(megabytes) <= 70 for megabytes in grown.values()), grown  # of 400
+
+
+@pytest.mark.parametrize("launcher", EVERY_WAY)
+def test_a_function_that_cannot_be_sent_is_told_once_with_what_to_do(launcher: Launcher) -> None:
+    done = launcher.run(PROGRAMS / "unsendable_function.py", launcher.workers)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "cannot be sent" in line]
+    assert "the function of map(Guarded): " in line
+    assert ".lock" in line
+    assert "would travel by its name" in line

@@ -281,13 +281,16 @@ class Worker:
 
     def _keep(self, part: Range, problem: Unsendable) -> None:
         self.scheduler.put_back(part, problem.index)
+        if problem.index is None:  # the function: once is enough, however often it is called
+            if part.call.name in self._told:
+                return
+            if len(self._told) < MOST_TOLD:
+                self._told.add(part.call.name)
         self._tell_kept(part.call, problem.reason)
 
     def _tell_kept(self, call: Call, reason: str) -> None:
-        if call not in self._pinned and call.name not in self._told:
+        if call not in self._pinned:
             self._pinned.add(call)
-            if len(self._told) < MOST_TOLD:
-                self._told.add(call.name)
             sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
 
     def _appraise_items(self, work: Range) -> float:
