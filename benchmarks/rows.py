@@ -180,6 +180,37 @@ MACHINERY = (
     ),
 )
 
+FITTING_IN = (
+    Row(
+        name="executor",
+        title="calls by an executor, then their results",
+        program="fitting_in",
+        arguments=("what=submit",),
+        unit="µs/call",
+        bar=25.0,
+        peers=("ProcessPoolExecutor", "mpi4py.futures"),
+    ),
+    Row(
+        name="pool-map",
+        title="dtm.Pool().map, items that do nothing and of 5 µs: the worse ratio to dtm.map",
+        program="fitting_in",
+        arguments=("what=pool",),
+        unit="×",
+        bar=1.05,
+    ),
+    Row(
+        name="joblib",
+        title="joblib's Parallel over calls of 10 µs",
+        program="fitting_in",
+        arguments=("what=joblib",),
+        unit="µs/call",
+        bar=0.334,
+        bar_text="≤ a third of joblib over loky",
+        peers=("joblib",),
+        against="joblib",
+    ),
+)
+
 LINKS = tuple(
     Row(
         name=f"{name}-{way}",
@@ -212,4 +243,4 @@ JOINING = Row(
     rounds=1,
 )
 
-ROWS = {row.name: row for row in (*MAPS, *TASKS, *MACHINERY, *LINKS, JOINING)}
+ROWS = {row.name: row for row in (*MAPS, *TASKS, *FITTING_IN, *MACHINERY, *LINKS, JOINING)}

@@ -53,9 +53,13 @@ class Options:
         mapChunkSize: fewest items that run, and travel, together; 0 leaves it to dtm.
         setTraceMode: whether each worker records what it does, for ``dtm report`` and its kin.
         traceDir: the directory for that; also set, with the mode, by ``DTM_TRACE``.
+        stallAfter: seconds without progress after which the root tells what all tasks do; 0
+            for never.
         workers: how many processes a local run has; None is one a core.
         workersReturn: whether ``start`` returns (None) on the workers too.
         seed: an integer that makes the random numbers of a run repeatable; None does not.
+        cacheBytes: how much memory each worker spends on functions of other workers, and on the
+            data that goes along with them, after the calls that needed them are over.
     """
 
     communicationManager: Any = None  # noqa: N815 - the names of the original are the public names
@@ -65,9 +69,11 @@ class Options:
     mapChunkSize: int = 0  # noqa: N815
     setTraceMode: bool = False  # noqa: N815
     traceDir: str = "DTM"  # noqa: N815
+    stallAfter: float = 0.0  # noqa: N815
     workers: int | None = None
     workersReturn: bool = False  # noqa: N815
     seed: int | None = None
+    cacheBytes: int = 64 << 20  # noqa: N815
 
     def __init__(self, **given: Any) -> None:
         self.update(given)
@@ -112,6 +118,7 @@ _VARIABLES = (
     ("DTM_WORKERS", "workers", int),
     ("DTM_SEED", "seed", int),
     ("DTM_TRACE", "traceDir", str),
+    ("DTM_STALL_AFTER", "stallAfter", str),
     ("DTM_SUMMARY", "printSummary", lambda text: bool(int(text))),
 )
 NAMES = tuple(Options.__annotations__)
@@ -132,11 +139,11 @@ def _checked(name: str, value: Any) -> Any:
         raise unknown(name, NAMES, "option")
     if name == "workers" and value is not None:
         return _whole(name, value, 1)
-    if name == "mapChunkSize":
+    if name in ("mapChunkSize", "cacheBytes"):
         return _whole(name, value, 0)
     if name == "seed" and value is not None:
         return _whole(name, value, None)
-    if name == "taskGranularity":
+    if name in ("taskGranularity", "stallAfter"):
         return _seconds(name, value)
     if name in ("printSummary", "workersReturn", "setTraceMode"):
         return _flag(name, value)

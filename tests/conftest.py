@@ -7,7 +7,9 @@ import signal
 
 import pytest
 
-from tests.fresh import FIRST_SEED, REPLAY, SEEDS
+pytest.register_assert_rewrite("tests.checks", "tests.launch")  # they assert for the tests
+
+from tests.fresh import FIRST_SEED, REPLAY, SEEDS  # noqa: E402 - after what has to come first
 
 # A shell that starts the tests in the background has them ignore SIGINT, and whatever they
 # start inherits that; a handler is not inherited, so programs under test take Ctrl-C again.
@@ -57,10 +59,11 @@ def _shared_fixtures(item: pytest.Item) -> str:
         for name, (*_, last) in definitions.items()
         if last.scope != "function" and last.baseid.startswith("tests")
     }
-    if not of_modules:
-        return ""
     call = getattr(item, "callspec", None)
     params = call.params if call else {}
+    of_modules |= {"place"} & params.keys()  # one run for all the checks made in it
+    if not of_modules:
+        return ""
     chosen = [str(value) for name, value in sorted(params.items()) if name in of_modules]
     return " ".join([item.location[0], *chosen])
 

@@ -18,6 +18,7 @@ from tests import their_tests
 
 NOT_ASKED = {
     "test_map_unplicklable": "what cannot be sent runs where it was called, which is no error",
+    "test_async_timeout": "who waits runs what no other worker has taken for a while; ours has one",
     "test_make_pool": "asks for the list of the pool's processes; its numbers are tested by ours",
     "test_traceback": "wants multiprocessing's own class for the remote traceback",
     "test_map_no_failfast": "map raises as soon as the smallest failing index is known",

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import os
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.launch import ROOT
 
 INSTALL_SECONDS = 100.0
 LOCKS = ROOT / ".venv-locks"
+SECTIONS = ROOT / "tools" / "critical_sections.h"
 ARRIVES_BUILT = ("greenlet", "mpi4py", "numpy")
 """Never compiled here: an older release as a wheel, rather than minutes and a compiler."""
 
@@ -30,9 +33,13 @@ def dependencies() -> tuple[str, ...]:
 
 
 @functools.cache
-def prepare(home: Path, interpreter: str, *packages: str) -> str:
-    """Make an environment with what dtm needs and more; return what went wrong, if anything did."""
-    wanted = (*dependencies(), *packages)
+def prepare(home: Path, interpreter: str, *packages: str, compiled: str = "") -> str:
+    """Make an environment with what dtm needs and more; return what went wrong, if anything did.
+
+    ``compiled`` is a package that is compiled, with the header ``SECTIONS`` before its own.
+    """
+    built = ",".join(each for each in ARRIVES_BUILT if each != compiled)
+    wanted = ("--only-binary", built, *dependencies(), *packages)
     LOCKS.mkdir(exist_ok=True)
     with (LOCKS / home.name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # its holder is bounded by INSTALL_SECONDS
@@ -45,11 +52,17 @@ def _prepare(home: Path, interpreter: str, wanted: tuple[str, ...]) -> str:
     if complete.exists() and complete.read_text(encoding="utf-8") == holds:
         return ""
     python = str(home / "bin" / "python")
-    install = [python, "-m", "pip", "install", "-q", "--only-binary", ",".join(ARRIVES_BUILT)]
+    install = [python, "-m", "pip", "install", "-q"]
+    compiler = {"CXX": f"g++ -O1 -include {shlex.quote(str(SECTIONS))}"}
     for command in ([interpreter, "-m", "venv", "--clear", str(home)], [*install, *wanted]):
         try:
             done = subprocess.run(
-                command, check=False, timeout=INSTALL_SECONDS, capture_output=True, text=True
+                command,
+                check=False,
+                timeout=INSTALL_SECONDS,
+                capture_output=True,
+                text=True,
+                env=os.environ | compiler,
             )
         except (OSError, subprocess.SubprocessError) as error:
             return str(error)

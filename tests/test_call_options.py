@@ -11,7 +11,7 @@ from tests import checks
 from tests.launch import PROGRAMS
 
 PROGRAM = PROGRAMS / "call_options.py"
-PLACES = ["local-1", "local-3", "mpi-3"]
+PLACES = checks.places(PROGRAM, "local-3", "local-1", "mpi-3")
 
 
 @pytest.mark.parametrize("place", PLACES)

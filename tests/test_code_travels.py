@@ -42,3 +42,18 @@ def test_what_goes_by_reference_does_without_dill(launcher: Launcher) -> None:
     done = launcher.run(PROGRAMS / "by_reference.py", launcher.workers)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{[(worker, False) for worker in range(launcher.workers)]}\n"
+
+
+@pytest.mark.parametrize("launcher", EVERY_WAY)
+def test_the_error_of_a_task_that_has_spoiled_imports_comes_home(launcher: Launcher) -> None:
+    done = launcher.run(PROGRAMS / "spoiled_imports.py", launcher.workers)
+    assert (done.returncode, done.stdout) == (0, "its own error\n"), done.stderr
+
+
+@pytest.mark.parametrize("launcher", launchers("local-3", "mpi-3"))
+def test_what_goes_along_with_functions_does_not_stay(launcher: Launcher) -> None:
+    done = launcher.run(PROGRAMS / "bounded_memory.py", launcher.workers, timeout=110)
+    assert done.returncode == 0, done.stderr
+    grown = dict(line.split() for line in done.stdout.splitlines())
+    assert grown.keys() == {"closure", "partial"}
+    assert all(int(megabytes) <= 70 for megabytes in grown.values()), grown  # of 400

@@ -23,15 +23,18 @@ from dtm.core.balancer import (
 from dtm.core.deque import Deque
 from dtm.core.granularity import (
     CALL_SECONDS,
+    LIGHT_SECONDS,
     MATURE_ITEMS,
+    MOST_PROFILES,
     PATIENCE_SECONDS,
     STRIP_SECONDS,
     Granularity,
     Profile,
 )
-from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
+from dtm.core.ledger import Ledger
+from dtm.core.messages import Grant, Load, Message, Refusal, Segment, StealRequest
 from dtm.core.topology import neighbours, tree_children, tree_parent
-from dtm.task import Range
+from dtm.task import Call, Range
 
 from .core import granularity, work
 
@@ -110,6 +113,15 @@ def test_profiles_are_by_code_or_identity_and_by_depth() -> None:
     assert known.profile(lambda: 1, 0) is not known.profile(lambda: 2, 0)
 
 
+def test_profiles_are_bounded() -> None:
+    known = granularity()
+    first = known.profile(closure_over, 0)
+    for number in range(MOST_PROFILES):
+        known.profile(eval(f"lambda: {number}"), 0)
+    assert known.profile(closure_over, 0) is not first
+    assert len(known._by_code) == MOST_PROFILES
+
+
 def test_a_profile_keeps_no_function_alive() -> None:
     known, data = granularity(), Contrary()
     gone = ref(data)
@@ -162,6 +174,73 @@ def test_results_that_nobody_has_seen_count_as_those_of_the_function() -> None:
     assert not known.pays(short, 0.0)  # its first result will be there before long
     assert known.pays(pair, 0.0)
     assert unseen.call.profile.result_cost == 2.0
+
+
+def test_what_goes_along_with_the_function_must_be_outweighed_by_half_of_what_is_left() -> None:
+    known, lacking = granularity(), [1.0]
+    known.appraise_function = lambda _: 1.0
+    known.lacking = lambda _: lacking[0]
+    some = work(100, seconds=0.03)
+    assert known.pays(some, 0.0)
+    some.lo = 50
+    assert not known.pays(some, 0.0)
+    lacking[0] = 0.5  # one of two workers has it
+    assert known.pays(some, 0.0)
+    some.lo = 99
+    lacking[0] = 0.0
+    assert known.pays(some, 0.0)
+
+
+def test_a_light_function_is_not_held_against_the_last_items() -> None:
+    known = granularity()
+    known.appraise_function = lambda _: LIGHT_SECONDS
+    assert known.pays(work(1, seconds=2 * CALL_SECONDS), 0.0)
+
+
+def test_costs_that_kept_work_at_home_are_estimated_again_when_it_is_ten_times_as_old() -> None:
+    costs = [1.0, 1.0, 1e-6]
+    known = Granularity(1e-3, 1, lambda _: costs.pop(0), lambda _: 0.0)
+    dear = work(10_000, seconds=1e-2)
+    dear.born = 5.0
+    times = {6.0: False, 14.9: False, 15.1: False, 50.0: False, 107.0: True, 108.0: True}
+    assert {now: known.pays(dear, now) for now in times} == times
+    assert not costs
+
+
+def test_costs_that_did_not_keep_work_at_home_are_not_estimated_again() -> None:
+    costs = [1e-6]
+    known = Granularity(1e-3, 1, lambda _: costs.pop(0), lambda _: 0.0)
+    cheap = work(10_000, seconds=1e-2)
+    assert all(known.pays(cheap, now) for now in (1.0, 1e3, 1e6))
+
+
+# The ledger.
+
+
+def test_the_owner_lets_go_of_items_as_their_results_come() -> None:
+    books, users = Ledger(), [Contrary() for _ in range(6)]
+    mine = Call(abs, users, 6, 0, Profile(), "map")
+    gone = [ref(item) for item in users]
+    books.register(mine)
+    assert mine.items is not users
+    del users
+    books.settle(Segment(mine.key, 2, [0, 0], None, "map(abs)"))
+    assert [item() is None for item in gone] == [False, False, True, True, False, False]
+    books.settle(Segment(mine.key, 0, [0], ValueError(), "map(abs)"))
+    assert [item() is None for item in gone] == [True, False, True, True, False, False]
+    books.close(mine)
+    assert gone[1]() is not None, "what failed may have to run again"
+
+
+def test_a_call_that_is_over_keeps_nothing() -> None:
+    books, item = Ledger(), Contrary()
+    mine = Call(abs, (item,), 1, 0, Profile(), "apply")
+    gone = ref(item)
+    mine.range = Range(mine, 0, 1)
+    books.register(mine)
+    books.close(mine)
+    del item
+    assert (gone(), mine.range) == (None, None)
 
 
 # The balancer.

@@ -11,7 +11,7 @@ from tests import checks, cpython_executor, their_tests
 from tests.launch import PROGRAMS
 
 PROGRAM = PROGRAMS / "executors.py"
-PLACES = ["local-1", "local-3", "mpi-3"]
+PLACES = checks.places(PROGRAM, "local-3", "local-1", "mpi-3")
 LEAST_ASKED = 15
 
 

@@ -10,7 +10,7 @@ from tests.launch import PROGRAMS
 pytest.importorskip("joblib", reason="joblib is not installed: pip install 'dtm[joblib]'")
 
 PROGRAM = PROGRAMS / "joblib_calls.py"
-PLACES = ["local-1", "local-3", "mpi-3"]
+PLACES = checks.places(PROGRAM, "local-3", "local-1", "mpi-3")
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -31,8 +31,11 @@ def _python(found: pythons.Found | None, what: str) -> str:
     """Return the Python of an environment with what tests need, made from the one found."""
     if found is None:
         pytest.skip(f"NOT TESTED: {what}, since none is found here")
-    home = ROOT / f".venv-{found.version}{'t' if found.free_threaded else ''}"
-    problem = environments.prepare(home, found.path, *NEEDED)
+    kind = f"{found.version}{'t' if found.free_threaded else ''}"
+    home = ROOT / f".venv-{kind}"
+    # What greenlet has as a wheel for 3.13t crashes without the GIL, and the rest has to be helped.
+    compiled = "greenlet" if kind == "3.13t" else ""
+    problem = environments.prepare(home, found.path, *NEEDED, compiled=compiled)
     if problem:
         pytest.skip(f"NOT TESTED: {what}, since its environment cannot be made: {problem}")
     return str(home / "bin" / "python")

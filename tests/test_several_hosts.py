@@ -268,8 +268,8 @@ def test_a_run_ends_well_though_two_hosts_have_lost_each_other(hosts: Network) -
         hosts.separate("beta", "gamma", "blackhole")
         (program.directory / "cut").touch()
         assert program.wait(SOON) == 0, program.stderr
-        rows = program.stderr.splitlines()
-        assert [row.split()[0] for row in rows] == ["worker", *"0123456", "all"], rows
+        rows = [row.split()[0] for row in program.stderr.splitlines() if row.strip()]
+        assert [row for row in rows if row in "0123456"] == [*"0123456"], program.stderr
 
 
 def test_the_launcher_is_killed(hosts: Network) -> None:

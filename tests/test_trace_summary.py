@@ -60,10 +60,10 @@ def test_the_deviation_of_items_follows_from_sums_of_strips() -> None:
 
 
 def test_figures_of_workers_are_joined() -> None:
-    one = {"busy": 2.0, "resting": 1.0, "waited": 7.0, "pickling": 0.5,
+    one = {"busy": 2.0, "resting": 1.0, "waited": 7.0, "lived": 10.0, "pickling": 0.5,
            "items of f": 3, "longest of f": 0.9, "longest_at of f": 4,
            "seconds of f": 1.0}  # fmt: skip
-    two = {"busy": 3.0, "resting": 2.0, "pickling": 0.25,
+    two = {"busy": 3.0, "lived": 8.5, "resting": 2.0, "pickling": 0.25,
            "items of f": 5, "longest of f": 0.7, "longest_at of f": 8,
            "seconds of f": 2.0}  # fmt: skip
     found = from_counters({0: one, 1: two}, 10.0)
@@ -72,6 +72,7 @@ def test_figures_of_workers_are_joined() -> None:
     each = found.functions["f"]
     assert (each.items, each.longest, each.longest_at, each.seconds) == (8, 0.9, 4, 3.0)
     assert found.work == 8.0
+    assert found.starting == 1.5
 
 
 def test_a_serial_main_is_told_to_make_tasks() -> None:
@@ -113,6 +114,11 @@ def test_small_items_are_said() -> None:
 def test_pickling_is_said() -> None:
     found = figures(busy=dict.fromkeys(range(4), 5.0), pickling=18.0)
     assert advice(found)[0].startswith("45% of the core time goes into pickling")
+
+
+def test_workers_that_come_late_are_said() -> None:
+    found = figures(busy=dict.fromkeys(range(4), 5.0), starting=15.0)
+    assert advice(found)[0].startswith("38% of the core time passes before the workers are there")
 
 
 def test_an_efficient_run_is_left_alone() -> None:

@@ -21,6 +21,9 @@ COMMANDS = {
     "join": "dtm.commands.join",
     "doctor": "dtm.commands.doctor",
     "trace": "dtm.commands.trace",
+    "report": "dtm.commands.report",
+    "predict": "dtm.commands.predict",
+    "stacks": "dtm.commands.stacks",
     "completion": "dtm.commands.completion",
 }
 _DEFAULT = "run"

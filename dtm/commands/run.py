@@ -30,8 +30,8 @@ SUMMARY = "run a program that calls dtm.start(main); without a WORD, this is it"
 VARIABLES = {
     name: f"DTM_{name.upper()}"
     for name in (
-        "workers", "comm", "seed", "trace", "summary", "join_slots", "secret_file", "bind",
-        "ports", "tls", "ssh",
+        "workers", "comm", "seed", "trace", "summary", "stall_after", "join_slots", "secret_file",
+        "bind",        "ports", "tls", "ssh",
         "connect_timeout", "fan_out", "tag_output",
     )
 }  # fmt: skip
@@ -55,6 +55,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--seed", type=int, help="make the random numbers of the run repeatable")
     hint(add("--trace", metavar="DIR", help="record the run in this directory, for dtm report"),
          FILES)
+    add("--stall-after", metavar="SECONDS", type=checked(seconds), help="tell what "
+        "every task does when nothing has moved for so long")
     add("--summary", action="store_true", default=None, help="print at the end what each function "
         "and each worker did")
     add("--dry-run", action="store_true", help="print what would be started, and start nothing")

@@ -5,8 +5,8 @@ the task tree.  The depth matters: in a recursion the same function takes a
 millisecond at the top and a microsecond at the leaves, and a mean over all depths
 would keep the big pieces at home.
 
-A function is known by its code, any other callable by identity, never by ``==``; a profile is
-kept as long as what it is known by.
+A function is known by its code, for a closure that is made anew for each generation has the code
+of the one before; any other callable by identity, never by ``==``.  No function is kept alive.
 
 An estimate is *mature* once it rests on enough time or enough items; the first
 call of a function is always slow.  Before that, the age of a range is a lower
@@ -15,14 +15,18 @@ bound for its next item, after some patience.
 A range is worth sending when what is left of it takes longer than the sending
 (``minimum`` seconds, about four round trips) and an item runs longer than
 shipping it and its result costs (``Call.cost``); a call of one item carries
-``CALL_SECONDS`` on top.
+``CALL_SECONDS`` on top.  What goes along with the function (a closure's data, a keyword) goes once
+to a worker, and must be outweighed by half of what is left, which is what sending can save.
+
+An estimate that keeps a call at home may be wrong: made when all was cold, or from items that are
+not like the others.  It is made again when the range is ten times as old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from dtm.core.identity import WeakIdentity
@@ -36,11 +40,25 @@ LEAST_WEIGHT = 0.2  # of the newest measurement in the running estimate
 CALL_SECONDS = 8e-6  # to send a call of one item, beyond the item itself
 UNSEEN_SECONDS = 1e-3  # items that run for so long are sent though no result of the call is there
 MANY_ITEMS = 8
+MOST_PROFILES = 512
 MOST_DEPTH = 256
+
+
+LIGHT_SECONDS = 50e-6  # a function that costs no more to bring is not worth a thought
+DOUBT = 10.0  # times the age at which a call was kept at home, its costs are estimated again
+NEVER = float("inf")
 
 
 AppraiseItems = Callable[[Range], float]
 AppraiseResults = Callable[[Range], float | None]
+
+
+def _weightless(_: Range) -> float:
+    return 0.0
+
+
+def _everybody(_: Range) -> float:
+    return 1.0
 
 
 class Profile:
@@ -74,16 +92,11 @@ class Profile:
             self.mature = True
 
 
-def _known_by(function: Any) -> Any:
-    """Return what two callables have in common that take alike long: mostly their code.
-
-    A closure that is made anew for each generation has the code of the one before.
-    """
+def _bare(function: Any) -> Any:
+    """Return what a callable runs, without what is bound to it."""
     while isinstance(function, partial):
         function = function.func
-    if isinstance(function, MethodType):
-        function = function.__func__
-    return function.__code__ if type(function) is FunctionType else function
+    return function.__func__ if isinstance(function, MethodType) else function
 
 
 class Granularity:
@@ -94,6 +107,11 @@ class Granularity:
         chunk: fewest items that run or leave together, unless a call says more.
         appraise_items: returns the cost in seconds of shipping one item of a range.
         appraise_results: the same for a result, None if none is there to judge by.
+
+    Attributes:
+        appraise_function: returns the seconds that it costs to bring the function of a range to
+            a worker.
+        lacking: returns the part of the other workers that have not got that function.
     """
 
     def __init__(
@@ -107,23 +125,38 @@ class Granularity:
         self.chunk = chunk
         self._appraise_items = appraise_items
         self._appraise_results = appraise_results
-        self._profiles: WeakIdentity[dict[int, Profile]] = WeakIdentity()
+        self.appraise_function: AppraiseItems = _weightless
+        self.lacking: AppraiseItems = _everybody
+        self._by_code: dict[tuple[int, int], tuple[CodeType, Profile]] = {}
+        self._by_object: WeakIdentity[dict[int, Profile]] = WeakIdentity()
 
-    def profile(self, function: object, depth: int) -> Profile:
+    def profile(self, function: Any, depth: int) -> Profile:
         """Return the profile of a function at a depth."""
-        known = _known_by(function)
-        at = depth if depth < MOST_DEPTH else MOST_DEPTH  # noqa: FURB136 - once a call
-        by_depth = self._profiles.get(known)
+        depth = min(depth, MOST_DEPTH)
+        if type(function) is not FunctionType:
+            function = _bare(function)
+            if type(function) is not FunctionType:
+                return self._profile_of_object(function, depth)
+        code = function.__code__
+        key = (id(code), depth)
+        known = self._by_code.get(key)
+        if known is not None:
+            return known[1]
+        if len(self._by_code) >= MOST_PROFILES:
+            del self._by_code[next(iter(self._by_code))]
+        made = Profile()
+        self._by_code[key] = (code, made)  # the code stays, so that its id does
+        return made
+
+    def _profile_of_object(self, function: Any, depth: int) -> Profile:
+        by_depth = self._by_object.get(function)
         if by_depth is None:
             by_depth = {}
             try:
-                self._profiles.set(known, by_depth)
+                self._by_object.set(function, by_depth)
             except TypeError:  # it cannot be held weakly: known by its type
-                return self.profile(type(known), depth)
-        found = by_depth.get(at)
-        if found is None:
-            found = by_depth[at] = Profile()
-        return found
+                return self._profile_of_object(type(function), depth)
+        return by_depth.setdefault(depth, Profile())
 
     @staticmethod
     def strip_length(work: Range, previous: int) -> int:
@@ -159,14 +192,39 @@ class Granularity:
         overhead = CALL_SECONDS if call.size == 1 else 0.0
         if each <= overhead:
             return False
-        profile: Profile = call.profile
+        if now >= call.again:
+            call.cost = call.result_cost = call.weight = None
+            call.again = NEVER
         if call.cost is None:
             call.cost = self._appraise_items(work) + overhead
+        result_cost = self._result_cost(work, each)
+        if result_cost is None:
+            return False
+        if each > call.cost + result_cost and self._carries(work, each):
+            return True
+        if call.again == NEVER:
+            call.again = work.born + DOUBT * max(now - work.born, PATIENCE_SECONDS)
+        return False
+
+    def _result_cost(self, work: Range, each: float) -> float | None:
+        """Return what a result costs; None if one will be there soon to judge by."""
+        call = work.call
+        profile: Profile = call.profile
         if call.result_cost is None:
             call.result_cost = self._appraise_results(work)
             if call.result_cost is None:
                 if call.size >= MANY_ITEMS and each < UNSEEN_SECONDS:
-                    return False  # a result will be there soon, and may be larger than the last
-                return each > call.cost + profile.result_cost
+                    return None  # it may be larger than the last
+                return profile.result_cost
             profile.result_cost = call.result_cost
-        return each > call.cost + call.result_cost
+        return call.result_cost
+
+    def _carries(self, work: Range, each: float) -> bool:
+        """Whether what is left pays for bringing the function to a worker."""
+        call = work.call
+        if call.weight is None:
+            call.weight = self.appraise_function(work)
+        if call.weight <= LIGHT_SECONDS:
+            return True
+        saved = work.left * each / 2
+        return saved > call.weight or saved > call.weight * self.lacking(work)

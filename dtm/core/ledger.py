@@ -1,7 +1,7 @@
 """What this worker owns: calls of its tasks of which a part is on another worker.
 
 A call gets its key when a part of it first leaves.  Until its results are
-complete the ledger keeps the call, and the call keeps its items, so that
+complete the ledger keeps the call, and the call keeps the items that are still out, so that
 whatever a lost worker held can be run again.  Results are accepted once per
 item; what comes later, or for a call that is over, is dropped and counted.
 
@@ -15,9 +15,12 @@ census asks when it matters, which is when somebody has died.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 
 from dtm.core.messages import Segment
 from dtm.task import Call
+
+MOST_LET_GO = 1 << 17  # items of longer lists are small, and copying the list would take longer
 
 
 class Ledger:
@@ -40,6 +43,8 @@ class Ledger:
             self._last += 1
             call.key = self._last
             self._calls[call.key] = call
+            if isinstance(call.items, (list, tuple)) and len(call.items) <= MOST_LET_GO:
+                call.items = list(call.items)  # of its own, to take items out of
 
     def find(self, key: int) -> Call | None:
         """Return an owned call that is not over, or None."""
@@ -56,8 +61,10 @@ class Ledger:
             accepted = call.deliver(segment.lo, segment.values)
             if accepted is None:
                 self.dropped += len(segment.values)
-            elif segment.seconds and not call.profile.mature:
-                call.profile.learn(len(segment.values), segment.seconds)
+            else:
+                _let_go(call, segment.lo, len(segment.values))
+                if segment.seconds and not call.profile.mature:
+                    call.profile.learn(len(segment.values), segment.seconds)
             complete = bool(accepted)
         if segment.failure is not None:
             complete |= call.fail(segment.lo + len(segment.values), segment.failure)
@@ -79,3 +86,10 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self._calls)
+
+
+def _let_go(call: Call, lo: int, count: int) -> None:
+    """Drop items whose results are in: they may be large, and the rest of the call long."""
+    if isinstance(call.items, list) and len(call.items) <= MOST_LET_GO:
+        first = lo - call.base
+        call.items[first : first + count] = repeat(None, count)

@@ -148,6 +148,19 @@ class Broken(NamedTuple):
     lost: int | None = None
 
 
+class LookRequest(NamedTuple):
+    """Root to worker: say what your tasks do.  The worker owes a Looked."""
+
+    serial: int
+
+
+class Looked(NamedTuple):
+    """Worker to root: its stacks, in answer to request ``serial``, for people to read."""
+
+    serial: int
+    stacks: tuple[Any, ...]
+
+
 Message = (
     StealRequest
     | Grant
@@ -160,7 +173,10 @@ Message = (
     | Stop
     | Stopped
     | Broken
+    | LookRequest
+    | Looked
 )
 MESSAGES: tuple[type[Any], ...] = (
     StealRequest, Grant, Refusal, Results, Relayed, Returned, Cancel, Output, Stop, Stopped, Broken,
+    LookRequest, Looked,
 )  # fmt: skip

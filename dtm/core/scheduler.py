@@ -12,7 +12,8 @@ it, then ``completed``).  The frequent ones are methods rather than objects hand
 to one function: a nested call costs a few microseconds in all, and an event
 object would be a tenth of that.
 
-Effects: :class:`Send`, :class:`Resume`, :class:`WakeAt`, :class:`Print`, :class:`End`.
+Effects: :class:`Send`, :class:`Resume`, :class:`WakeAt`, :class:`Print`, :class:`End`,
+:class:`Tell`.
 
 Threads: under the worker's lock.
 """
@@ -33,6 +34,8 @@ from dtm.core.messages import (
     Cancel,
     Grant,
     Load,
+    Looked,
+    LookRequest,
     Message,
     Output,
     Refusal,
@@ -91,7 +94,14 @@ class End(NamedTuple):
     lost: int | None = None
 
 
-Effect = Send | Resume | WakeAt | Print | End
+class Tell(NamedTuple):
+    """Hand on a message that is not the scheduler's business."""
+
+    source: int
+    message: LookRequest | Looked
+
+
+Effect = Send | Resume | WakeAt | Print | End | Tell
 
 
 class Counters:
@@ -164,6 +174,8 @@ class Scheduler:
             Stop: self._on_stop,
             Stopped: self._on_stopped,
             Broken: self._on_broken,
+            LookRequest: self._on_look,
+            Looked: self._on_look,
         }
 
     # Work of this worker.
@@ -365,6 +377,9 @@ class Scheduler:
 
     def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
         return [End(message.reason, message.lost)]
+
+    def _on_look(self, source: int, message: LookRequest | Looked, now: float) -> list[Effect]:
+        return [Tell(source, message)]
 
     # The end of the run.
 

@@ -108,7 +108,16 @@ class Crew:
             at_end()
 
         flight = Flight(
-            make, iterable, self.lanes, batches, length, over, at_batch, ordered=ordered, keep=keep
+            run.runner,
+            make,
+            iterable,
+            self.lanes,
+            batches,
+            length,
+            over,
+            at_batch,
+            ordered=ordered,
+            keep=keep,
         )
         made.append(flight)
         self._flights.add(flight)

@@ -103,7 +103,7 @@ class Future(futures.Future[Any]):
     def _note(self) -> None:
         """The call is over; called with the worker's lock held."""
         if self._made is not None:
-            self._made.runner.call_later(self.over)
+            self._made.runner.callbacks.call_later(self.over)
 
     def over(self) -> None:
         """Take over what has become of the call, if it has ended."""
@@ -219,7 +219,8 @@ class _WorkingEvent(threading.Event):
         """Set the event, and wake who waits for it."""
         super().set()
         if self._bell is not None:
-            end_early(*self._bell, futures.CancelledError())
+            runner, bell = self._bell
+            runner.ring(bell)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the event is set, or for ``timeout`` seconds; whether it is set."""

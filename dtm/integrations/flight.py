@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtm.door import Made
 from dtm.errors import CallCancelledError
@@ -31,13 +31,18 @@ from dtm.lazy import BATCH_SECONDS, MOST_ITEMS
 from dtm.task import Call
 from dtm.tolerance import outcomes
 
+if TYPE_CHECKING:
+    from dtm.run.runner import Runner
+
 KEEP = 16384
+PAUSE_SECONDS = 0.01
 
 
 class Flight:
     """The items of one iterable on their way.
 
     Args:
+        runner: runs the calls.
         make: makes a call of some items with a net, given also the index of the first.
         items: pulled from as batches are taken.
         lanes: submits the calls.
@@ -52,6 +57,7 @@ class Flight:
 
     def __init__(
         self,
+        runner: Runner,
         make: Callable[[list[Any], int], Made],
         items: Iterable[Any],
         lanes: Lanes,
@@ -65,6 +71,7 @@ class Flight:
     ) -> None:
         self._at_end: Callable[[], None] | None = at_end
         self._make = make
+        self._runner = runner
         self._items = iter(items)
         self._lanes = lanes
         self._batches = batches
@@ -106,21 +113,31 @@ class Flight:
         return under_way < self._batches
 
     def _submit(self) -> None:
+        """Pull a batch and submit it.
+
+        That the iterable is at its end is noted after its last batch is in flight: whoever finds
+        it exhausted and nothing in flight knows that nothing will follow.
+        """
         batch: list[Any] = []
+        at_end = False
         try:
             for item in self._items:
                 batch.append(item)
                 if len(batch) >= self._length:
                     break
             else:
-                self._exhausted = True
+                at_end = True
         except BaseException as error:  # noqa: BLE001 - raised where its place is
             self._error = error
-            self._exhausted = True
+            at_end = True
             if not self._grows:  # a pool does not begin a chunk that did not become whole
-                return
-        if not batch:
-            return
+                batch = []
+        if batch:
+            self._send(batch)
+        if at_end:
+            self._exhausted = True
+
+    def _send(self, batch: list[Any]) -> None:
         made = self._make(batch, self._pulled)
         self._pulled += len(batch)
         when_over(made, self._batch_over)
@@ -160,12 +177,23 @@ class Flight:
         deadline = None if timeout is None else perf_counter() + timeout
         while not self._landed:
             self.fill()
-            if not self._flying:
+            exhausted = self._exhausted
+            if self._flying:
+                self._land(deadline)
+            elif exhausted:
                 error, self._error = self._error, None
                 raise StopIteration if error is None else error
-            self._land(deadline)
+            else:
+                self._pause()
         self._taken += 1
         return self._landed.popleft()
+
+    def _pause(self) -> None:
+        """Another thread pulls the next items: let it, and the tasks that it may wait for."""
+        if self._gate.acquire(timeout=PAUSE_SECONDS):
+            self._gate.release()
+        else:
+            self._runner.step(())
 
     def _land(self, deadline: float | None) -> None:
         """Wait for a batch, and move its outcomes to where they are taken from."""
@@ -179,11 +207,12 @@ class Flight:
     def _next(self, deadline: float | None) -> Made | None:
         first = self._flying[0]
         if self._ordered:
-            return first if first.runner.wait(first.call, deadline) else None
-        calls = [made.call for made in self._flying]
-        if not first.runner.wait_any(calls, deadline):
-            return None
-        return next(made for made in self._flying if not made.call.missing)
+            over = not first.call.missing or first.runner.wait(first.call, deadline)
+            return first if over else None
+        flying = list(self._flying)
+        if all(made.call.missing for made in flying):
+            first.runner.wait_any([made.call for made in flying], deadline)
+        return next((made for made in flying if not made.call.missing), None)
 
     def finish(self, deadline: float | None = None) -> bool:
         """Have all items run, whoever takes their outcomes; whether they were in time."""
@@ -191,8 +220,10 @@ class Flight:
         self.fill()
         while not self.over:
             self.fill()
-            calls = [made for made in list(self._flying) if made.call.missing]
-            if calls and not calls[0].runner.wait(calls[0].call, deadline):
+            calls = self.calls()
+            if not calls:
+                self._pause()
+            elif not self._runner.wait(calls[0], deadline):
                 return False
         return True
 

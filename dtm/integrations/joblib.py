@@ -12,6 +12,9 @@ which hands in the next.
 What it cannot do: ``require="sharedmem"``, and ``return_as="generator_unordered"``, for which
 joblib polls with ``sleep``, and a worker that sleeps does nothing else.
 
+joblib keeps the backend that is in force in a variable of the thread.  Tasks that wait share the
+main thread, so that variable is replaced by one of the context, of which each task has its own.
+
 Rejected: an executor for joblib to drive.  joblib would take it for threads, and nest in
 threads.
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from copy import copy
 from importlib import import_module
 from typing import Any
@@ -34,6 +38,24 @@ from dtm.task import Body
 _joblib: Any = import_module("joblib.parallel")
 
 
+class Config:
+    """Stands for the variable of joblib's that holds what ``parallel_config`` has set."""
+
+    _config: ContextVar[Any] = ContextVar("dtm_joblib_config")
+
+    @property
+    def config(self) -> Any:
+        """What is set in this context; as for a variable of a thread, perhaps nothing."""
+        try:
+            return self._config.get()
+        except LookupError:
+            raise AttributeError("config") from None
+
+    @config.setter
+    def config(self, value: Any) -> None:
+        self._config.set(value)
+
+
 class Batch(Body):
     """Runs calls of a batch of joblib's, with the backend that calls within them shall use.
 
@@ -41,10 +63,11 @@ class Batch(Body):
         shell: a batch without calls.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_config")
 
     def __init__(self, shell: Any) -> None:
         self.func: Any = shell
+        self._config: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batch, (self.func,)
@@ -56,10 +79,20 @@ class Batch(Body):
     def results(self, items: Sequence[Any], star: bool) -> list[Any]:
         """Return the results of calls: functions with their arguments."""
         del star
-        part = copy(self.func)
-        part.items = list(items)
-        found: list[Any] = part()
-        return found
+        if self._config is None:  # once for all strips: it costs as much as ten small calls
+            self.func.items = [(_get_config, (), {})]
+            (self._config,) = self.func()
+            self.func.items = []
+        before = getattr(_joblib._backend, "config", _joblib.default_parallel_config)  # noqa: SLF001
+        _joblib._backend.config = self._config  # noqa: SLF001
+        try:
+            return [function(*args, **kwargs) for function, args, kwargs in items]
+        finally:
+            _joblib._backend.config = before  # noqa: SLF001
+
+
+def _get_config() -> Any:
+    return _joblib._backend.config  # noqa: SLF001
 
 
 class Whole(Body):
@@ -89,6 +122,7 @@ class Backend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # type: 
         super().__init__(**given)
         self.default_n_jobs = 1 if self.nesting_level else -1
         self._crew: Crew | None = None
+        self._task: Any = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many calls run at once: ``n_jobs``; counted from all workers if below 0."""
@@ -111,6 +145,7 @@ class Backend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # type: 
         if not getattr(parallel, "return_ordered", True):
             raise ValueError("the dtm backend returns results in order: return_as='generator'")
         self.parallel = parallel
+        self._task = runtime.running().runner.context()  # whichever thread hands in its batches
         self._crew = Crew(os.urandom(8).hex(), jobs, None, ())
         return jobs
 
@@ -125,11 +160,11 @@ class Backend(_joblib.AutoBatchingMixin, _joblib.ParallelBackendBase):  # type: 
             shell = copy(func)
             shell.items = []  # type: ignore[attr-defined]
             door = Door(guard=lambda _: Batch(shell))
-            made = door.make("joblib", items[0][0], items, {}, star=False)
+            made = door.make("joblib", items[0][0], items, {}, star=False, task=self._task)
             if bounded:
                 made.call.chunk = len(items)
         else:
-            made = Door(guard=Whole).make("joblib", func, ((),), {}, star=False)
+            made = Door(guard=Whole).make("joblib", func, ((),), {}, star=False, task=self._task)
         result = PoolResult(made, callback, callback, single=not items)
         if callback is not None:
             when_over(made, result.over)
@@ -163,4 +198,6 @@ def _within(level: int | None) -> Backend:
 
 def register() -> None:
     """Make the backend known to joblib as ``dtm``."""
+    if not isinstance(_joblib._backend, Config):  # noqa: SLF001
+        _joblib._backend = Config()  # noqa: SLF001
     _joblib.register_parallel_backend("dtm", Backend)

@@ -120,6 +120,7 @@ class FlightResult:
         self._name = name
         self._told = Told(callback, error_callback)
         self._found: list[Any] | None = None
+        self._collects = False
         self._lock = RLock()
         self._flight: Flight | None = None
 
@@ -133,9 +134,11 @@ class FlightResult:
         if flight is None:  # it is just being made
             return
         with self._lock:
-            if self._found is None:
+            if not self._collects:  # taking the last outcome comes by here again
+                self._collects = True
                 self._found = _all_of(flight)
-        self._told.tell(self._value)
+        if self._found is not None:
+            self._told.tell(self._value)
 
     def _value(self) -> list[Any]:
         found = self._found or []

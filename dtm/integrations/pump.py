@@ -1,31 +1,30 @@
 """Looks after calls of dtm while an event loop runs in the thread that should run tasks.
 
 An event loop sleeps outside of dtm.  Other workers take its calls meanwhile, but what cannot be
-sent, or is not worth it, would stand ready for ever.  So as long as calls of this loop are under
-way a callback of the loop comes by: it runs a strip of one that stands ready here if there is no
-other worker to take it, or if none has taken it for ``PATIENCE_SECONDS``.
+sent, or is not worth it, would stand ready for ever, and a task that has waited would not go on.
+So as long as calls of this loop are under way a callback of the loop comes by and makes a
+little progress, as a task does that polls: what takes long is left to other workers for a while.
 
 An item that runs in the thread of the loop holds up the loop for so long; with one worker
 there is no other way.
 
 Threads: that of the loop.
 
-Rejected: to run whatever stands ready at once.  A loop that serves others would stand still for the
-length of an item although idle workers are about to take it.
+Rejected: to run whatever stands ready at once.  A loop that serves others would stand still for
+the length of an item although idle workers are about to take it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from time import perf_counter
 from weakref import WeakKeyDictionary
 
 from dtm.future import Waits
 from dtm.task import Call
 
-PATIENCE_SECONDS = 0.02
-LOOK_SECONDS = 0.01
+LOOK_SECONDS = 5e-3
+MOST_CALLS = 64
 
 Calls = Callable[[], Sequence[Call]]
 
@@ -36,7 +35,6 @@ class Pump:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: list[tuple[Waits, Calls]] = []
-        self._since = 0.0
         self._turning = False
 
     def watch(self, runner: Waits, calls: Calls) -> None:
@@ -44,44 +42,33 @@ class Pump:
         self._watched.append((runner, calls))
         if not self._turning:
             self._turning = True
-            self._since = perf_counter()
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        found = None
-        left = []
-        for runner, calls in self._watched:
-            under_way = [] if runner.ended else calls()
-            if under_way:
-                left.append((runner, calls))
-                found = found or _ready_here(runner, under_way)
-        self._watched = left
-        if not left:
+        self._watched = [each for each in self._watched if not each[0].ended and each[1]()]
+        if not self._watched:
             self._turning = False
             return
-        now = perf_counter()
-        if found is None:
-            self._since = now
-        elif found[0].scheduler.size == 1 or now - self._since >= PATIENCE_SECONDS:
-            self._run(*found)
+        runner = self._watched[0][0]
+        under_way = [call for _, calls in self._watched[:MOST_CALLS] for call in calls()]
+        before = sum(_ready_here(call) for call in under_way)
+        self._run(runner, under_way)
+        if before > sum(_ready_here(call) for call in under_way):
             self._loop.call_soon(self._turn)
-            return
-        self._loop.call_later(LOOK_SECONDS, self._turn)
+        else:
+            self._loop.call_later(LOOK_SECONDS, self._turn)
 
-    def _run(self, runner: Waits, call: Call) -> None:
+    def _run(self, runner: Waits, calls: Sequence[Call]) -> None:
         """Run a strip, perhaps of another task: it is not to find itself within this loop."""
         asyncio._set_running_loop(None)  # noqa: SLF001 - as loops do that run within others
         try:
-            runner.step((call,))
+            runner.step(calls)
         finally:
             asyncio._set_running_loop(self._loop)  # noqa: SLF001
 
 
-def _ready_here(runner: Waits, calls: Sequence[Call]) -> tuple[Waits, Call] | None:
-    for call in calls:
-        if call.range is not None and call.range.left:
-            return runner, call
-    return None
+def _ready_here(call: Call) -> int:
+    return 0 if call.range is None else call.range.left
 
 
 _pumps: WeakKeyDictionary[asyncio.AbstractEventLoop, Pump] = WeakKeyDictionary()

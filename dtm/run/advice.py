@@ -16,7 +16,6 @@ from dtm.run.figures import Figures, FunctionFigures
 LEAST_LOSS = 0.03
 GOOD = 0.85
 SMALL_SECONDS = 20e-6
-TOO_SHORT_SECONDS = 0.2
 
 
 def advice(figures: Figures) -> list[str]:
@@ -119,13 +118,13 @@ def _imbalance(figures: Figures) -> tuple[float, str]:
     )
 
 
-def _short_run(figures: Figures) -> tuple[float, str]:
-    if figures.duration > TOO_SHORT_SECONDS:
-        return 0.0, ""
-    return figures.overhead / figures.capacity, (
-        f"the run takes {seconds(figures.duration)}, of which starting and ending the workers "
-        "is a large part: give it more to do, or measure a longer one"
+def _starting(figures: Figures) -> tuple[float, str]:
+    loss = figures.starting / figures.capacity
+    each = figures.starting / max(1, figures.workers - 1)
+    return loss, (
+        f"{loss:.0%} of the core time passes before the workers are there ({seconds(each)} each): "
+        "import less at the top of the program, or give the run more to do"
     )
 
 
-_RULES = (_serial, _one_item, _few_items, _small_items, _pickling, _imbalance, _short_run)
+_RULES = (_serial, _one_item, _few_items, _small_items, _pickling, _imbalance, _starting)

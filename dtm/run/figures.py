@@ -78,6 +78,7 @@ class Figures:
         duration: seconds from the beginning of ``main`` to its end.
         busy: seconds in which each worker ran items of the user's functions, by rank.
         resting: seconds in which each had nothing to run.
+        starting: core-seconds that passed before the workers were there.
         serial: seconds in which ``main`` itself computed, and waited for no call.
         pickling: seconds for which messages were made and read.
         functions: by name.
@@ -89,6 +90,7 @@ class Figures:
     duration: float
     busy: dict[int, float] = field(default_factory=dict)
     resting: dict[int, float] = field(default_factory=dict)
+    starting: float = 0.0
     serial: float = 0.0
     pickling: float = 0.0
     functions: dict[str, FunctionFigures] = field(default_factory=dict)
@@ -121,9 +123,9 @@ class Figures:
 
     @property
     def overhead(self) -> float:
-        """Core-seconds of dtm's own work and of starting, pickling left out."""
-        rest = self.capacity - self.work - sum(self.resting.values()) - self.pickling
-        return max(0.0, rest)
+        """Core-seconds of dtm's own work, pickling and starting left out."""
+        known = self.work + sum(self.resting.values()) + self.pickling + self.starting
+        return max(0.0, self.capacity - known)
 
 
 def from_counters(counters: Mapping[int, Mapping[str, float]], duration: float) -> Figures:
@@ -133,6 +135,7 @@ def from_counters(counters: Mapping[int, Mapping[str, float]], duration: float) 
         found.busy[rank] = values.get("busy", 0.0)
         found.resting[rank] = values.get("resting", 0.0)
         found.pickling += values.get("pickling", 0.0)
+        found.starting += max(0.0, duration - values.get("lived", duration))
         for name, each in _functions(values).items():
             found.functions.setdefault(name, FunctionFigures()).join(each)
     found.serial = max(0.0, duration - counters[0].get("waited", duration))

@@ -32,7 +32,7 @@ import sys
 import threading
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtm.comm.base import CommunicationManager
 from dtm.comm.child import end_descendants
@@ -42,6 +42,9 @@ from dtm.options import Options, old_hosts_file, settings
 from dtm.run.stack import call_with_room
 from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
+
+if TYPE_CHECKING:
+    from dtm.run.autopsy import Autopsy, Watchman
 
 SWITCH_SECONDS = 1e-4
 STOP_SECONDS = 5.0
@@ -71,6 +74,7 @@ class Run:
             minimum=chosen.taskGranularity,
             chunk=max(1, chosen.mapChunkSize),
             seed=chosen.seed,
+            cache_bytes=chosen.cacheBytes,
             balancer=_balancer(chosen.loadBalancer),
             on_end=self._on_end,
         )
@@ -81,6 +85,7 @@ class Run:
         self._signals = 0
         self._began = perf_counter()
         self._handlers: dict[int, Any] = {}
+        self._watchman: Watchman | None = None
         self._interval = sys.getswitchinterval()
         self.runner.adopt()
 
@@ -114,6 +119,7 @@ class Run:
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
         self.worker.start()
+        self._watch_for_stalls()
         streams = self.runner.streams
         self.runner.context()
         if streams is not None:
@@ -130,6 +136,8 @@ class Run:
 
     def _end(self) -> None:
         duration = perf_counter() - self._began
+        if self._watchman is not None:
+            self._watchman.stop()
         broken = self.runner.interrupted
         stopped = False
         if broken:
@@ -155,6 +163,28 @@ class Run:
             if handler is default:
                 self._handlers[int(number)] = handler
                 signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+            self._handlers[int(signal.SIGUSR1)] = signal.SIG_DFL
+            signal.signal(signal.SIGUSR1, self._on_question)
+
+    def _on_question(self, _number: int, _frame: object) -> None:
+        """Tell what all tasks do, in a thread: the main thread may hold the worker's lock."""
+        report = self._asking().report
+        threading.Thread(target=report, name="dtm-autopsy", daemon=True).start()
+
+    def _asking(self) -> Autopsy:
+        from dtm.run.autopsy import Autopsy
+
+        if self.worker.autopsy is None:
+            self.worker.autopsy = Autopsy(self.worker)
+        return self.worker.autopsy
+
+    def _watch_for_stalls(self) -> None:
+        if self.options.stallAfter:
+            from dtm.run.autopsy import Watchman
+
+            self._watchman = Watchman(self._asking(), self.worker, self.options.stallAfter)
+            self._watchman.start()
 
     def _give_signals_back(self) -> None:
         while self._handlers:

@@ -149,11 +149,12 @@ class Stacks:
         self._spares: list[Stack] = []
         self._settling: list[Stack] = []
         self._begun = 0
+        self._first: Stack | None = None
         self._hub: greenlet
 
     def adopt(self) -> None:
         """Make the stack of the caller the first one; where it stands is the bottom of all."""
-        self.current = self._new(getcurrent())
+        self.current = self._first = self._new(getcurrent())
         self._hub = greenlet(self._begin_servers)
         self._hub.switch()
 
@@ -201,6 +202,11 @@ class Stacks:
         for stack in self.prompt:
             left = min(left, stack.slack, stack.until - now)
         return left
+
+    def aside(self) -> list[Stack]:
+        """Return the stacks that are parked or ready; any thread may ask."""
+        known = [*self._servers, *([self._first] if self._first is not None else ())]
+        return [stack for stack in known if stack.place in (PARKED, READY)]
 
     def until(self) -> float:
         """Return the time at which the first prompt stack has to go on."""

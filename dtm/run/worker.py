@@ -37,7 +37,7 @@ Shared attributes:
                                                                             that have read it
     _busy                                      main thread   load balancer  an ``Event``
     _inside                                    any thread    any thread     atomic (a set)
-    ended                                      any thread    any thread     written once
+    ended, cancelled                           any thread    any thread     written once
     =========================================  ============  =============  ======================
 
 Threads: ``perform``, ``service`` and what they call hold ``lock``; ``idle``, ``rest``,
@@ -58,8 +58,20 @@ from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
-from dtm.core.messages import Broken, Grant, Load, Message, Output, Refusal, Segment, Stopped
-from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
+from dtm.core.messages import (
+    Broken,
+    Cancel,
+    Grant,
+    Load,
+    Looked,
+    LookRequest,
+    Message,
+    Output,
+    Refusal,
+    Segment,
+    Stopped,
+)
+from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
 from dtm.errors import Unsendable, WorkerLostError
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
@@ -67,8 +79,11 @@ from dtm.task import Call, Range, Same
 from dtm.wire.codec import Wire
 from dtm.wire.cost import shipping_cost
 from dtm.wire.failures import annotate
+from dtm.wire.functions import CACHE_BYTES
+from dtm.wire.imports import imports
 
 if TYPE_CHECKING:
+    from dtm.run.autopsy import Autopsy
     from dtm.run.seeding import Streams
 
 FOUR_ROUND_TRIPS = 200e-6
@@ -78,6 +93,8 @@ MOST_SEGMENTS = 256
 OUTPUT_SECONDS = 5e-3
 HEARSAY_SECONDS = 1.0
 HURRY_SECONDS = 0.3
+ABANDONED_SECONDS = 0.5
+MOST_TOLD = 1024
 
 
 class Worker:
@@ -90,9 +107,11 @@ class Worker:
         seed: makes the random numbers of items repeatable; None does not.
         balancer: makes the balancer.
         on_end: called, without the lock, when the run is over or broken for this worker.
+        cache_bytes: how much of other workers' functions is kept after the calls that need them.
 
     Attributes:
         ended: whether the run is over for this worker.
+        cancelled: whether a call was cancelled, so that others may be in the middle of its items.
     """
 
     SHARED: ClassVar = dict.fromkeys(
@@ -109,11 +128,15 @@ class Worker:
         seed: int | None = None,
         balancer: Callable[..., Balancer] = Balancer,
         on_end: Callable[[BaseException | None], None] = lambda _: None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.comm = comm
         self.lock = threading.RLock()
         self.ended = False
+        self.cancelled = False
         self.output: Streamed | None = None
+        self.autopsy: Autopsy | None = None
+        self.taken = 0
         rank, size = comm.rank, comm.size
         self.where = f"worker {rank} ({comm.hosts[rank]})"
         self.scheduler = Scheduler(
@@ -128,12 +151,19 @@ class Worker:
         )
         self.runner = self._make_runner(_streams(seed))
         self._wire = Wire(
-            rank, self.where, self.scheduler.granularity.profile, lambda: self.runner.interrupted
+            rank,
+            self.where,
+            self.scheduler.granularity.profile,
+            lambda: self.runner.interrupted,
+            cache_bytes,
         )
+        self.scheduler.granularity.appraise_function = self._appraise_function
+        self.scheduler.granularity.lacking = self._lacking
         self._on_end = on_end
         self._outbox: dict[int, list[Segment]] = {}
         self._outbox_since = 0.0
         self._pinned: WeakSet[Call] = WeakSet()
+        self._told: set[str] = set()
         self._timer = float("inf")
         self._inside: set[int] = set()
         self._busy = threading.Event()
@@ -151,10 +181,7 @@ class Worker:
         """Redirect the standard streams and start the load-balancer thread."""
         if self.comm.size == 1:
             return
-        from dtm.wire.imports import imports
-
         imports.remember()
-        assert self._wire  # made now, for a task may spoil what imports need
         at_home = self.comm.rank == 0 or self.comm.carries_output
         self.output = Streamed(None if at_home else self.say)
         self._thread = threading.Thread(target=self.balance, name="dtm-balancer", daemon=True)
@@ -177,6 +204,21 @@ class Worker:
                 self._print(effect)
             elif isinstance(effect, End):
                 self._conclude(effect)
+            elif isinstance(effect, Tell):
+                self._tell(effect)
+
+    def send(self, to: int, message: Message) -> None:
+        """Send a message.  Called with the lock held."""
+        self._send(to, message)
+
+    def _tell(self, told: Tell) -> None:
+        """Say what the tasks here do, or hear what those of another worker do."""
+        from dtm.run.autopsy import look
+
+        if isinstance(told.message, LookRequest):
+            self._send(told.source, Looked(told.message.serial, look(self)))
+        elif self.autopsy is not None:
+            self.autopsy.answered(told.source, told.message)
 
     def _conclude(self, end: End) -> None:
         reason = end.reason
@@ -194,6 +236,8 @@ class Worker:
             else:
                 self._dispatch(to, *sendable)
                 return
+        elif isinstance(message, Cancel):
+            self.cancelled = True
         elif isinstance(message, Stopped):
             if self.output is not None:
                 self.output.finish()
@@ -240,8 +284,10 @@ class Worker:
         self._tell_kept(part.call, problem.reason)
 
     def _tell_kept(self, call: Call, reason: str) -> None:
-        if call not in self._pinned:
+        if call not in self._pinned and call.name not in self._told:
             self._pinned.add(call)
+            if len(self._told) < MOST_TOLD:
+                self._told.add(call.name)
             sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
 
     def _appraise_items(self, work: Range) -> float:
@@ -267,6 +313,14 @@ class Worker:
         """Return the seconds that shipping one result costs, None if none is there to judge by."""
         results = (work.call.sample or [])[-16:]
         return self._shipping_cost((), results) if results else None
+
+    def _appraise_function(self, work: Range) -> float:
+        """Return the seconds that bringing the function of a range to another worker costs."""
+        return self._wire.weight(work.call, work.left * work.call.profile.seconds / 2)
+
+    def _lacking(self, work: Range) -> float:
+        """Return the part of the other workers that do not hold the function of a range."""
+        return self._wire.lacking(work.call, self.comm.size - 1)
 
     def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
         try:
@@ -317,6 +371,7 @@ class Worker:
         return self._wire.decode(source, frames)
 
     def _take(self, source: int, frames: Sequence[Frame]) -> None:
+        self.taken += 1
         load, message, replies = self._decode(source, frames)
         for to, reply in replies:
             self._send(to, reply)
@@ -466,8 +521,12 @@ class Worker:
 
         Args:
             patience: seconds for which nobody need say so before those who have not are given up.
+                Where calls were abandoned it is ``ABANDONED_SECONDS``: who is in the middle of one
+                of their items may be stuck in it; all others are only late.
         """
         with self.lock:
+            if self.cancelled or len(self.scheduler.ledger):
+                patience = ABANDONED_SECONDS
             self.flush()
             self._take_all()
             self.perform(self.scheduler.stop(self.comm.absent()))

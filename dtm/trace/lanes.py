@@ -72,13 +72,14 @@ def track_name(track: int) -> str:
 def shown_events(run: RecordedRun) -> Iterator[Shown]:
     """Yield all events of a run, track by track, each track in the order of its beginnings.
 
-    Of those that begin at the same time the longer comes first, so that it holds the other.
+    Of those that begin at the same time the longer comes first, so that it holds the other; of
+    those that end at the same time too, the one that was recorded later, for it held the other.
     """
     events = run.events
     out, into = _flows(run)
     tracks = _tracks(events)
     begins, ends = nanoseconds(events)
-    order = np.lexsort((np.arange(len(events)), -ends, begins, tracks, events["rank"]))
+    order = np.lexsort((-np.arange(len(events)), -ends, begins, tracks, events["rank"]))
     columns = (events[name][order].tolist() for name in events.dtype.names or ())
     rest = (each[order].tolist() for each in (tracks, begins, ends, out, into))
     names = events.dtype.names or ()

@@ -25,6 +25,7 @@ from dtm.core.granularity import Profile
 from dtm.core.messages import MESSAGES, Grant, Load, Message, Relayed, Results, Returned, Segment
 from dtm.errors import SerializationError, Unsendable
 from dtm.task import Call, Range, Same
+from dtm.wire.cost import SECONDS_PER_BYTE_OF_FUNCTION, function_cost
 from dtm.wire.definitions import DefinitionReceiver, Definitions, DefinitionSender
 from dtm.wire.failures import pack_failure, unpack_failure
 from dtm.wire.functions import CACHE_BYTES, AbsentError, FunctionReceiver, FunctionSender
@@ -158,6 +159,29 @@ class Wire:
             return load, Relayed(content[0], sealed), []
         return load, MESSAGES[kind](*content), []
 
+    # Costs.
+
+    def weight(self, call: Call, seconds: float) -> float:
+        """Return the seconds that it costs to bring the function of a call to one worker.
+
+        ``seconds`` is what may be saved by it: no more than a small part is spent to find out.
+        """
+        known = self._functions_out.known(call)
+        if known is not None:
+            return known.size * SECONDS_PER_BYTE_OF_FUNCTION
+        try:
+            cost: float = self._tamed(function_cost, call.function, seconds)
+        except SerializationError:
+            return 0.0  # to be told when it is sent
+        return cost
+
+    def lacking(self, call: Call, workers: int) -> float:
+        """Return the part of so many other workers that do not hold the function of a call."""
+        known = self._functions_out.known(call)
+        if known is None or known.key is None:
+            return 1.0
+        return 1.0 - self._functions_out.holders(known.key) / max(1, workers)
+
     # Work.
 
     def _part(self, part: Range, parcel: _Parcel) -> tuple[Any, ...]:
@@ -177,7 +201,8 @@ class Wire:
         try:
             function = self._tamed(self._functions_out.pack, call.function, call)
         except Exception as error:
-            raise Unsendable(None, f"the function of {call.name}: {error}") from error
+            advice = "a function of the program that calls it would travel by its name"
+            raise Unsendable(None, f"the function of {call.name}: {error}; {advice}") from error
         key, along = function.key, function.frames
         if key is not None:
             if key in parcel.keys or self._functions_out.holds(parcel.to, key):

@@ -34,6 +34,14 @@ from dtm.wire.pickling import dump, dump_by_dill
 
 SAMPLE: Final = 16
 
+SECONDS_PER_BYTE_OF_FUNCTION: Final = 3e-9
+"""A digest of it is made, it is sent, and it is read."""
+
+TRIED: Final = 0.05
+LEAST_SECONDS: Final = 1e-3
+MOST_SECONDS: Final = 0.1
+
+_NO_LIMIT = 1 << 60
 _BOTH_ENDS = 3.0  # pickling here, loading there (slower than pickling), and the hand-over
 _SECONDS_PER_BYTE = 2e-9  # both ends, measured: large pickles are copied at every step
 _SECONDS_PER_BYTE_LEFT_OUT = 1e-9  # a buffer that travels as it is
@@ -61,6 +69,27 @@ class _EnoughError(Exception):
     """More bytes were written than the budget allows."""
 
 
+def function_cost(function: Any, saved: float) -> float:
+    """Return the seconds that it costs to bring a function to another worker, both ends together.
+
+    Infinity if finding out takes more than a small part of ``saved``, which is what the
+    function could save there; a lower bound if that part is long; 0 for what cannot be pickled,
+    which is told when it is sent.
+    """
+    tried = max(LEAST_SECONDS, saved * TRIED)
+    meter = _Meter(_NO_LIMIT, min(tried, MOST_SECONDS))
+    started = thread_time()
+    try:
+        dump([function], meter, meter.leave_out, {})
+    except _EnoughError:
+        return float("inf") if tried <= MOST_SECONDS else MOST_SECONDS * _BOTH_ENDS
+    except Exception:  # noqa: BLE001 - the objects' own methods may raise anything
+        return 0.0
+    seconds = thread_time() - started
+    size = meter.written + meter.out_of_band
+    return seconds * _BOTH_ENDS + size * SECONDS_PER_BYTE_OF_FUNCTION
+
+
 class _Measured(NamedTuple):
     seconds: float
     cost: float
@@ -70,15 +99,16 @@ class _Measured(NamedTuple):
 class _Meter:
     """A file that only counts."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, seconds: float = float("inf")) -> None:
         self.budget = budget
+        self.deadline = thread_time() + seconds
         self.written = 0
         self.out_of_band = 0
 
     def write(self, data: Any) -> int:
         size = data.nbytes if isinstance(data, memoryview) else len(data)
         self.written += size
-        if self.written > self.budget:
+        if self.written > self.budget or thread_time() > self.deadline:
             raise _EnoughError
         return size
 

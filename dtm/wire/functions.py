@@ -91,6 +91,11 @@ class FunctionSender:
                 self._scopes.set(scope, (function, known))
         return known
 
+    def known(self, scope: object) -> Packed | None:
+        """Return the frames of the function that a scope needs, None if there are none yet."""
+        entry = self._scopes.get(scope)
+        return None if entry is None else entry[1]
+
     def adopt(self, function: Any, packed: Packed, scope: object) -> None:
         """Note the frames that a function came from, so that it is passed on unchanged."""
         self._scopes.set(scope, (function, packed))
@@ -98,6 +103,10 @@ class FunctionSender:
     def holds(self, rank: int, key: bytes) -> bool:
         """Tell whether a worker is believed to hold a function."""
         return key in self._held.get(rank, ())
+
+    def holders(self, key: bytes) -> int:
+        """Return how many workers are believed to hold a function."""
+        return sum(key in held for held in self._held.values())
 
     def sent(self, rank: int, keys: Iterable[bytes]) -> None:
         """Note that these functions are on their way to a worker."""

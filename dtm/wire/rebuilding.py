@@ -103,7 +103,7 @@ def _definition(key: bytes, definition: bytes | None) -> bytes:
 
 def make_class(
     class_id: bytes,
-    meta: type,
+    meta: type | int,
     name: str,
     bases: tuple[type, ...],
     body: dict[str, Any],
@@ -111,12 +111,15 @@ def make_class(
 ) -> type:
     """Return the class of this id, made with no more than ``body`` if it is new here.
 
-    ``is_held`` says that a module held it where it comes from; here the module gets it too.
+    ``meta`` is the metaclass, or the place of the base that has it too.  ``is_held`` says that
+    a module held the class where it comes from; here the module gets it too.
     """
     with _lock:
         known = _things.get(class_id)
         if known is not None:
             return known  # type: ignore[no-any-return]
+        if isinstance(meta, int):
+            meta = type(bases[meta])
         if issubclass(meta, EnumMeta):
             namespace: Any = meta.__prepare__(name, bases)
             for key, value in body.items():

@@ -248,15 +248,24 @@ def _defined(cls: type) -> Any:
     if issubclass(cls, Enum):
         body |= {name: member.value for name, member in cls.__members__.items()}
         state, fill = _enum_state(cls, attributes), rebuilding.fill_enum
-    bases = cls.__bases__
-    arguments = (rebuilding.identify(cls), type(cls), cls.__name__, bases, body, is_held(cls))
+    bases, meta = cls.__bases__, _metaclass(cls)
+    arguments = (rebuilding.identify(cls), meta, cls.__name__, bases, body, is_held(cls))
     return rebuilding.make_class, arguments, state, None, None, fill
+
+
+def _metaclass(cls: type) -> type | int:
+    """Return the metaclass, or which base has it: those in C often have no name to go by."""
+    meta: Any = type(cls)
+    if meta is type or meta.__flags__ & rebuilding.HEAP_TYPE:
+        return meta  # type: ignore[no-any-return]
+    return next((n for n, base in enumerate(cls.__bases__) if type(base) is meta), meta)
 
 
 def _is_carried(name: str, value: Any) -> bool:
     if name in _NOT_CARRIED:
         return False
-    return not isinstance(value, (MemberDescriptorType, GetSetDescriptorType))
+    made_with_the_class = isinstance(value, (MemberDescriptorType, GetSetDescriptorType))
+    return not (made_with_the_class or type(value).__module__ == "_ctypes")
 
 
 def _enum_state(

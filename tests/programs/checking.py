@@ -9,6 +9,10 @@ import time
 import traceback
 
 
+class Missing(Exception):
+    """A library is not installed."""
+
+
 def play(checks):
     """Call the functions of a namespace that are named ``check_``, or those the command names."""
     chosen = sys.argv[2:]
@@ -18,6 +22,8 @@ def play(checks):
             try:
                 check()
                 verdict = "ok"
+            except Missing as missing:
+                verdict = f"missing: {missing}"
             except BaseException:
                 verdict = traceback.format_exc()
             took = round(time.perf_counter() - began, 3)

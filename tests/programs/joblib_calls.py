@@ -54,6 +54,18 @@ def check_nested():
         assert modules == {"dtm.integrations.joblib"}
 
 
+def level(_):
+    dtm.map(nap, [0.002, 0.002])
+    return joblib.parallel.get_active_backend()[0].nesting_level
+
+
+def check_tasks_that_wait_do_not_change_the_backend_of_others():
+    if SIZE > 1:
+        found = set(Parallel(n_jobs=-1)(delayed(level)(i) for i in range(40)))
+        assert found == {1}, found
+    assert joblib.parallel.get_active_backend()[0].nesting_level == 0
+
+
 def check_failures():
     error = raised(Parallel(n_jobs=-1), (delayed(fails_at_3)(i) for i in range(50)))
     assert isinstance(error, ValueError) and error.args == (3,)

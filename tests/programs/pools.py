@@ -103,6 +103,8 @@ def check_iterators_go_on_after_an_item_that_failed():
 
 
 def check_iterators_know_time_limits():
+    if SIZE == 1:
+        return  # who waits has nobody else to run what takes long
     slow = dtm.Pool().imap(nap, [1.2, 0.0])
     error = raised(slow.next, timeout=0.05)
     assert isinstance(error, multiprocessing.TimeoutError) and isinstance(error, TimeoutError)

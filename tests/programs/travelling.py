@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import enum
 import functools
 import operator
 import os
+import pickle
 import sys
 import tempfile
 import time
@@ -18,6 +20,7 @@ import helper_module
 import scenarios
 
 from dtm import dtm
+from dtm import errors as dtm_errors
 
 WORKERS = int(sys.argv[1])
 ITEMS = scenarios.ITEMS
@@ -234,6 +237,147 @@ def check_results_of_one_megabyte() -> None:
 def check_the_working_directory_and_the_path_are_the_roots() -> None:
     found = dtm.map(lambda _: ((os.getcwd(), sys.argv), nap()), range(ITEMS))
     expect(found, [(os.getcwd(), sys.argv)] * ITEMS)
+
+
+def check_classes_put_into_a_module_by_main_come_home_as_themselves() -> None:
+    class Base:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+    made: Any = type("MadeByMain", (Base,), {"__module__": helper_module.__name__})
+    made.__qualname__ = "MadeByMain"
+    vars(helper_module)["MadeByMain"] = made
+
+    def work(obj: Any) -> tuple[Any, bool, int]:
+        known: Any = vars(helper_module)["MadeByMain"]
+        again = pickle.loads(pickle.dumps(obj))
+        return obj, type(obj) is known is type(again) is type(copy.deepcopy(obj)), nap()
+
+    found = dtm.map(work, [made(item) for item in range(ITEMS)])
+    assert all(type(obj) is made and same for obj, same, _ in found)
+    expect([(obj.x, worker) for obj, _, worker in found], list(range(ITEMS)))
+    assert pickle.loads(pickle.dumps(found[0][0])).x == 0
+
+
+def check_a_global_function_redefined_by_main_is_the_one_that_travels() -> None:
+    global redefined
+
+    def redefined(item: int) -> tuple[int, int]:
+        return item + 2, nap()
+
+    expect(dtm.map(redefined, range(ITEMS)), [i + 2 for i in range(ITEMS)])
+    expect(dtm.map(call, [(redefined, i) for i in range(ITEMS)]), [i + 2 for i in range(ITEMS)])
+
+
+def redefined(item: int) -> tuple[int, int]:  # noqa: F811 - main has one of its own
+    """Be replaced by main."""
+    return item - 1, nap()
+
+
+def call(pair: tuple[Any, int]) -> Any:
+    """Call a function that is part of an item."""
+    function, item = pair
+    return function(item)
+
+
+class Demanding(Exception):
+    """An exception whose constructor does not take its ``args``."""
+
+    def __init__(self, first: int, second: str) -> None:
+        super().__init__(f"{first} {second}")
+        self.first = first
+
+
+def check_exceptions_are_values_like_others() -> None:
+    found = dtm.map(lambda item: (Demanding(item, "x"), nap()), range(ITEMS))
+    assert all(type(error) is Demanding for error, _ in found)
+    expect([(error.first, worker) for error, worker in found], list(range(ITEMS)))
+
+
+class Unloadable:
+    """An object that can be pickled on any worker but loaded on none."""
+
+    def __init__(self) -> None:
+        self.state = 1
+
+    def __setstate__(self, state: Any) -> None:
+        raise ZeroDivisionError(state)
+
+
+def check_a_result_that_cannot_be_loaded_is_named_by_its_index() -> None:
+    def work(item: int) -> tuple[Any, int]:
+        worker = nap()
+        return (Unloadable() if item == ITEMS - 1 and worker else item), worker
+
+    for _ in range(3):  # the root may have run the item itself, and then it never travels
+        try:
+            found = dtm.map(work, range(ITEMS))
+        except dtm_errors.SerializationError as error:
+            assert f"result of item {ITEMS - 1} of map(" in str(error), str(error)
+        else:
+            expect(found, list(range(ITEMS)))
+
+
+def check_a_generator_as_a_result_is_named_by_its_index() -> None:
+    def work(item: int) -> tuple[Any, int]:
+        worker = nap()
+        return ((x for x in ()) if item == ITEMS - 1 and worker else item), worker
+
+    for _ in range(3):
+        try:
+            dtm.map(work, range(ITEMS))
+        except dtm_errors.SerializationError as error:
+            assert f"result of item {ITEMS - 1} of map(" in str(error), str(error)
+            assert "return or pass a list" in str(error), str(error)
+
+
+class Contrary:
+    """A callable that must not be asked for ``==`` or ``hash``."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    def __hash__(self) -> int:
+        raise ZeroDivisionError
+
+    def __call__(self, item: int) -> tuple[int, int]:
+        """Work."""
+        return item + self.number, nap()
+
+
+def check_callables_are_known_by_identity() -> None:
+    for number in range(3):
+        expect(dtm.map(Contrary(number), range(ITEMS)), [i + number for i in range(ITEMS)])
+
+
+def check_the_first_map_by_value_is_shared_like_the_second() -> None:
+    class Fresh:
+        def __init__(self, x: int) -> None:
+            self.call = lambda: x
+
+    for _ in range(2):
+        found = dtm.map(lambda obj: (obj.call(), nap()), [Fresh(item) for item in range(ITEMS)])
+        expect(found, list(range(ITEMS)))
+
+
+def check_arrays_without_elements_travel_by_value() -> None:
+    try:
+        import numpy as np
+    except ImportError:
+        return
+    for one, two in ((np.empty(0), np.empty(0)), (np.zeros(1, bool), np.zeros(1, bool))):
+
+        class Holder:
+            def __init__(self, first: Any, second: Any) -> None:
+                self.both = first, second, {}.keys()
+
+        kept = one, two
+        found = dtm.map(lambda item: ((Holder(*kept), item), nap()), range(ITEMS))
+        assert all(type(holder) is Holder for (holder, _), _ in found)
+        assert all(len(holder.both[1]) == len(two) for (holder, _), _ in found)
 
 
 def main() -> None:
