@@ -15,6 +15,10 @@ class Killed(BaseException):
     """Ends a controlled thread whose run is over."""
 
 
+class UncontrolledError(RuntimeError):
+    """A thread that nobody controls uses what is controlled."""
+
+
 class Trouble(Exception):  # noqa: N818 - becomes an InterleavingError with its schedule
     """What went wrong in a schedule, with the stacks and the last switches."""
 

@@ -38,7 +38,7 @@ from typing import Any
 
 import greenlet
 
-from dtm.testing.actors import Actor, Killed, Process, Trouble
+from dtm.testing.actors import Actor, Killed, Process, Trouble, UncontrolledError
 from dtm.testing.choices import Choices, longest_ago
 from dtm.testing.schedules import SPIN, Schedule
 from dtm.testing.stacks import stack_of, suspended_stacks, where
@@ -46,6 +46,10 @@ from dtm.testing.stacks import stack_of, suspended_stacks, where
 HANG_SECONDS = 60.0
 UNWIND_SECONDS = 5.0
 SHOWN_SWITCHES = 40
+UNCONTROLLED = (
+    "a thread that is not controlled takes part in an exploration: it was started by a module "
+    "whose names are not exchanged; name that module in Interleavings(modules=…)"
+)
 
 
 class _Lines(dict[CodeType, Any]):
@@ -203,6 +207,8 @@ class Controller(Choices):
         ``everywhere`` tells that this thread communicates, so other processes may go first.
         """
         me = self.current
+        if get_ident() != me.ident:
+            raise UncontrolledError(UNCONTROLLED)
         if self.over:
             raise Killed
         self.points += 1
