@@ -24,7 +24,8 @@ from dtm.run import runtime
 from dtm.task import Body, Call, Same
 
 if TYPE_CHECKING:
-    from dtm.run.runner import Context, Runner
+    from dtm.run.context import Context
+    from dtm.run.runner import Runner
     from dtm.tolerance import Tolerance
 
 Function = Callable[..., Any]

@@ -25,6 +25,7 @@ class Waits(Protocol):
     resting: bool
     world: Any
     scheduler: Any
+    callbacks: Any
 
     def abandon(self, call: Call) -> None:
         """Drop what is left of a call."""
@@ -40,13 +41,6 @@ class Waits(Protocol):
 
     def listen(self, call: Call, listener: Callable[[], None]) -> bool:
         """Have a function called when a call is complete; False if it is."""
-
-    def call_later(self, callback: Callable[[], None]) -> None:
-        """Have a user's function called, without the worker's lock."""
-
-    @property
-    def calls_back(self) -> bool:
-        """Whether the calling thread is the one for callbacks."""
 
     def ring(self, bell: Call) -> None:
         """Complete a call of one item that nobody runs."""
@@ -173,7 +167,11 @@ class AsyncResult:
                 raise RunStateError(f"the run is over, and {call.name} had not ended")
             self._runner.wait(call, deadline)
         told = self._called_back
-        if told is not None and told.missing and not (call.missing or self._runner.calls_back):
+        if (
+            told is not None
+            and told.missing
+            and not (call.missing or self._runner.callbacks.is_calling)
+        ):
             self._runner.wait(told, deadline)
 
     def ready(self) -> bool:
@@ -237,7 +235,7 @@ class AsyncResult:
                 if callback is not None:
                     callback(value)
 
-        if not runner.listen(call, lambda: runner.call_later(tell)):
+        if not runner.listen(call, lambda: runner.callbacks.call_later(tell)):
             tell()
 
     def __reduce__(self) -> NoReturn:

@@ -25,6 +25,7 @@ from dtm.core.granularity import (
     CALL_SECONDS,
     LIGHT_SECONDS,
     MATURE_ITEMS,
+    MOST_PROFILES,
     PATIENCE_SECONDS,
     STRIP_SECONDS,
     Granularity,
@@ -110,6 +111,15 @@ def test_profiles_are_by_code_or_identity_and_by_depth() -> None:
     assert known.profile(partial(partial(len), []), 0) is known.profile(len, 0)
     assert known.profile(one.__call__, 0) is known.profile(two.__call__, 0)
     assert known.profile(lambda: 1, 0) is not known.profile(lambda: 2, 0)
+
+
+def test_profiles_are_bounded() -> None:
+    known = granularity()
+    first = known.profile(closure_over, 0)
+    for number in range(MOST_PROFILES):
+        known.profile(eval(f"lambda: {number}"), 0)
+    assert known.profile(closure_over, 0) is not first
+    assert len(known._by_code) == MOST_PROFILES
 
 
 def test_a_profile_keeps_no_function_alive() -> None:

@@ -286,3 +286,12 @@ def test_texts_are_read_back(tmp_path: Path) -> None:
     found = read_file(file_of(str(tmp_path), 0))
     assert found.texts == {"function": [{"number": 1, "name": "map(<b>)"}]}
     assert json.dumps(found.header)
+
+
+def test_the_rest_in_which_a_worker_ends_is_recorded(recorded: RecordedRun) -> None:
+    """The last item takes 0.3 s, so the others have nothing to run when the run ends."""
+    runs, rests = recorded.of_kind(RUN), recorded.of_kind(REST)
+    end = runs["end"][0]
+    for rank in {1, 2} - {recorded.slow[0]["rank"]}:
+        if runs["begin"][rank] < end - 0.2:
+            assert rests["end"][rests["rank"] == rank].max(initial=0.0) >= end - 0.05

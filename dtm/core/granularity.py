@@ -5,8 +5,8 @@ the task tree.  The depth matters: in a recursion the same function takes a
 millisecond at the top and a microsecond at the leaves, and a mean over all depths
 would keep the big pieces at home.
 
-A function is known by its code, any other callable by identity, never by ``==``; a profile is
-kept as long as what it is known by.
+A function is known by its code, for a closure that is made anew for each generation has the code
+of the one before; any other callable by identity, never by ``==``.  No function is kept alive.
 
 An estimate is *mature* once it rests on enough time or enough items; the first
 call of a function is always slow.  Before that, the age of a range is a lower
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from dtm.core.identity import WeakIdentity
@@ -40,6 +40,7 @@ LEAST_WEIGHT = 0.2  # of the newest measurement in the running estimate
 CALL_SECONDS = 8e-6  # to send a call of one item, beyond the item itself
 UNSEEN_SECONDS = 1e-3  # items that run for so long are sent though no result of the call is there
 MANY_ITEMS = 8
+MOST_PROFILES = 512
 MOST_DEPTH = 256
 
 
@@ -91,16 +92,11 @@ class Profile:
             self.mature = True
 
 
-def _known_by(function: Any) -> Any:
-    """Return what two callables have in common that take alike long: mostly their code.
-
-    A closure that is made anew for each generation has the code of the one before.
-    """
+def _bare(function: Any) -> Any:
+    """Return what a callable runs, without what is bound to it."""
     while isinstance(function, partial):
         function = function.func
-    if isinstance(function, MethodType):
-        function = function.__func__
-    return function.__code__ if type(function) is FunctionType else function
+    return function.__func__ if isinstance(function, MethodType) else function
 
 
 class Granularity:
@@ -131,23 +127,36 @@ class Granularity:
         self._appraise_results = appraise_results
         self.appraise_function: AppraiseItems = _weightless
         self.lacking: AppraiseItems = _everybody
-        self._profiles: WeakIdentity[dict[int, Profile]] = WeakIdentity()
+        self._by_code: dict[tuple[int, int], tuple[CodeType, Profile]] = {}
+        self._by_object: WeakIdentity[dict[int, Profile]] = WeakIdentity()
 
-    def profile(self, function: object, depth: int) -> Profile:
+    def profile(self, function: Any, depth: int) -> Profile:
         """Return the profile of a function at a depth."""
-        known = _known_by(function)
-        at = depth if depth < MOST_DEPTH else MOST_DEPTH  # noqa: FURB136 - once a call
-        by_depth = self._profiles.get(known)
+        depth = min(depth, MOST_DEPTH)
+        if type(function) is not FunctionType:
+            function = _bare(function)
+            if type(function) is not FunctionType:
+                return self._profile_of_object(function, depth)
+        code = function.__code__
+        key = (id(code), depth)
+        known = self._by_code.get(key)
+        if known is not None:
+            return known[1]
+        if len(self._by_code) >= MOST_PROFILES:
+            del self._by_code[next(iter(self._by_code))]
+        made = Profile()
+        self._by_code[key] = (code, made)  # the code stays, so that its id does
+        return made
+
+    def _profile_of_object(self, function: Any, depth: int) -> Profile:
+        by_depth = self._by_object.get(function)
         if by_depth is None:
             by_depth = {}
             try:
-                self._profiles.set(known, by_depth)
+                self._by_object.set(function, by_depth)
             except TypeError:  # it cannot be held weakly: known by its type
-                return self.profile(type(known), depth)
-        found = by_depth.get(at)
-        if found is None:
-            found = by_depth[at] = Profile()
-        return found
+                return self._profile_of_object(type(function), depth)
+        return by_depth.setdefault(depth, Profile())
 
     @staticmethod
     def strip_length(work: Range, previous: int) -> int:

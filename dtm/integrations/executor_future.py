@@ -103,7 +103,7 @@ class Future(futures.Future[Any]):
     def _note(self) -> None:
         """The call is over; called with the worker's lock held."""
         if self._made is not None:
-            self._made.runner.call_later(self.over)
+            self._made.runner.callbacks.call_later(self.over)
 
     def over(self) -> None:
         """Take over what has become of the call, if it has ended."""

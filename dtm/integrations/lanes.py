@@ -23,7 +23,7 @@ from dtm.task import Call
 
 def when_over(made: Made, tell: Callable[[], None]) -> None:
     """Have a function called when a call that is not submitted yet is over, outside of locks."""
-    call_later = made.runner.call_later
+    call_later = made.runner.callbacks.call_later
     made.call.listeners = [*(made.call.listeners or ()), lambda: call_later(tell)]
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtm.core.messages import MESSAGES, Grant, Load, Message, Results
 from dtm.core.scheduler import Counters
+from dtm.run.context import Context
 from dtm.run.figures import FunctionFigures
 from dtm.run.recording import (
     FOREIGN_STACK,
@@ -36,7 +37,7 @@ from dtm.run.recording import (
     YIELD,
     Recorder,
 )
-from dtm.run.runner import Context, Runner
+from dtm.run.runner import Runner
 from dtm.run.stacks import FOREVER, Place, Stack, Stacks
 from dtm.run.worker import Worker
 from dtm.task import Call, Range
@@ -49,7 +50,12 @@ _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
 class Tally(Counters):
-    """The counters of a watched worker: those of every worker, seconds, and each function's."""
+    """The counters of a watched worker: those of every worker, seconds, and each function's.
+
+    Attributes:
+        rests_since: when the rest under way began, infinity if there is none: at the end of a run
+            most workers rest.
+    """
 
     busy: float = 0.0
     resting: float = 0.0
@@ -58,6 +64,7 @@ class Tally(Counters):
 
     def __init__(self) -> None:
         self.began = perf_counter()
+        self.rests_since = FOREVER
         self.functions: dict[str, FunctionFigures] = {}
 
     def as_dict(self) -> dict[str, float]:
@@ -65,7 +72,9 @@ class Tally(Counters):
         values = super().as_dict()
         for name in ("busy", "resting", "waited", "pickling"):
             values[name] = getattr(self, name)
-        values["lived"] = perf_counter() - self.began
+        now = perf_counter()
+        values["resting"] += max(0.0, now - self.rests_since)
+        values["lived"] = now - self.began
         for name, tally in self.functions.items():
             values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
         return values
@@ -206,7 +215,7 @@ class ObservedRunner(Runner):
         moment = watch.moment
         inner, outer, before = moment.inner, moment.strip, len(values)
         moment.inner, moment.strip = 0.0, (call, lo, values, before)
-        watch.stack = self._own_stacks.number() if self._thread.main else FOREIGN_STACK
+        watch.stack = self._own_stacks.number() if self.thread.main else FOREIGN_STACK
         began = perf_counter()
         failure = super()._strip(call, context, lo, hi, values)
         ended = perf_counter()
@@ -215,17 +224,18 @@ class ObservedRunner(Runner):
         moment.inner, moment.strip = inner + spent, outer
         count = len(values) - before
         if not self.forked:
-            if not self._thread.main:
+            if not self.thread.main:
                 watch.stack = FOREIGN_STACK
             watch.strip(call, (began, ended), own, lo, count, bad=failure is not None)
         return failure
 
     def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
         """There is nothing to run here."""
-        began = perf_counter()
+        self.watch.tally.rests_since = began = perf_counter()
         try:
             super().starve(timeout, calls, hungry=hungry)
         finally:
+            self.watch.tally.rests_since = FOREVER
             self.watch.span(REST, began, calls[0] if calls else None, hungry)
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
@@ -257,7 +267,7 @@ class ObservedRunner(Runner):
     def _main_begins_to_wait(self) -> float:
         """Return when ``main`` begins to wait; 0 if another task does, or it waits already."""
         moment = self.watch.moment
-        if self._rank or moment.waits or moment.strip is not None or not self._thread.main:
+        if self._rank or moment.waits or moment.strip is not None or not self.thread.main:
             return 0.0
         moment.waits = True
         return perf_counter()
@@ -346,8 +356,11 @@ class ObservedWorker(Worker):
 
     def leave(self, timeout: float) -> None:
         """Let go of the other workers, and close the trace."""
+        since = self.tally.rests_since
         super().leave(timeout)
         if self.recorder is not None:
+            if since < FOREVER:  # the process may end in the middle of this rest
+                self.recorder.record(REST, since, perf_counter(), flag=1)
             self.recorder.close()
 
 

@@ -15,10 +15,6 @@ another stack.  The recursion limit is raised by ``MOST_FRAMES`` while a run las
 the depth for itself that it has without dtm.  A lower bound costs switches: a search 400
 levels deep, cut every 24, spent a fifth of its time on them when they were hand-overs of threads.
 
-Callbacks of asynchronous calls run in a thread of their own: ``main`` may wait for what they do,
-and they for calls of theirs.  To run them in the main thread was tried: one that waits there gives
-way to ``main``, which may then block outside of dtm until the callback has ended.
-
 A child that a task forks is no worker.  When the body of the task returns in it, the child ends.
 
 Shared attributes:
@@ -26,11 +22,8 @@ Shared attributes:
     ==========================  ============  ============  ==========================
     attribute                   written by    read by       under
     ==========================  ============  ============  ==========================
-    callbacks                   any thread    any thread    a ``SimpleQueue``
-    _caller                     any thread    any thread    worker's lock to set it
     resting                     main thread   any thread    worker's lock to set it
     ended, interrupted, fault   any thread    any thread    written once, False to True
-    _foreign                    any thread    any thread    worker's lock
     polled                      main thread   main thread   --
     ==========================  ============  ============  ==========================
 
@@ -42,22 +35,20 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import traceback
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import GreenletExit
 
 from dtm.core.messages import Segment
 from dtm.core.scheduler import Effect, Scheduler
 from dtm.errors import RunStateError
+from dtm.run.callbacks import Callbacks
+from dtm.run.context import CallingThread, Context
 from dtm.run.stacks import FOREVER, Stacks
-from dtm.run.waiting import IDLE_SECONDS, POLL_SLACK_SECONDS, SLACK_SECONDS, Waiting, is_deep
+from dtm.run.waiting import IDLE_SECONDS, Waiting, is_deep
 from dtm.task import Call, Range
 
 if TYPE_CHECKING:
@@ -66,31 +57,6 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 1.0
 POLL_SECONDS = 1e-3
 STREAM_SECONDS = 1e-3
-
-
-class Context:
-    """A task as it runs: what its calls are children of.
-
-    There is one for a run of consecutive items, not one for each: it costs as much as a small
-    item.  In a seeded run its path is that of the item under way.
-
-    Attributes:
-        depth: how many tasks enclose it.
-        pending: its asynchronous calls whose results nobody has collected, those that
-            ``waitAny`` has named last.
-        path: where it stands in the tree of tasks; None unless the run is seeded.
-        calls: how many calls it has made, in a seeded run.
-        generators: the random generators that it has asked for, and the path of its item then.
-    """
-
-    __slots__ = ("calls", "depth", "generators", "path", "pending")
-
-    def __init__(self, depth: int, path: tuple[int, ...] | None) -> None:
-        self.depth = depth
-        self.path = path
-        self.pending: dict[Call, Any] | None = None
-        self.calls = 0
-        self.generators: tuple[Any, dict[str, Any]] | None = None
 
 
 class World(Protocol):
@@ -129,13 +95,6 @@ class World(Protocol):
         """Note on an exception where it happened."""
 
 
-class _Thread(threading.local):
-    """What a thread runs, and whether it is the main thread of the worker."""
-
-    context: Context | None = None
-    main = False
-
-
 class Runner:
     """Runs the task bodies of one worker.
 
@@ -147,10 +106,9 @@ class Runner:
         fault: what ends the run before its time, raised by every wait.
         ended: whether the run is over for this worker.
         forked: whether this is a child that a task has forked.
-        callbacks: what users want called, of calls that have ended.
+        callbacks: what users want called when calls end.
+        thread: what the calling thread runs.
     """
-
-    SHARED_READ_FREELY: ClassVar = {"_foreign": "_lock", "_caller": "_lock"}
 
     stacks_class = Stacks
 
@@ -164,14 +122,12 @@ class Runner:
         self.fault: BaseException | None = None
         self.ended = False
         self.forked = False
-        self.callbacks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.callbacks = Callbacks(world.lock)
+        self.thread = CallingThread()
         self._lock = world.lock
         self._rank = scheduler.rank
         self._alone = scheduler.size == 1
-        self._thread = _Thread()
         self._base = copy_context()
-        self._caller: threading.Thread | None = None
-        self._foreign: WeakSet[Call] = WeakSet()
         self.stacks = self.stacks_class(world.lock, self.serve, self._nudge, scheduler.counters)
         self._waiting = Waiting(self)
 
@@ -179,15 +135,15 @@ class Runner:
 
     def adopt(self) -> None:
         """Make the calling thread the one that runs tasks."""
-        self._thread.main = True
+        self.thread.main = True
         self.stacks.adopt()
 
     def context(self) -> Context:
         """Return the task of the calling thread; a thread of the user's gets one of its own."""
-        found = self._thread.context
+        found = self.thread.context
         if found is None:
             path = None if self.streams is None else ()
-            found = self._thread.context = Context(0, path)
+            found = self.thread.context = Context(0, path)
         return found
 
     def _nudge(self) -> None:
@@ -203,7 +159,7 @@ class Runner:
 
     def serve(self) -> None:
         """Run whatever is ready, or look for it, until the run is over."""
-        stacks, thread = self.stacks, self._thread
+        stacks, thread = self.stacks, self.thread
         while not self.ended:
             if self.fault is not None:
                 raise self.fault
@@ -227,6 +183,7 @@ class Runner:
     def end(self) -> None:
         """Let every wait come to its end."""
         self.ended = True
+        self.callbacks.end()
 
     # Running.
 
@@ -235,8 +192,8 @@ class Runner:
         if self.ended:
             raise RunStateError("the run is over; nothing more can be submitted")
         with self._lock:
-            if not self._thread.main:
-                self._foreign.add(call)
+            if not self.thread.main:
+                self._waiting.of_another_thread(call)
             effects = self.scheduler.submit(call, perf_counter())
             if effects:
                 self.world.perform(effects)
@@ -246,7 +203,7 @@ class Runner:
     def run(self, work: Range, deadline: float = FOREVER) -> None:
         """Run a range to its end, strip by strip, or until the first strip after ``deadline``."""
         call = work.call
-        thread = self._thread
+        thread = self.thread
         outer = thread.context
         thread.context = context = Context(call.depth + 1, call.path)
         try:
@@ -426,56 +383,18 @@ class Runner:
     def _others_first(self) -> bool:
         """Whether a stack is ready that is to go on before anything else."""
         with self._lock:
-            return self._thread.main and self.stacks.may_go_on() is not None
+            return self.thread.main and self.stacks.may_go_on() is not None
 
     def _give_way(self) -> None:
-        context = self._thread.context
+        context = self.thread.context
         self.stacks.give_way()
-        self._thread.context = context
-
-    # Callbacks.
-
-    def call_later(self, callback: Callable[[], None]) -> None:
-        """Have a callback of a call that has ended called, by the thread for callbacks."""
-        self.callbacks.put(callback)
-        if self._caller is None:
-            with self._lock:
-                if self._caller is None:
-                    self._caller = threading.Thread(
-                        target=self._call_back, name="dtm-callbacks", daemon=True
-                    )
-                    self._caller.start()
-
-    def _call_back(self) -> None:
-        """Call what users want called when a call ends; errors go to stderr."""
-        while not self.ended:
-            try:
-                callback = self.callbacks.get(timeout=IDLE_SECONDS)
-            except Empty:
-                continue
-            try:
-                callback()
-            except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to
-                traceback.print_exc()
-
-    @property
-    def calls_back(self) -> bool:
-        """Whether the calling thread is the one for callbacks."""
-        return threading.current_thread() is self._caller
-
-    def ring(self, bell: Call) -> None:
-        """Complete a call of one item that nobody runs: it is there to be waited for."""
-        with self._lock:
-            if bell.missing:
-                bell.account(0, [None])
-                self.world.perform(self.scheduler.completed(bell))
-        self._nudge()
+        self.thread.context = context
 
     # Waiting.
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete, or until ``deadline``; whether it is complete."""
-        work, thread = call.range, self._thread
+        work, thread = call.range, self.thread
         if (
             deadline is None
             and work is not None
@@ -501,55 +420,11 @@ class Runner:
         Raises:
             BaseException: what ends the run, if it is being ended.
         """
-        thread = self._thread
-        context = self.context()
-        saved = self.streams.save() if self.streams is not None else None
-        until = FOREVER if deadline is None else deadline
-        try:
-            if not thread.main:
-                self._waiting.visit(calls, until)
-            elif promptly or deadline is not None:
-                self._waiting.wait_promptly(calls, until, SLACK_SECONDS if promptly else FOREVER)
-            else:
-                self._waiting.wait_any(calls)
-            if self._foreign and thread.main:
-                self._settle()
-        finally:
-            thread.context = context
-            self.go_on()
-            if saved is not None and self.streams is not None:
-                self.streams.restore(saved)
-        return any(not call.missing for call in calls)
-
-    def _settle(self) -> None:
-        """Let stacks that were begun later end before the task of this one goes on.
-
-        That task may block, outside of dtm, until a thread of the user's has ended, and what that
-        thread waits for may have come to lie on one of those stacks.  None of them waits for this
-        one in turn, for it waits only for what was begun later still.
-        """
-        while True:
-            with self._lock:
-                under_way = any(call.missing for call in self._foreign)
-                if not under_way:
-                    self._foreign.clear()
-            if not (under_way and self.stacks.wait_for_later_ones()):
-                return
-            self.check()
+        return self._waiting.wait(calls, deadline, promptly=promptly)
 
     def step(self, calls: Sequence[Call]) -> None:
         """Make a little progress on behalf of a task that polls."""
-        if self._thread.main:
-            context = self._thread.context
-            try:
-                until = perf_counter() + POLL_SLACK_SECONDS
-                self._waiting.wait_promptly(calls, until, POLL_SLACK_SECONDS, poll=True)
-            finally:
-                self._thread.context = context
-                self.go_on()
-        if not self._alone:
-            self.world.service()
-            self.world.flush()
+        self._waiting.poll(calls)
 
     def go_on(self) -> None:
         """A body of a task runs again, or ``main``."""
@@ -561,6 +436,14 @@ class Runner:
         with self._lock:
             if not (call.complete or self.ended):
                 self.world.perform(self.scheduler.abandon(call))
+
+    def ring(self, bell: Call) -> None:
+        """Complete a call of one item that nobody runs: it is there to be waited for."""
+        with self._lock:
+            if bell.missing:
+                bell.account(0, [None])
+                self.world.perform(self.scheduler.completed(bell))
+        self._nudge()
 
     def listen(self, call: Call, listener: Callable[[], None]) -> bool:
         """Have a function called when a call is complete, with the worker's lock held.

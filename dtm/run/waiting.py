@@ -47,7 +47,7 @@ children that does not deadlock either, for what stands in the way of a task was
 later than it.  But a task whose results are in may lie below hours of somebody else's
 work, and the stack grows with the tasks that wait instead of with the depth of their tree.
 
-Shared attributes: none of its own.  Calls and the deque are changed, and read for decisions, under
+Shared attributes: ``_foreign``, calls and the deque are changed, and read for decisions, under
 the worker's lock; that a call is complete may be read without it, for it stays so.
 
 Threads: any, but for ``wait_any`` and ``wait_promptly``.
@@ -59,7 +59,8 @@ import sys
 from collections.abc import Sequence
 from threading import Event
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+from weakref import WeakSet
 
 from dtm.core.scheduler import Scheduler
 from dtm.core.wait_policy import (
@@ -99,6 +100,8 @@ class Runs(Protocol):
 
     scheduler: Scheduler
     stacks: Stacks
+    streams: Any
+    thread: Any
     world: Any
 
     def check(self) -> None:
@@ -124,6 +127,8 @@ class Waiting:
         runner: of the worker.
     """
 
+    SHARED_READ_FREELY: ClassVar = {"_foreign": "_lock"}
+
     def __init__(self, runner: Runs) -> None:
         self._runner = runner
         self._scheduler = runner.scheduler
@@ -131,6 +136,65 @@ class Waiting:
         self._stacks = runner.stacks
         self._rank = runner.scheduler.rank
         self._alone = runner.scheduler.size == 1
+        self._foreign: WeakSet[Call] = WeakSet()
+
+    def wait(self, calls: Sequence[Call], deadline: float | None, *, promptly: bool) -> bool:
+        """Wait until one of the calls is complete, or until ``deadline``; whether one is."""
+        runner = self._runner
+        thread, streams = runner.thread, runner.streams
+        context = runner.context()
+        saved = streams.save() if streams is not None else None
+        until = FOREVER if deadline is None else deadline
+        try:
+            if not thread.main:
+                self.visit(calls, until)
+            elif promptly or deadline is not None:
+                self.wait_promptly(calls, until, SLACK_SECONDS if promptly else FOREVER)
+            else:
+                self.wait_any(calls)
+            if self._foreign and thread.main:
+                self._settle()
+        finally:
+            thread.context = context
+            runner.go_on()
+            if saved is not None:
+                streams.restore(saved)
+        return any(not call.missing for call in calls)
+
+    def poll(self, calls: Sequence[Call]) -> None:
+        """Make a little progress on behalf of a task that polls."""
+        runner, thread = self._runner, self._runner.thread
+        if thread.main:
+            context = thread.context
+            try:
+                until = perf_counter() + POLL_SLACK_SECONDS
+                self.wait_promptly(calls, until, POLL_SLACK_SECONDS, poll=True)
+            finally:
+                thread.context = context
+                runner.go_on()
+        if not self._alone:
+            runner.world.service()
+            runner.world.flush()
+
+    def of_another_thread(self, call: Call) -> None:
+        """Note a call that is not of the main thread.  Called with the lock held."""
+        self._foreign.add(call)
+
+    def _settle(self) -> None:
+        """Let stacks that were begun later end before the task of this one goes on.
+
+        That task may block, outside of dtm, until a thread of the user's has ended, and what that
+        thread waits for may have come to lie on one of those stacks.  None of them waits for this
+        one in turn, for it waits only for what was begun later still.
+        """
+        while True:
+            with self._lock:
+                under_way = any(call.missing for call in self._foreign)
+                if not under_way:
+                    self._foreign.clear()
+            if not (under_way and self._stacks.wait_for_later_ones()):
+                return
+            self._runner.check()
 
     def wait_any(self, calls: Sequence[Call]) -> None:
         """(Main thread) wait until one of the calls is complete."""

@@ -135,9 +135,11 @@ def _functions(run: RecordedRun) -> dict[str, FunctionFigures]:
 
 
 def _alone(run: RecordedRun, segments: Segments) -> tuple[str, int, float, float] | None:
-    """Return the item during which for longest nothing else ran on any worker."""
+    """Return the item during which for longest nothing else ran, once all workers were there."""
     if run.size == 1:
         return None
+    runs = run.of_kind(RUN)
+    there = float(runs["begin"].max(initial=0.0))
     working = segments.chosen(segments.what != IDLE)
     count = len(working.rank)
     times = np.concatenate((working.begin, working.end))
@@ -145,7 +147,8 @@ def _alone(run: RecordedRun, segments: Segments) -> tuple[str, int, float, float
     names = np.concatenate((np.arange(count), -np.arange(count)))
     order = np.lexsort((steps, times))  # what ends goes before what begins
     running, sums = np.cumsum(steps[order]), np.cumsum(names[order])
-    lasts = np.diff(times[order], append=times[order][-1:])
+    times = np.maximum(times[order], there)
+    lasts = np.diff(times, append=times[-1:])
     alone = (running == 1) & (lasts > 0)
     places = working.place[sums[alone]]
     items = places >= 0

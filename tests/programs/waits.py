@@ -91,10 +91,10 @@ def check_tasks_that_all_wait_for_the_first_of_several_end():
 def check_iterators_have_a_timeout():
     if workers() == 1:
         return
-    results = dtm.imap(nap, [0.0, 1.5, 0.0])
-    assert soon(results.next, 9.0) == 0.0
+    results = dtm.imap(nap, [0.3, 3.0, 0.3])
+    assert results.next(9.0) == 0.3
     assert soon(results.next, 0.05) == "TimeoutError"
-    assert list(results) == [1.5, 0.0]
+    assert list(results) == [3.0, 0.3]
 
 
 def check_results_that_came_before_an_error_of_the_iterable():
