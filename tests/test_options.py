@@ -188,6 +188,7 @@ def test_items_travel_in_chunks_of_the_given_size() -> None:
     assert min(len(list(same)) for _, same in groupby(ran)) >= 30, ran
 
 
-def test_options_of_later_versions_are_accepted() -> None:
-    given = {"setTraceMode": True, "traceDir": "somewhere", "workers": 2}
+def test_a_run_is_traced_where_its_options_say(tmp_path: Path) -> None:
+    given = {"setTraceMode": True, "traceDir": str(tmp_path / "trace"), "workers": 2}
     assert outcome(given, 2)["workers"] == [0, 1]
+    assert len(list((tmp_path / "trace").iterdir())) == 2
