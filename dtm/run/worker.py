@@ -30,7 +30,7 @@ Shared attributes:
     =========================================  ============  =============  ======================
     attribute                                  written by    read by        under
     =========================================  ============  =============  ======================
-    _outbox, _lines, _finish, _pinned,         any thread    any thread     ``lock``
+    _outbox, _lines, _finish,                  any thread    any thread     ``lock``
     _outbox_since, _lines_sent
     _timer, _hearsay, _end_reached             any thread    any thread     ``lock`` to write; who
                                                                             sets one wakes those
@@ -54,7 +54,6 @@ from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
@@ -72,12 +71,12 @@ from dtm.core.messages import (
     Stopped,
 )
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
-from dtm.errors import Unsendable, WorkerLostError
+from dtm.errors import WorkerLostError
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
-from dtm.task import Call, Range, Same
+from dtm.run.shipping import Shipping
+from dtm.task import Call
 from dtm.wire.codec import Wire
-from dtm.wire.cost import shipping_cost
 from dtm.wire.failures import annotate
 from dtm.wire.functions import CACHE_BYTES
 from dtm.wire.imports import imports
@@ -94,7 +93,6 @@ OUTPUT_SECONDS = 5e-3
 HEARSAY_SECONDS = 1.0
 HURRY_SECONDS = 0.3
 ABANDONED_SECONDS = 0.5
-MOST_TOLD = 1024
 
 
 class Worker:
@@ -115,7 +113,7 @@ class Worker:
     """
 
     SHARED: ClassVar = dict.fromkeys(
-        ("_outbox", "_outbox_since", "_lines", "_lines_sent", "_finish", "_pinned"), "lock"
+        ("_outbox", "_outbox_since", "_lines", "_lines_sent", "_finish"), "lock"
     )
     SHARED_READ_FREELY: ClassVar = dict.fromkeys(("_timer", "_hearsay", "_end_reached"), "lock")
 
@@ -145,8 +143,8 @@ class Worker:
             Random(rank),  # noqa: S311 - chooses victims
             minimum or FOUR_ROUND_TRIPS,
             chunk,
-            self._appraise_items,
-            self._appraise_results,
+            lambda work: self._shipping.items_cost(work),  # noqa: PLW0108 - made below
+            lambda work: self._shipping.results_cost(work),  # noqa: PLW0108
             balancer,
         )
         self.runner = self._make_runner(_streams(seed))
@@ -157,13 +155,14 @@ class Worker:
             lambda: self.runner.interrupted,
             cache_bytes,
         )
-        self.scheduler.granularity.appraise_function = self._appraise_function
-        self.scheduler.granularity.lacking = self._lacking
+        self._shipping = Shipping(
+            self._wire, size - 1, self.scheduler.put_back, lambda: self.runner.interrupted
+        )
+        self.scheduler.granularity.appraise_function = self._shipping.function_cost
+        self.scheduler.granularity.lacking = self._shipping.lacking
         self._on_end = on_end
         self._outbox: dict[int, list[Segment]] = {}
         self._outbox_since = 0.0
-        self._pinned: WeakSet[Call] = WeakSet()
-        self._told: set[str] = set()
         self._timer = float("inf")
         self._inside: set[int] = set()
         self._busy = threading.Event()
@@ -230,7 +229,8 @@ class Worker:
 
     def _send(self, to: int, message: Message) -> None:
         if isinstance(message, Grant):
-            sendable = self._sendable(to, message)
+            load = self.scheduler.load(perf_counter())
+            sendable = self._shipping.encoded(to, message, load)
             if sendable is None:
                 message = Refusal(message.serial)
             else:
@@ -258,80 +258,6 @@ class Worker:
         counters.messages += 1
         counters.bytes += sum(map(len, frames))
         self.comm.send(to, frames)
-
-    def _sendable(self, to: int, grant: Grant) -> tuple[Grant, Sequence[Any]] | None:
-        """Encode a grant; parts that cannot be sent go back to the deque."""
-        parts = list(grant.parts)
-        load = self.scheduler.load(perf_counter())
-        try:
-            return grant, self._wire.encode(to, load, grant)
-        except Unsendable:
-            pass
-        kept = []
-        for part in parts:
-            problem = self._wire.unsendable(to, part)
-            if problem is None:
-                kept.append(part)
-            else:
-                self._keep(part, problem)
-        if not kept:
-            return None
-        grant = Grant(grant.serial, tuple(kept))
-        return grant, self._wire.encode(to, load, grant)
-
-    def _keep(self, part: Range, problem: Unsendable) -> None:
-        self.scheduler.put_back(part, problem.index)
-        if problem.index is None:  # the function: once is enough, however often it is called
-            if part.call.name in self._told:
-                return
-            if len(self._told) < MOST_TOLD:
-                self._told.add(part.call.name)
-        self._tell_kept(part.call, problem.reason)
-
-    def _tell_kept(self, call: Call, reason: str) -> None:
-        if call not in self._pinned:
-            self._pinned.add(call)
-            sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
-
-    def _appraise_items(self, work: Range) -> float:
-        """Return the seconds of processor time that shipping one item of a range costs."""
-        call = work.call
-        middle = (work.lo + work.hi) // 2 - call.base
-        items = call.items[middle : middle + 16]
-        if isinstance(items, Same):
-            items = [items.item]
-        cost = self._shipping_cost(items, ())
-        if cost == float("inf"):
-            cost = min(
-                self._shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)]
-            )
-        if cost == float("inf"):
-            work.pinned = True
-            found = self._wire.culprit(items, middle + call.base)
-            if found is not None:
-                self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
-        return cost
-
-    def _appraise_results(self, work: Range) -> float | None:
-        """Return the seconds that shipping one result costs, None if none is there to judge by."""
-        results = (work.call.sample or [])[-16:]
-        return self._shipping_cost((), results) if results else None
-
-    def _appraise_function(self, work: Range) -> float:
-        """Return the seconds that bringing the function of a range to another worker costs."""
-        return self._wire.weight(work.call, work.left * work.call.profile.seconds / 2)
-
-    def _lacking(self, work: Range) -> float:
-        """Return the part of the other workers that do not hold the function of a range."""
-        return self._wire.lacking(work.call, self.comm.size - 1)
-
-    def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
-        try:
-            return shipping_cost(items, results)
-        except BaseException:  # objects that exit when they are pickled
-            if self.runner.interrupted:
-                raise
-            return float("inf")
 
     def _resume(self, call: Call) -> None:
         listeners, call.listeners = call.listeners, None

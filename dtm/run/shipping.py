@@ -1,0 +1,122 @@
+"""What leaves for another worker: whether it can be sent, and what sending it costs.
+
+A part of a call that cannot be sent goes back to the deque and is *pinned*: it runs where it was
+called, and stderr says so once.  Costs are measured by pickling a sample (:mod:`dtm.wire.cost`).
+
+Shared attributes: ``_pinned`` and ``_told``, under the worker's lock.
+
+Threads: any, with the worker's lock held.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakSet
+
+from dtm.core.messages import Grant, Load
+from dtm.errors import Unsendable
+from dtm.task import Call, Range, Same
+from dtm.wire.codec import Wire
+from dtm.wire.cost import shipping_cost
+
+MOST_TOLD = 1024
+
+
+class Shipping:
+    """What one worker's grants and results cost, and what of them cannot be sent.
+
+    Args:
+        wire: encodes messages.
+        others: how many other workers there are.
+        put_back: takes back a part of which the item with an index, or all, cannot be sent.
+        interrupted: whether the run is being ended, so that exceptions pass.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        others: int,
+        put_back: Callable[[Range, int | None], None],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self._wire = wire
+        self._others = others
+        self._put_back = put_back
+        self._interrupted = interrupted
+        self._pinned: WeakSet[Call] = WeakSet()
+        self._told: set[str] = set()
+
+    def encoded(self, to: int, grant: Grant, load: Load) -> tuple[Grant, Sequence[Any]] | None:
+        """Encode a grant; parts that cannot be sent go back to the deque."""
+        parts = list(grant.parts)
+        try:
+            return grant, self._wire.encode(to, load, grant)
+        except Unsendable:
+            pass
+        kept = []
+        for part in parts:
+            problem = self._wire.unsendable(to, part)
+            if problem is None:
+                kept.append(part)
+            else:
+                self._keep(part, problem)
+        if not kept:
+            return None
+        grant = Grant(grant.serial, tuple(kept))
+        return grant, self._wire.encode(to, load, grant)
+
+    def _keep(self, part: Range, problem: Unsendable) -> None:
+        self._put_back(part, problem.index)
+        if problem.index is None:  # the function: once is enough, however often it is called
+            if part.call.name in self._told:
+                return
+            if len(self._told) < MOST_TOLD:
+                self._told.add(part.call.name)
+        self._tell_kept(part.call, problem.reason)
+
+    def _tell_kept(self, call: Call, reason: str) -> None:
+        if call not in self._pinned:
+            self._pinned.add(call)
+            sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
+
+    def items_cost(self, work: Range) -> float:
+        """Return the seconds of processor time that shipping one item of a range costs."""
+        call = work.call
+        middle = (work.lo + work.hi) // 2 - call.base
+        items = call.items[middle : middle + 16]
+        if isinstance(items, Same):
+            items = [items.item]
+        cost = self._shipping_cost(items, ())
+        if cost == float("inf"):
+            cost = min(
+                self._shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)]
+            )
+        if cost == float("inf"):
+            work.pinned = True
+            found = self._wire.culprit(items, middle + call.base)
+            if found is not None:
+                self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
+        return cost
+
+    def results_cost(self, work: Range) -> float | None:
+        """Return the seconds that shipping one result costs, None if none is there to judge by."""
+        results = (work.call.sample or [])[-16:]
+        return self._shipping_cost((), results) if results else None
+
+    def function_cost(self, work: Range) -> float:
+        """Return the seconds that bringing the function of a range to another worker costs."""
+        return self._wire.weight(work.call, work.left * work.call.profile.seconds / 2)
+
+    def lacking(self, work: Range) -> float:
+        """Return the part of the other workers that do not hold the function of a range."""
+        return self._wire.lacking(work.call, self._others)
+
+    def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
+        try:
+            return shipping_cost(items, results)
+        except BaseException:  # objects that exit when they are pickled
+            if self._interrupted():
+                raise
+            return float("inf")
