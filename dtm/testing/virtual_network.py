@@ -156,8 +156,8 @@ class VirtualManager(CommunicationManager):
         return losses
 
     def absent(self) -> set[int]:
-        """Return the ranks that are known to be gone."""
-        return self._known | (self._links.closed - {self.rank})
+        """Return the ranks that are known to be lost; who has closed has said so before."""
+        return set(self._known)
 
     def close(self, timeout: float) -> None:
         """Leave; all that was sent arrives."""
