@@ -125,46 +125,16 @@ BUGS = [
         "                segment",
     ),
     ShellBug(
-        "the task of a stack is lost when it gives way",
-        "run/runner.py",
-        "        context = self.thread.context\n        self.stacks.give_way()\n        self.thread.context = context\n",
-        "        self.stacks.give_way()\n",
-    ),
-    ShellBug(
         "a listener is added without the lock, and without a last look",
         "run/runner.py",
         "        with self._lock:\n            if not call.missing:\n                return False\n            call.listeners = [*(call.listeners or ()), listener]\n            return True\n",
         "        before = [*(call.listeners or ()), listener]\n        call.listeners = before\n        return True\n",
     ),
     ShellBug(
-        "a stack parks without a last look",
-        "run/stacks.py",
-        "            if any(call.missing == 0 for call in calls):\n                return\n            for call in calls:\n                call.listeners = [*(call.listeners or ()), me.resume]\n",
-        "            for call in calls:\n                call.listeners = [*(call.listeners or ()), me.resume]\n",
-    ),
-    ShellBug(
         "a stack that may go on is not queued",
         "run/stacks.py",
         '                stack.go("may go on")\n                self.ready.append(stack)\n            self._nudge()\n',
         '                stack.go("may go on")\n            self._nudge()\n',
-    ),
-    ShellBug(
-        "a stack that may go on wakes nobody",
-        "run/stacks.py",
-        "                self.ready.append(stack)\n            self._nudge()\n",
-        "                self.ready.append(stack)\n",
-    ),
-    ShellBug(
-        "a listener stays after a withdrawal",
-        "run/stacks.py",
-        "                    if call.listeners and me.resume in call.listeners:\n                        call.listeners.remove(me.resume)\n",
-        "                    pass\n",
-    ),
-    ShellBug(
-        "a deadline never ends a wait",
-        "run/waiting.py",
-        "                if now >= deadline:\n                    return\n                if self.something_to_do():\n",
-        "                if self.something_to_do():\n",
     ),
     ShellBug(
         "a thread of the user's never runs its own children",
@@ -179,23 +149,10 @@ BUGS = [
         "                call.listeners = [*(call.listeners or ()), event.set]\n",
     ),
     ShellBug(
-        "parts that cannot be sent are dropped",
-        "run/worker.py",
-        "        self.scheduler.put_back(part, problem.index)\n",
-        "",
-        "tests/test_code_travels.py",
-    ),
-    ShellBug(
         "one message is read at a time",
         "run/worker.py",
         "        for source, frames in self.comm.receive():\n            self._take(source, frames)\n",
         "        for source, frames in self.comm.receive()[:1]:\n            self._take(source, frames)\n",
-    ),
-    ShellBug(
-        "the outbox is emptied twice",
-        "run/worker.py",
-        "            outbox, self._outbox = self._outbox, {}\n",
-        "            outbox = self._outbox\n",
     ),
     ShellBug(
         "results are gathered without the lock",
@@ -229,23 +186,10 @@ BUGS = [
         "tests/test_interleavings.py -k lost_at_each_point",
     ),
     ShellBug(
-        "the root waits for workers that are gone",
-        "run/worker.py",
-        "                self.perform(self.scheduler.excuse(self.comm.absent()))\n",
-        "",
-        "tests/test_interleavings.py -k lost_at_each_point",
-    ),
-    ShellBug(
         "a worker does not end with the run",
         "run/runtime.py",
         "        if self.comm.rank:\n            self._part(1 if reason else 0)\n",
         "        if self.comm.rank:\n            pass\n",
-    ),
-    ShellBug(
-        "two threads take leave",
-        "run/runtime.py",
-        "        if not self._leaving.acquire(blocking=False):\n            return\n        self.over = True\n",
-        "        self.over = True\n",
     ),
     ShellBug(
         "the switch interval is not put back",
@@ -262,12 +206,6 @@ BUGS = [
         "tests/test_interface.py tests/test_starting.py",
     ),
     ShellBug(
-        "threads share a line of output",
-        "run/output.py",
-        "        thread = threading.get_ident()\n        whole",
-        "        thread = 0\n        whole",
-    ),
-    ShellBug(
         "whole lines are written twice",
         "run/output.py",
         '        whole = self._partial.pop(thread, "") + text\n',
@@ -278,24 +216,6 @@ BUGS = [
         "lazy.py",
         "        for call in self._flying:  # once, for a call may be completed at any moment\n            (flying if call.missing else ended).append(call)\n",
         "        ended = [call for call in self._flying if not call.missing]\n        flying = deque(call for call in self._flying if call.missing)\n",
-    ),
-    ShellBug(
-        "the window is not bounded",
-        "lazy.py",
-        "        while self._broken is None and len(self._flying) < self._batches:\n",
-        "        while self._broken is None:\n",
-    ),
-    ShellBug(
-        "what is in flight goes on when an iteration ends",
-        "lazy.py",
-        "            self._runner.abandon(self._flying.popleft())\n",
-        "            self._flying.popleft()\n",
-    ),
-    ShellBug(
-        "a callback is not called if the call has ended",
-        "future.py",
-        "        if not runner.listen(call, lambda: runner.callbacks.call_later(tell)):",
-        "        if False and not runner.listen(call, lambda: runner.callbacks.call_later(tell)):",
     ),
     ShellBug(
         "mail is looked at without the lock",
@@ -310,66 +230,16 @@ BUGS = [
         "        if True:\n            if rank in self._gone:\n                return\n",
     ),
     ShellBug(
-        "nobody rings",
-        "comm/mpi/manager.py",
-        "        self._bell.ring(rank)\n        if leader_is_needed:\n",
-        "        if leader_is_needed:\n",
-    ),
-    ShellBug(
-        "a rank sleeps without asking to be rung",
-        "comm/mpi/manager.py",
-        "            self._bell.ask_for_bells()\n            return self._look(deadline)\n",
-        "            return self._look(deadline)\n",
-    ),
-    ShellBug(
-        "a rank asks to be rung and does not look again",
-        "comm/mpi/manager.py",
-        "            self._bell.ask_for_bells()\n            return self._look(deadline)\n",
-        "            self._bell.ask_for_bells()\n",
-    ),
-    ShellBug(
         "who leads the waiting wakes nobody",
         "comm/mpi/manager.py",
         "                self._led = False\n                self._turn.notify_all()\n",
         "                self._led = False\n",
     ),
     ShellBug(
-        "a message is opened before its bodies are there",
-        "comm/mpi/messages.py",
-        "        while requests and requests[0].Test():\n            requests.popleft()\n        return not requests\n",
-        "        return True\n",
-    ),
-    ShellBug(
-        "a later message overtakes an earlier one",
-        "comm/mpi/messages.py",
-        "        if not request.Test() or sender in self._lanes:\n",
-        "        if not request.Test():\n",
-    ),
-    ShellBug(
-        "what could not be sent at once is forgotten",
-        "comm/mpi/messages.py",
-        "                self._outgoing.append(entry)\n                vain -= 1\n",
-        "                vain -= 1\n",
-    ),
-    ShellBug(
         "segments come without their failures",
         "wire/codec.py",
         "        failure = unpack_failure(next(rest)) if failed else None\n",
         "        failure = None\n",
-    ),
-    ShellBug(
-        "the least recently used function is not moved",
-        "wire/functions.py",
-        "            self._entries.move_to_end(key)\n",
-        "",
-        "tests/test_code_travels.py tests/test_serialization.py",
-    ),
-    ShellBug(
-        "keys that are not held any more are not told",
-        "wire/functions.py",
-        "        for rank in entry.holders:\n            self._dropped.setdefault(rank, []).append(key)\n",
-        "",
-        "tests/test_code_travels.py tests/test_serialization.py",
     ),
 ]
 
