@@ -457,8 +457,9 @@ class Worker:
             if self.cancelled or len(self.scheduler.ledger):
                 patience = ABANDONED_SECONDS
             self.flush()
+            absent = self.comm.absent()  # first: what they sent before they left is then there
             self._take_all()
-            self.perform(self.scheduler.stop(self.comm.absent()))
+            self.perform(self.scheduler.stop(absent))
         heard = perf_counter()
         hurried, stopped = False, 0
         while not self._end_reached:
@@ -468,12 +469,13 @@ class Worker:
             left = (patience if hurried else HURRY_SECONDS) - quiet
             self.comm.wait(max(0.0, min(left, TICK_SECONDS)))
             with self.lock:
+                absent = self.comm.absent()
                 self._take_all()
-                self.perform(self.scheduler.excuse(self.comm.absent()))
+                self.perform(self.scheduler.excuse(absent))
                 quiet = perf_counter() - heard
                 if quiet >= HURRY_SECONDS and not hurried and not self._end_reached:
                     hurried, heard = True, perf_counter()
-                    self.perform(self.scheduler.hurry(self.comm.absent()))
+                    self.perform(self.scheduler.hurry(absent))
             if len(self.scheduler.ending.counters) != stopped:
                 stopped, heard = len(self.scheduler.ending.counters), perf_counter()
         return True
