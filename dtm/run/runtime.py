@@ -83,6 +83,7 @@ class Run:
         self._depth = sys.getrecursionlimit()
         sys.setrecursionlimit(self._depth + MOST_FRAMES)
         self._signals = 0
+        self._fault_comes = False  # by the next SIGINT, which this process sends to itself
         self._began = perf_counter()
         self._handlers: dict[int, Any] = {}
         self._watchman: Watchman | None = None
@@ -192,10 +193,13 @@ class Run:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.runner.interrupted = True
-        fault = self.runner.fault
-        if fault is not None and not self._signals:
+        if number == signal.SIGINT and self._fault_comes:
+            self._fault_comes = False
+            if self._signals:  # the run is being ended already, and that is why a worker was lost
+                return
             self._signals += 1
-            raise fault
+            assert self.runner.fault is not None
+            raise self.runner.fault
         self._signals += 1
         if self._signals > 1:
             self._abort(128 + number)
@@ -215,6 +219,7 @@ class Run:
             watch.start()
             self.worker.nudge()
             if signal.getsignal(signal.SIGINT) == self._on_signal:
+                self._fault_comes = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _give_up(self, reason: BaseException) -> None:
