@@ -42,3 +42,4 @@ class CallingThread(threading.local):
 
     context: Context | None = None
     main = False
+    alone_at = float("-inf")  # when it last had to run its own work, for nobody else did

@@ -47,6 +47,7 @@ from dtm.core.scheduler import Effect, Scheduler
 from dtm.errors import RunStateError
 from dtm.run.callbacks import Callbacks
 from dtm.run.context import CallingThread, Context
+from dtm.run.loops import put_running_loop, take_running_loop
 from dtm.run.stacks import FOREVER, Stacks
 from dtm.run.waiting import IDLE_SECONDS, Waiting, is_deep
 from dtm.task import Call, Range
@@ -206,6 +207,7 @@ class Runner:
         thread = self.thread
         outer = thread.context
         thread.context = context = Context(call.depth + 1, call.path)
+        loop = take_running_loop()
         try:
             if call.size == 1 and call.path is None:
                 self._base.copy().run(self._single, work, call)
@@ -213,6 +215,8 @@ class Runner:
                 self._base.copy().run(self._strips, work, call, context, deadline)
         finally:
             thread.context = outer
+            if loop is not None:
+                put_running_loop(loop)
 
     def _single(self, work: Range, call: Call) -> None:
         """Run the item of a call of one item, without what strips need."""
@@ -362,11 +366,14 @@ class Runner:
 
     def _leave_fork(self, failure: BaseException | None) -> None:
         """End a child that a task has forked and that returns from its body as if it were one."""
-        if failure is not None:
+        status = 0 if failure is None else 1
+        if isinstance(failure, SystemExit) and (failure.code is None or type(failure.code) is int):
+            status = failure.code or 0
+        elif failure is not None:
             sys.excepthook(type(failure), failure, failure.__traceback__)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(0 if failure is None else 1)
+        os._exit(status)
 
     def checkpoint(self) -> None:
         """Between items: read messages, share work, let stacks go on that are ready."""
@@ -471,14 +478,14 @@ class Runner:
         balancer = self.scheduler.balancer
         with self._lock:
             balancer.running = not hungry
-            if hungry or (balancer.waiting and not self.scheduler.deque.newest()):
+            # Who asks for work while there is some would be thought idle when that is taken away.
+            empty = self.scheduler.deque.newest() is None
+            if empty and (hungry or balancer.waiting):
                 world.perform(self.scheduler.hungry(perf_counter()))
             self.resting = True
             # The load-balancer thread may have brought something since this was looked at.
             nothing = all(call.missing for call in calls) and not (
-                (hungry and self.scheduler.deque.newest() is not None)
-                or self.stacks.may_go_on() is not None
-                or self.ended
+                (hungry and not empty) or self.stacks.may_go_on() is not None or self.ended
             )
         try:
             if nothing:

@@ -58,6 +58,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from dtm.core.scheduler import Counters
 from dtm.core.wait_policy import STALE_SECONDS, UNTAKEN_SECONDS
+from dtm.run.loops import put_running_loop, take_running_loop
 from dtm.run.stack import call_with_room
 from dtm.task import Call
 
@@ -186,10 +187,14 @@ class Stacks:
     # Which stack runs.
 
     @contextmanager
-    def promptly(self, until: float, slack: float) -> Iterator[None]:
-        """Make the stack that runs a prompt one, for the time of a wait."""
+    def promptly(self, until: float, slack: float, *, strict: bool) -> Iterator[None]:
+        """Make the stack that runs a prompt one, for the time of a wait.
+
+        With ``strict`` nothing is begun for having stood here for long.
+        """
         me = self.current
-        me.until, me.slack, me.stale = until, slack, perf_counter() - STALE_SECONDS
+        me.until, me.slack = until, slack
+        me.stale = -FOREVER if strict else perf_counter() - STALE_SECONDS
         self.prompt.append(me)
         try:
             yield
@@ -318,6 +323,7 @@ class Stacks:
     def _switch(self, me: Stack, heir: Stack | None) -> None:
         """Go on with another stack, a server if it is None; return when this one is chosen."""
         me.ran += perf_counter() - me.since
+        loop = take_running_loop()
         try:
             if heir is not None:
                 heir.greenlet.switch()
@@ -331,6 +337,7 @@ class Stacks:
         finally:
             self.current = me
             me.since = perf_counter()
+            put_running_loop(loop)
 
     def _recover(self, me: Stack) -> None:
         """Make a stack run that an exception has woken.  Called with the lock held."""

@@ -77,6 +77,7 @@ from dtm.task import Call, Range
 MOST_NESTED = 100
 MOST_FRAMES = 10 * MOST_NESTED
 PATIENCE_SECONDS = 0.05
+ALONE_SECONDS = 0.5
 IDLE_SECONDS = 0.5
 SLACK_SECONDS = 0.05
 POLL_SLACK_SECONDS = 1e-3
@@ -232,7 +233,7 @@ class Waiting:
         """
         runner, stacks = self._runner, self._stacks
         stacks.give_way()  # what could go on before this wait began might else never get a turn
-        with stacks.promptly(deadline, slack):
+        with stacks.promptly(deadline, slack, strict=not runner.context().depth):
             while all(call.missing for call in calls):
                 runner.check()
                 now = perf_counter()
@@ -267,29 +268,36 @@ class Waiting:
     def _may_begin(self, work: Range) -> bool:
         stacks = self._stacks
         now = perf_counter()
-        return self._alone or may_begin(work, stacks.left(now), stacks.untaken(now))
+        if self._alone or may_begin(work, stacks.left(now), stacks.untaken(now)):
+            return True
+        # What is not worth sending is given to nobody.
+        untaken = work.born <= now - STALE_SECONDS
+        return untaken and not self._scheduler.granularity.pays(work, now)
 
     # Threads of the user's.
 
     def visit(self, calls: Sequence[Call], deadline: float) -> None:
         """(Any other thread) wait until one of the calls is complete, or until ``deadline``."""
-        runner = self._runner
+        runner, thread = self._runner, self._runner.thread
         context = runner.context()
         began = perf_counter()
         alone = self._alone
+        in_vain = alone or began - thread.alone_at < ALONE_SECONDS  # so it was a moment ago
         while all(call.missing for call in calls):
             runner.check()
             now = perf_counter()
             if now >= deadline:
                 return
             work = None
-            if alone or now - began >= PATIENCE_SECONDS or (context.depth and not is_deep()):
+            in_vain = in_vain or now - began >= PATIENCE_SECONDS
+            if in_vain or (context.depth and not is_deep()):
                 with self._lock:
                     work = own_work(calls, context, self._rank, self._scheduler.deque.newest())
             if work is not None and (
                 alone or may_begin(work, deadline - now, began - STALE_SECONDS)
             ):
                 runner.run(work, deadline if len(calls) == 1 else 0.0)
+                thread.alone_at = perf_counter()
             else:
                 runner.world.flush()
                 self._sleep(calls, min(PATIENCE_SECONDS, deadline - now))

@@ -226,6 +226,29 @@ def check_main_may_join_threads_whose_tasks_wait():
         assert not any(thread.is_alive() for thread in threads)
 
 
+def reads_lazily(n):
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(dtm.imap(abs, range(n))))
+    thread.start()
+    thread.join(30.0)
+    return found
+
+
+def check_tasks_may_join_threads_that_read_lazily():
+    assert dtm.map(reads_lazily, [20] * 4) == [list(range(20))] * 4
+
+
+def loops_and_waits(x):
+    async def waits():
+        return sum(dtm.map(square, range(x)))
+
+    return asyncio.run(waits())
+
+
+def check_event_loops_of_tasks_that_wait_for_calls():
+    assert dtm.map(loops_and_waits, [6] * 8) == [55] * 8
+
+
 # Callbacks.
 
 
@@ -306,6 +329,16 @@ def waits_in_vain(_):
 def check_timeouts_hold_in_tasks_that_have_others_beside_them():
     if workers() > 1:
         assert dtm.map(waits_in_vain, range(2)) == ["TimeoutError"] * 2
+
+
+def leaves(n):
+    if os.fork() == 0:
+        sys.exit(n)
+    return os.waitstatus_to_exitcode(os.wait()[1])
+
+
+def check_a_forked_child_that_exits_has_its_own_status():
+    assert dtm.map(leaves, range(4)) == list(range(4))
 
 
 def main():
