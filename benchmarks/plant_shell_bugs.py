@@ -139,7 +139,7 @@ BUGS = [
     ShellBug(
         "a thread of the user's never runs its own children",
         "run/waiting.py",
-        "            if alone or now - began >= PATIENCE_SECONDS or (context.depth and not is_deep()):\n",
+        "            if in_vain or (context.depth and not is_deep()):\n",
         "            if False:\n",
     ),
     ShellBug(

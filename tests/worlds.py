@@ -34,7 +34,7 @@ WORLDS = {
     "two calls": Small(3, Script(Calls([LEAF, LEAF])), 486, 1, 0),
     "a task that waits abroad": Small(2, Script([LEAF, Script([LEAF, LEAF])]), 128, 1, 14),
     "two calls that wait": Small(
-        2, Script(Calls([Script([LEAF, LEAF]), Script([LEAF])])), 194, 1, 0
+        2, Script(Calls([Script([LEAF, LEAF]), Script([LEAF])])), 195, 1, 0
     ),
     "two workers, seven tasks": Small(
         2, Script([Script([LEAF, LEAF]), Script([LEAF, Script([LEAF])])]), 204, 1, 14

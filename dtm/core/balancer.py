@@ -273,7 +273,7 @@ class Balancer:
             return []
         offered = self._offer(work, now)
         total = sum(seconds for _, seconds in offered)
-        if not offered or total < self._granularity.minimum:
+        if not offered or not self._granularity.enough(total):
             return []
         parts: list[Range] = []
         wanted = total * weight / shares

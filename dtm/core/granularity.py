@@ -127,6 +127,7 @@ class Granularity:
         self._appraise_results = appraise_results
         self.appraise_function: AppraiseItems = _weightless
         self.lacking: AppraiseItems = _everybody
+        self.forsaken = False  # see ``pays``
         self._by_code: dict[tuple[int, int], tuple[CodeType, Profile]] = {}
         self._by_object: WeakIdentity[dict[int, Profile]] = WeakIdentity()
 
@@ -191,6 +192,12 @@ class Granularity:
             return False
         call = work.call
         overhead = CALL_SECONDS if call.size == 1 else 0.0
+        if self.forsaken:
+            # The thread that runs tasks here has not come by for a while.  It may be blocked,
+            # outside of dtm, until just this is done: whatever can be sent is worth it.
+            if call.cost is None:
+                call.cost = self._appraise_items(work) + overhead
+            return call.cost < NEVER
         if each <= overhead:
             return False
         if now >= call.again:
@@ -206,6 +213,10 @@ class Granularity:
         if call.again == NEVER:
             call.again = work.born + DOUBT * max(now - work.born, PATIENCE_SECONDS)
         return False
+
+    def enough(self, seconds: float) -> bool:
+        """Whether so much work is worth a message."""
+        return seconds >= self.minimum or self.forsaken
 
     def _result_cost(self, work: Range, each: float) -> float | None:
         """Return what a result costs; None if one will be there soon to judge by."""

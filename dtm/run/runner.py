@@ -101,6 +101,7 @@ class Runner:
 
     Attributes:
         polled: when a running task last looked at the inbox.
+        submitted: when a call was made last.
         resting: whether the main thread sleeps for lack of work.
         interrupted: whether the run is being ended by a signal; exceptions then pass
             through task bodies.
@@ -117,7 +118,7 @@ class Runner:
         self.scheduler = scheduler
         self.world = world
         self.streams = streams
-        self.polled = 0.0
+        self.polled = self.submitted = 0.0
         self.resting = False
         self.interrupted = False
         self.fault: BaseException | None = None
@@ -195,7 +196,8 @@ class Runner:
         with self._lock:
             if not self.thread.main:
                 self._waiting.of_another_thread(call)
-            effects = self.scheduler.submit(call, perf_counter())
+            self.submitted = now = perf_counter()
+            effects = self.scheduler.submit(call, now)
             if effects:
                 self.world.perform(effects)
         if self.resting:

@@ -92,6 +92,7 @@ MOST_SEGMENTS = 256
 OUTPUT_SECONDS = 5e-3
 HEARSAY_SECONDS = 1.0
 HURRY_SECONDS = 0.3
+FORSAKEN_SECONDS = 0.05
 ABANDONED_SECONDS = 0.5
 
 
@@ -280,6 +281,8 @@ class Worker:
                 return
             if now >= self._timer:  # first of all, for what follows may set it anew
                 self._timer = float("inf")
+            came_by = max(self.runner.polled, self.runner.submitted)
+            self.scheduler.granularity.forsaken = now - came_by > FORSAKEN_SECONDS
             self._take_all()
             self.perform(self.scheduler.share(now))
             if self._outbox and now - self._outbox_since > RESULTS_SECONDS:

@@ -267,6 +267,20 @@ def check_main_may_wait_for_a_callback_that_waits_for_calls():
     assert found == [([x * x for x in range(8)],) * 2]
 
 
+def touched(_):
+    return None
+
+
+def check_main_may_block_outside_of_dtm_until_a_short_call_ends():
+    if workers() == 1:
+        return
+    done = threading.Event()
+    dtm.map(touched, range(200))
+    call = dtm.options(callback=lambda _: done.set()).apply_async(touched, 1)
+    assert done.wait(30.0)
+    call.get()
+
+
 def check_a_callback_has_been_called_when_main_comes_back():
     found = []
     for i in range(50):
