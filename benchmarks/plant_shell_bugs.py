@@ -65,12 +65,6 @@ class ShellBug:
 
 BUGS = [
     ShellBug(
-        "the load-balancer thread does not nudge a resting main thread",
-        "run/worker.py",
-        "        self.service()\n        if self.runner.resting:  # it has not seen what has just been read here\n            self.nudge()\n",
-        "        self.service()\n",
-    ),
-    ShellBug(
         "the load-balancer thread swallows a wake",
         "run/worker.py",
         "            if self.runner.resting:  # what has woken this thread may have been meant for the other\n                self.nudge()\n            return\n",
