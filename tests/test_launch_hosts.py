@@ -148,8 +148,8 @@ def test_a_killed_root_is_told_of(tmp_path: Path) -> None:
 WAITING = """
 import subprocess, sys, time
 children = subprocess.Popen(["sleep", "600"])
-print("up", flush=True)
 try:
+    print("up", flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
