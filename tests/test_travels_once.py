@@ -179,6 +179,15 @@ def test_what_is_held_is_bounded_and_what_was_dropped_comes_again(
         assert peer.receiver.held_bytes <= max(limit, latest)
 
 
+def test_what_was_used_last_is_dropped_last() -> None:
+    first, *others, last = (closure_of(letter * 1000) for letter in "abcdef")
+    peer = Peer(5 * FunctionSender().pack(first).size)
+    held = peer.carry(first)
+    for function in (*others, first, last):
+        peer.carry(function)
+    assert peer.carry(first) is held
+
+
 def test_a_function_larger_than_the_cache_is_held_until_the_next_one_comes() -> None:
     peer = Peer(100)
     large = closure_of("y" * 10_000)
