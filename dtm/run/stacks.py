@@ -71,6 +71,8 @@ class Place(Enum):
     READY = "could go on"
     SPARE = "is a server that has nothing to do"
 
+    __hash__ = object.__hash__  # an enumeration's own runs Python code at each look into a table
+
 
 TRANSITIONS: dict[Place, dict[str, Place]] = {
     Place.SPARE: {"chosen": Place.RUNS},
@@ -150,6 +152,7 @@ class Stacks:
         self._spares: list[Stack] = []
         self._settling: list[Stack] = []
         self._begun = 0
+        self._switched = 0.0
         self._first: Stack | None = None
         self._hub: greenlet
 
@@ -257,8 +260,9 @@ class Stacks:
         """
         me = self.current
         with self._lock:
-            if any(call.missing == 0 for call in calls):
-                return
+            for call in calls:
+                if call.missing == 0:
+                    return
             for call in calls:
                 call.listeners = [*(call.listeners or ()), me.resume]
             me.go("parks")
@@ -322,7 +326,8 @@ class Stacks:
 
     def _switch(self, me: Stack, heir: Stack | None) -> None:
         """Go on with another stack, a server if it is None; return when this one is chosen."""
-        me.ran += perf_counter() - me.since
+        self._switched = now = perf_counter()
+        me.ran += now - me.since
         loop = take_running_loop()
         try:
             if heir is not None:
@@ -336,8 +341,9 @@ class Stacks:
                 self._hub.switch()
         finally:
             self.current = me
-            me.since = perf_counter()
-            put_running_loop(loop)
+            me.since = self._switched
+            if loop is not None:
+                put_running_loop(loop)
 
     def _recover(self, me: Stack) -> None:
         """Make a stack run that an exception has woken.  Called with the lock held."""
@@ -354,6 +360,7 @@ class Stacks:
         An error that such a block raises is printed.
         """
         first = self.current
+        loop = take_running_loop()
         for stack in self._servers:
             try:
                 stack.greenlet.throw(GreenletExit)
@@ -362,4 +369,5 @@ class Stacks:
             self.current = first
         self._servers.clear()
         self._spares.clear()
+        put_running_loop(loop)
         self._hub.throw(GreenletExit)
