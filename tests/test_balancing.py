@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.simulated import AT_LEAST, AT_MOST, SEEDS, SIZES, Measured, measured
+from benchmarks.simulated import AT_LEAST, AT_MOST, NETWORK, SEEDS, SIZES, Measured, measured
+from dtm.testing import Calls, Script, Simulation
 
 BIG = bool(os.environ.get("DTM_BIG"))
 
@@ -68,6 +69,15 @@ def test_what_a_worker_knows_does_not_grow_with_their_number(row: str, size: int
 def test_the_shutdown_takes_two_messages_a_worker(row: str, size: int) -> None:
     assert {found.shutdown for found in figures(row, size)} == {2 * (size - 1)}
     assert all(found.spread_ms > 0.0 for found in figures(row, size))
+
+
+@pytest.mark.parametrize("size", [4, 16, 64])
+@pytest.mark.parametrize("kind", [list, Calls])
+def test_as_many_long_tasks_as_workers_keep_all_of_them_busy(kind: type, size: int) -> None:
+    """Also where the idle ones stand behind others, which run their only task."""
+    step = kind([1.0] * size)
+    report = Simulation(size, Script(0.05, step, step, step), network=NETWORK, seed=1).run()
+    assert report.makespan <= 3.05 * 1.05
 
 
 @pytest.mark.slow

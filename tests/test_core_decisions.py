@@ -392,8 +392,32 @@ def test_one_long_range_is_enough_for_a_thief() -> None:
 def test_a_thief_without_luck_is_refused() -> None:
     made = balancer()
     assert made.requested(5, StealRequest(9, 1, stays=False), Deque(), 0.0) == [(5, Refusal(9))]
-    assert made.requested(5, StealRequest(9, 1, stays=True), Deque(), 0.0) == []
+    made.requested(5, StealRequest(9, 1, stays=True), Deque(), 0.0)
     assert made.waiting == {5: (9, 1)}
+
+
+def test_who_runs_its_last_item_passes_on_what_waits_here() -> None:
+    made, empty = balancer(1, 21), Deque()
+    asked = made.requested(5, StealRequest(9, 3, stays=True), empty, 0.0)
+    assert [to for to, _ in asked] == [0, 6, 7, 8], "not whoever is the only one that waits"
+    weights = [message.weight for _, message in asked if isinstance(message, StealRequest)]
+    assert weights == [3, 1, 1, 1], "the parent hears how many are idle behind, this one is not"
+    assert made.pass_on(empty) == [], "once is enough"
+    ((to, _),) = made.requested(6, StealRequest(9, 1, stays=True), empty, 0.0)
+    assert to == 5, "another waits here too"
+
+
+def test_who_has_work_passes_nothing_on() -> None:
+    made = balancer(1, 21)
+    trifles = deque_of(work(4))
+    assert made.requested(5, StealRequest(9, 3, stays=True), trifles, 0.0) == []
+
+
+def test_a_lifeline_that_was_passed_on_leaves_when_it_is_answered() -> None:
+    made = balancer(1, 21)
+    made.requested(5, StealRequest(9, 3, stays=True), Deque(), 0.0)
+    made.granted(0, made.tied[0])
+    assert [to for to, _ in made.pass_on(Deque())] == [0]
 
 
 @given(st.integers(1, 500), st.lists(st.integers(1, 40), min_size=1, max_size=8), st.booleans())

@@ -26,7 +26,11 @@ in log4 P hops.  What is not worth sending is refused or waits.
 
 Liveness: a silent worker has a lifeline at each neighbour, and a worker with
 something worth sharing answers its lifelines whenever work is added, between
-strips, and on a timer; the graph of neighbours connects all.
+strips, and on a timer; the graph of neighbours connects all.  A worker that runs its
+last item is in the middle of that graph without looking for work, so it *passes on* what
+waits: it ties a lifeline of its own at each neighbour, unless that neighbour is the only
+one that waits here.  Without that, 64 single calls of a second kept 64 workers busy for three
+seconds: the first few went to the neighbours of the caller, and nobody asked it for the rest.
 
 What can go wrong: a victim that does not answer (it is starting, or deep in C
 code): the thief goes on after ``ANSWER_SECONDS``, and a late grant is as good as
@@ -222,7 +226,8 @@ class Balancer:
     def _weight(self, other: int) -> int:
         if other != self._parent:
             return 1
-        return 1 + sum(self.waiting[child][1] for child in self._children & self.waiting.keys())
+        behind = sum(self.waiting[child][1] for child in self._children & self.waiting.keys())
+        return behind + (self.mode is not Mode.WORKING)
 
     # As a victim.
 
@@ -245,7 +250,18 @@ class Balancer:
             and self._children <= self.waiting.keys()
         ):
             return [(parent, self._lifeline(parent))]
-        return []
+        return self.pass_on(work)
+
+    def pass_on(self, work: Deque) -> Sends:
+        """Ask on behalf of those who wait here, while this worker runs its last item."""
+        if self.mode is not Mode.WORKING or not self.waiting or work.newest() is not None:
+            return []
+        waiting = self.waiting.keys()
+        return [
+            (other, self._lifeline(other))
+            for other in self.neighbours
+            if other not in self.tied and waiting - {other}
+        ]
 
     def share(self, work: Deque, now: float) -> Sends:
         """Give the workers that wait here what is worth giving."""

@@ -239,11 +239,13 @@ class Scheduler:
         looks = now >= self._timer and self.balancer.waiting and self.deque.newest() is not None
         if not (due or looks):
             passed = now >= self._armed and self.gathering.deadline < NEVER
-            return self._wake(now) if passed else []
+            asks = [self._send(*each) for each in self.balancer.pass_on(self.deque)]
+            return [*asks, *(self._wake(now) if passed else [])]
         effects: list[Effect] = [Send(*each) for each in self.gathering.send_on(now)]
         if looks:
             grants = self.balancer.share(self.deque, now)
-            effects += [self._send(to, message) for to, message in grants]
+            said = *grants, *self.balancer.pass_on(self.deque)
+            effects += [self._send(to, message) for to, message in said]
             self._pause = PATIENCE_SECONDS if grants else min(2 * self._pause, TICK_SECONDS)
             if self.balancer.waiting and self.deque.newest() is not None:
                 self._timer = now + self._pause
