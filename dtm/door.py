@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 from dtm.future import AsyncResult, raised
 from dtm.lazy import MOST_ITEMS, LazyResults, Window
+from dtm.progress import shown
 from dtm.run import runtime
 from dtm.task import Body, Call, Same
 
@@ -157,8 +158,6 @@ class Door:
             return call.values()
         try:
             if self._progress or (PROGRESS and self._progress is None and not context.depth):
-                from dtm.progress import shown
-
                 with shown(call):
                     runner.wait(call)
             else:

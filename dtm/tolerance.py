@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from dtm.errors import CallCancelledError, ItemTimeoutError
 from dtm.guard import Failed
 from dtm.task import Call
+from dtm.wire.failures import annotate
 
 
 class Runs(Protocol):
@@ -51,8 +52,6 @@ class Tolerance:
         ]
 
     def _replaced(self, call: Call, index: int, failed: Failed) -> Any:
-        from dtm.wire.failures import annotate
-
         exception = failed.exception
         if isinstance(exception, ItemTimeoutError):
             exception.index = index

@@ -23,7 +23,9 @@ item of which call a frame belongs to.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -41,6 +43,10 @@ ANSWER_SECONDS = 2.0
 MOST_TASKS = 5
 _HANDLER = "_on_question"  # of the signal: what it runs is not what the task does
 _SHARED = "/dev/shm"  # noqa: S108 - a directory in it is trusted if only this user can enter it
+if not os.path.isdir(_SHARED):
+    from tempfile import gettempdir  # not where it need not be: it takes as long as all of this
+
+    _SHARED = gettempdir()
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STRIPS, _SINGLE = Runner._strips.__code__, Runner._single.__code__  # noqa: SLF001
 _WAITS = {
@@ -302,15 +308,10 @@ def answer_directory(pid: int) -> str:
 
     Not where ``TMPDIR`` says: batch systems give each job, and each shell in it, another.
     """
-    from tempfile import gettempdir
-
-    place = _SHARED if os.path.isdir(_SHARED) else gettempdir()
-    return os.path.join(place, f"dtm-stacks-{os.getuid()}-{pid}")
+    return os.path.join(_SHARED, f"dtm-stacks-{os.getuid()}-{pid}")
 
 
 def _is_own(directory: str) -> bool:
-    import stat
-
     try:
         found = os.lstat(directory)
     except OSError:
@@ -321,8 +322,6 @@ def _is_own(directory: str) -> bool:
 
 def _write(directory: str, text: str) -> None:
     """Write an answer, which appears whole; if whoever asked has gone, for nobody."""
-    import contextlib
-
     part, whole = (os.path.join(directory, name) for name in ("part", "answer"))
     with contextlib.suppress(OSError):
         with open(part, "w", encoding="utf-8") as file:

@@ -72,6 +72,7 @@ from dtm.core.messages import (
 )
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
 from dtm.errors import WorkerLostError
+from dtm.run.autopsy import Autopsy, look
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
 from dtm.run.shipping import Shipping
@@ -82,7 +83,6 @@ from dtm.wire.functions import CACHE_BYTES
 from dtm.wire.imports import imports
 
 if TYPE_CHECKING:
-    from dtm.run.autopsy import Autopsy
     from dtm.run.seeding import Streams
 
 FOUR_ROUND_TRIPS = 200e-6
@@ -213,8 +213,6 @@ class Worker:
 
     def _tell(self, told: Tell) -> None:
         """Say what the tasks here do, or hear what those of another worker do."""
-        from dtm.run.autopsy import look
-
         if isinstance(told.message, LookRequest):
             self._send(told.source, Looked(told.message.serial, look(self)))
         elif self.autopsy is not None:
