@@ -16,7 +16,7 @@ one that has been ready longest first.
 
 A *prompt* stack is one whose task waits until a time, or for the first of several calls: it has to
 go on at once when that comes.  While there is one, only what is short enough runs
-(:func:`dtm.core.wait_policy.fits`).
+(:func:`dtm.core.wait_policy.may_begin`).
 
 A new stack is begun by the *hub*, a greenlet that does nothing else.  A greenlet shares the C
 stack of its thread and begins where its maker stands, so one that a deeply nested task made would
