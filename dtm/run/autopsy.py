@@ -10,8 +10,9 @@ Whoever asks sends SIGUSR1 to the root (``dtm stacks`` does).  The answer goes t
 the directory of :func:`answer_directory` if there is one that belongs to the same user.
 
 ``Watchman`` asks by itself when nothing has moved for a while.  It takes for movement that the root
-hands in results or hears a message; one long item, all others idle, is none, and is what one wants
-to be shown then.
+hands in results or hears a message, and that an item ends on any worker: results are handed in a
+strip at a time, so before it says something it asks all workers twice which items are under way.
+One long item, all others idle, is no movement, and is what one wants to be shown then.
 
 Nothing of this costs anything before it is asked for: what a task does is read off its frames.
 
@@ -185,6 +186,7 @@ class Autopsy:
         self._serial = 0
         self._answers: dict[int, tuple[Found, ...]] = {}
         self._reporting = threading.Lock()
+        self._asking = threading.Lock()  # one question at a time, its answers after it
 
     def answered(self, source: int, message: Looked) -> None:
         """Take a worker's answer.  Called with the worker's lock held."""
@@ -208,7 +210,24 @@ class Autopsy:
         finally:
             self._reporting.release()
 
+    def under_way(self) -> Any:
+        """Ask every worker, and return which items are under way on each."""
+        answers, _ = self._ask()
+        return {
+            rank: [(task.call, task.item) for each in stacks for task in each.tasks]
+            for rank, stacks in answers.items()
+        }
+
     def _text(self, reason: str) -> str:
+        answers, silent = self._ask()
+        return told(answers, self._worker.comm.hosts, silent, reason)
+
+    def _ask(self) -> tuple[dict[int, tuple[Found, ...]], list[int]]:
+        """Return what the workers answer, and which have not."""
+        with self._asking:
+            return self._answers_of_all()
+
+    def _answers_of_all(self) -> tuple[dict[int, tuple[Found, ...]], list[int]]:
         worker = self._worker
         with worker.lock:
             self._serial += 1
@@ -223,7 +242,7 @@ class Autopsy:
             sleep(0.01)
             worker.service()
         silent = [rank for rank in asked if rank not in self._answers]
-        return told(dict(self._answers), worker.comm.hosts, silent, reason)
+        return dict(self._answers), silent
 
 
 def told(answers: dict[int, tuple[Found, ...]], hosts: Any, silent: list[int], reason: str) -> str:
@@ -290,14 +309,24 @@ class Watchman:
 
     def _watch(self) -> None:
         worker = self._worker
-        seen, since, said = (-1, -1), perf_counter(), False
+        seen, since, said, items = (-1, -1), perf_counter(), False, None
         while not self._over.wait(min(1.0, self._seconds / 4)):
             now = worker.taken, worker.scheduler.counters.items
+            waited = perf_counter() - since
             if now != seen:
-                seen, since, said = now, perf_counter(), False
-            elif not said and perf_counter() - since >= self._seconds:
+                seen, since, said, items = now, perf_counter(), False, None
+            elif said or waited < self._seconds / 2:
+                continue
+            elif items is None:
+                items = self._autopsy.under_way()
+            elif waited < self._seconds:
+                continue
+            elif items != self._autopsy.under_way():
+                since, items = perf_counter(), None
+            else:
                 self._autopsy.report(f": nothing has moved for {self._seconds:g} s")
-                seen, said = (worker.taken, worker.scheduler.counters.items), True
+                said = True
+            seen = worker.taken, worker.scheduler.counters.items  # the answers are no movement
 
 
 # Between the command and the root.
