@@ -150,7 +150,7 @@ class Door:
         if self._plain:
             try:
                 runner.wait(call)
-            except BaseException:
+            except BaseException:  # Ctrl-C too: nobody will ask for the rest
                 runner.abandon(call)
                 raise
             if call.failure is not None:
@@ -162,7 +162,7 @@ class Door:
                     runner.wait(call)
             else:
                 runner.wait(call)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody will ask for the rest
             runner.abandon(call)
             raise
         if self._callback is None and self._error_callback is None:
@@ -179,7 +179,7 @@ class Door:
     def _told(self, runner: Runner, call: Call) -> list[Any]:
         try:
             values = self._values(runner, call)
-        except Exception as error:
+        except Exception as error:  # whatever the function raised
             if self._error_callback is not None:
                 self._error_callback(error)
             raise

@@ -1,8 +1,8 @@
-"""What stands around a function while its items run: a start, a time limit, a net.
+"""Wraps a user's function: an initializer once a process, a time limit, failures as results.
 
 A :class:`Guard` travels in the place of the function.  It may call an initializer once in each
 process, fail an item that takes too long, and put a :class:`Failed` in the place of the result
-of an item that raises, so that the items after it run all the same.
+of an item that raises (the *net*), so that the items after it run all the same.
 
 Invariant: strips run at the speed of ``map`` unless there is a time limit: a net costs nothing
 for items that do not fall into it.

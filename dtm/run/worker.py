@@ -321,7 +321,7 @@ class Worker:
         self._send(0, Broken(f"{text} to {own}: {peer.reason}", peer.rank))
 
     def _believe(self, hearsay: str) -> None:
-        """Nothing better is known of a worker that another cannot reach."""
+        """End the run for a loss that another worker reports and the root has not seen itself."""
         self._hearsay = None
         if not self.scheduler.stopping:
             reason = f"{hearsay} (this worker, the root, has lost neither of the two)"
@@ -450,7 +450,7 @@ class Worker:
         """(Root) end the run; whether every worker has said that it stopped.
 
         Args:
-            patience: seconds for which nobody need say so before those who have not are given up.
+            patience: seconds without such a word from anybody, after which the rest is given up.
                 Where calls were abandoned it is ``ABANDONED_SECONDS``: who is in the middle of one
                 of their items may be stuck in it; all others are only late.
         """
