@@ -67,6 +67,7 @@ rst_prolog = f"""
 .. |stale s| replace:: {constant("dtm.core.wait_policy.STALE_SECONDS")}
 .. |poll µs| replace:: {constant("dtm.run.runner.POLL_SECONDS", 1e6)}
 .. |silent s| replace:: {constant("dtm.launch.remote_agent.SILENT_SECONDS")}
+.. |many| replace:: {constant("dtm.core.relay.MANY")}
 .. |strip µs| replace:: {constant("dtm.core.granularity.STRIP_SECONDS", 1e6)}
 .. |switch ms| replace:: {constant("dtm.run.runtime.SWITCH_SECONDS", 1e3)}
 """

@@ -14,7 +14,9 @@ from typing import Any
 
 from dtm.door import Door
 from dtm.errors import OptionError
+from dtm.guard import Guard
 from dtm.options import unknown
+from dtm.tolerance import Result, Tolerance, itself
 
 NAMES = (
     "chunksize", "window", "callback", "error_callback", "timeout", "on_error", "return_exceptions",
@@ -49,9 +51,6 @@ def door(given: Mapping[str, Any]) -> Door:
 
 
 def _guarded(rest: dict[str, Any], seconds: float | None, on_error: Any, *, returned: bool) -> Door:
-    from dtm.guard import Guard
-    from dtm.tolerance import Result, Tolerance, itself
-
     tolerance = None
     if returned:
         tolerance = Tolerance(itself)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 from dtm.future import AsyncResult, raised
 from dtm.lazy import MOST_ITEMS, LazyResults, Window
+from dtm.progress import shown
 from dtm.run import runtime
 from dtm.task import Body, Call, Same
 
@@ -149,7 +150,7 @@ class Door:
         if self._plain:
             try:
                 runner.wait(call)
-            except BaseException:
+            except BaseException:  # Ctrl-C too: nobody will ask for the rest
                 runner.abandon(call)
                 raise
             if call.failure is not None:
@@ -157,13 +158,11 @@ class Door:
             return call.values()
         try:
             if self._progress or (PROGRESS and self._progress is None and not context.depth):
-                from dtm.progress import shown
-
                 with shown(call):
                     runner.wait(call)
             else:
                 runner.wait(call)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody will ask for the rest
             runner.abandon(call)
             raise
         if self._callback is None and self._error_callback is None:
@@ -180,7 +179,7 @@ class Door:
     def _told(self, runner: Runner, call: Call) -> list[Any]:
         try:
             values = self._values(runner, call)
-        except Exception as error:
+        except Exception as error:  # whatever the function raised
             if self._error_callback is not None:
                 self._error_callback(error)
             raise

@@ -13,10 +13,13 @@ original returned a list, and programs index it.  ``imap`` is lazy.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dtm.call_options import door
 from dtm.door import Door
+from dtm.errors import RunStateError
 from dtm.future import AsyncResult
 from dtm.run import runtime
 
@@ -55,6 +58,7 @@ def start(main: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         CommunicationError: the workers could not be joined.
         Exception: whatever ``main`` raises.
     """
+    _load_rest()
     return runtime.start(main, args, kwargs)
 
 
@@ -67,8 +71,6 @@ def setOptions(**given: Any) -> None:  # noqa: N802 - the name of the original
     """
     run = runtime.current
     if run is not None and not run.implicit:
-        from dtm.errors import RunStateError
-
         raise RunStateError("dtm.setOptions must be called before dtm.start")
     runtime.options.update(given)
 
@@ -109,8 +111,6 @@ def options(**given: Any) -> Door:
     Raises:
         OptionError: an option is unknown, or two contradict each other.
     """
-    from dtm.call_options import door
-
     return door(given)
 
 
@@ -297,6 +297,18 @@ def _generator(kind: str, fresh: Callable[[], Any], made: Callable[..., Any]) ->
         streams, path = runner.streams, context.path
         known[kind] = fresh() if streams is None or path is None else made(streams, path)
     return known[kind]
+
+
+def _load_rest() -> None:
+    """Load the modules of pools and executors while no task can have spoiled what imports need.
+
+    Not with dtm itself: many a process that imports dtm starts no run.  What takes asyncio comes
+    along only if the program has it already, for that one takes ten times as long.
+    """
+    from dtm.integrations import executor, pool  # noqa: F401
+
+    if "asyncio" in sys.modules:
+        from dtm.integrations import asyncio  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

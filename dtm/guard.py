@@ -1,8 +1,8 @@
-"""What stands around a function while its items run: a start, a time limit, a net.
+"""Wraps a user's function: an initializer once a process, a time limit, failures as results.
 
 A :class:`Guard` travels in the place of the function.  It may call an initializer once in each
 process, fail an item that takes too long, and put a :class:`Failed` in the place of the result
-of an item that raises, so that the items after it run all the same.
+of an item that raises (the *net*), so that the items after it run all the same.
 
 Invariant: strips run at the speed of ``map`` unless there is a time limit: a net costs nothing
 for items that do not fall into it.
@@ -27,6 +27,8 @@ from typing import Any
 
 from dtm.run import runtime
 from dtm.task import Body, Function
+from dtm.time_limit import limited
+from dtm.wire.failures import pack_failure, unpack_failure
 
 
 class Failed:
@@ -42,8 +44,6 @@ class Failed:
         self.exception = exception
 
     def __reduce__(self) -> tuple[Callable[[bytes], Failed], tuple[bytes]]:
-        from dtm.wire.failures import pack_failure
-
         run = runtime.current
         where = "this process" if run is None else run.worker.where
         return _arrived, (pack_failure(self.exception, None, where),)
@@ -53,8 +53,6 @@ class Failed:
 
 
 def _arrived(packed: bytes) -> Failed:
-    from dtm.wire.failures import unpack_failure
-
     return Failed(unpack_failure(packed))
 
 
@@ -118,8 +116,6 @@ class Guard(Body):
         """Return the result of each item, or its failure; the first raises without a net."""
         function = self.func
         if self._seconds is not None:
-            from dtm.time_limit import limited
-
             function = partial(limited, self._seconds, function)
         if self._start is not None:
             function = partial(_started, self._start, function)

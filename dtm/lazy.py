@@ -176,7 +176,7 @@ class LazyResults(Iterator[Any]):
             raise StopIteration
         try:
             found = self._next_batch(deadline)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the window is not to go on
             self.close()
             raise
         if not found:

@@ -1,4 +1,4 @@
-"""What the caller of a map makes of items that have failed, if that is not to raise.
+"""``on_error`` and ``return_exceptions``: replaces the results of failed items, at the caller.
 
 Most failures arrive in the place of results, caught where they happened
 (:class:`dtm.guard.Failed`).  But a result that cannot be sent ends its call, as without
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from dtm.errors import CallCancelledError, ItemTimeoutError
 from dtm.guard import Failed
 from dtm.task import Call
+from dtm.wire.failures import annotate
 
 
 class Runs(Protocol):
@@ -51,8 +52,6 @@ class Tolerance:
         ]
 
     def _replaced(self, call: Call, index: int, failed: Failed) -> Any:
-        from dtm.wire.failures import annotate
-
         exception = failed.exception
         if isinstance(exception, ItemTimeoutError):
             exception.index = index
@@ -97,7 +96,7 @@ def outcomes(runner: Runs, call: Call) -> list[Any]:
             _enter(found, call, part)
             if part.failure is not None:
                 left += _rest(runner, call, part, found)
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nobody will ask for the rest
         for part in left:
             runner.abandon(part)
         raise

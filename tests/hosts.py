@@ -22,7 +22,7 @@ case $host in
     hanging*) exec sleep 600 ;;
     old*) echo "dtm-agent dtm 0.9 on Python 2.7"; exec sleep 600 ;;
     mute*) echo "Have a nice day."; exit 0 ;;
-    bare*) exec unshare -m sh -c "mount -t tmpfs none $BARE && cd / && $*" ;;
+    bare*) exec unshare -m sh -c "mount -t tmpfs none \"\$BARE\" && cd / && $*" ;;
     asking*) printf "The sum of 2 and 3? "; exec sleep 600 ;;
     prompt*) printf "$host> " ;;
     chatty*) while sleep 0.02; do printf "To all on $host\\n"; done 2>/dev/null & ;;

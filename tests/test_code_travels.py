@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 
-from tests.launch import PROGRAMS, Completed, Launcher, launchers
+from tests.launch import PROGRAMS, Completed, Launcher, environment, launchers, run
 
 TRAVELLING = PROGRAMS / "travelling.py"
 EVERY_WAY = launchers("local-2", "local-3", "mpi-3", "tcp-3")
+SPOILED = PROGRAMS / "spoiled_imports.py"
+AFTER_SPOILING = {
+    "timeout": True,
+    "on_error": 4,
+    "return_exceptions": 4,
+    "executor": 4,
+    "pool": 4,
+    "nested": 120,
+    "stacks": "",  # as many items as are asked for; the last, since its answer goes to stderr
+}
 SCENARIOS = re.findall(r"^def (check_\w+)", TRAVELLING.read_text(), re.MULTILINE)
 
 Report = tuple[dict[str, str], Completed]
@@ -46,8 +57,29 @@ def test_what_goes_by_reference_does_without_dill(launcher: Launcher) -> None:
 
 @pytest.mark.parametrize("launcher", EVERY_WAY)
 def test_the_error_of_a_task_that_has_spoiled_imports_comes_home(launcher: Launcher) -> None:
-    done = launcher.run(PROGRAMS / "spoiled_imports.py", launcher.workers)
-    assert (done.returncode, done.stdout) == (0, "its own error\n"), done.stderr
+    done = launcher.run(SPOILED, launcher.workers, "elsewhere", "error")
+    assert (done.returncode, done.stdout) == (0, "error its own error\n"), done.stderr
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "everywhere"])
+@pytest.mark.parametrize("launcher", launchers("local-3", "mpi-3", "tcp-3"))
+def test_every_feature_works_where_a_task_has_spoiled_imports(
+    launcher: Launcher, where: str
+) -> None:
+    done = launcher.run(SPOILED, launcher.workers, where, *AFTER_SPOILING, timeout=110)
+    expected = [f"{name} {result}" for name, result in AFTER_SPOILING.items()]
+    expected[-1] = f"stacks {4 * launcher.workers}"
+    assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
+    assert f"dtm: what the tasks of {launcher.workers} workers do" in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_the_summary_is_printed_where_a_task_has_spoiled_imports() -> None:
+    command = [sys.executable, "-m", "dtm", "-n", "2", "--summary", SPOILED, 2, "everywhere"]
+    done = run([*map(str, command), "nested"], environment(), 60)
+    assert (done.returncode, done.stdout) == (0, "nested 120\n"), done.stderr
+    assert "workers" in done.stderr
+    assert "Error" not in done.stderr
 
 
 @pytest.mark.parametrize("launcher", launchers("local-3", "mpi-3"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -168,7 +169,7 @@ def test_this_machine_is_entered_without_ssh() -> None:
 
 def test_a_clock_that_is_ahead_is_measured(enter_nothing: Hosts, tmp_path: Path) -> None:
     ahead = "import sys, time; now = time.time; time.time = lambda: now() + 100; exec(sys.argv[1])"
-    python = script(tmp_path / "python", f"exec {sys.executable} -c '{ahead}' \"$2\"")
+    python = script(tmp_path / "python", f"exec {shlex.quote(sys.executable)} -c '{ahead}' \"$2\"")
     seen = seen_at(enter_nothing, Host("alpha", python=python))
     assert 99.0 < seen.offset < 101.0
 
@@ -215,7 +216,7 @@ def test_an_old_python_says_its_version_at_least(enter_nothing: Hosts, tmp_path:
         "import sys; sys.version_info = (3, 6, 15, None, 0); "
         'code = sys.argv[1].replace("exec(", "raise SyntaxError("); exec(code)'
     )
-    python = script(tmp_path / "python", f"exec {sys.executable} -c '{old}' \"$2\"")
+    python = script(tmp_path / "python", f"exec {shlex.quote(sys.executable)} -c '{old}' \"$2\"")
     seen = seen_at(enter_nothing, Host("alpha", python=python))
     assert (seen.machine, seen.python) == (None, (3, 6, 15))
 
@@ -225,7 +226,7 @@ def test_a_python_without_dtm_is_seen(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    python = script(tmp_path / "python", f'exec {sys.executable} -I -S "$@"')
+    python = script(tmp_path / "python", f'exec {shlex.quote(sys.executable)} -I -S "$@"')
     seen = seen_at(enter_nothing, Host("alpha", python=python))
     assert seen.machine is not None
     assert seen.machine.dtm is None

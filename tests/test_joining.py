@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -25,7 +26,7 @@ from tests.tcp_programs import running
 
 SPREAD = PROGRAMS / "spread.py"
 LIMIT = 60.0
-SAID = re.compile(r"dtm:   (.* -m dtm join (tcp://\S+) --secret-file (\S+) .*)")
+SAID = re.compile(r"dtm:   (.* -m dtm join (tcp://\S+) --secret-file ('[^']*'|\S+) .*)")
 
 CHOOSES = f"""
 import sys
@@ -42,7 +43,7 @@ def how_to_join(program: Started) -> tuple[str, str, Path]:
     while not (found := SAID.search(program.stderr)):
         assert program.process.poll() is None and time.monotonic() < deadline, program.stderr
         time.sleep(0.02)
-    return found[1], found[2], Path(found[3])
+    return found[1], found[2], Path(*shlex.split(found[3]))
 
 
 def run(words: list[str], cwd: Path, stdin: str = "") -> launch.Completed:

@@ -193,3 +193,10 @@ def test_version_stands_in_one_place() -> None:
     assert not re.search(r"^version:", citation, re.MULTILINE)
     for field in ("cff-version", "message", "title", "authors", "license"):
         assert re.search(rf"^{field}:", citation, re.MULTILINE), field
+
+
+def test_the_backend_of_joblib_says_what_to_install() -> None:
+    program = "import sys; sys.modules['joblib'] = None\nimport dtm.joblib"
+    done = run([sys.executable, "-c", program], environment(), 60)
+    assert done.returncode == 1
+    assert done.stderr.endswith("ImportError: dtm.joblib needs joblib: pip install 'dtm[joblib]'\n")

@@ -35,7 +35,7 @@ def _python(found: pythons.Found | None, what: str) -> str:
     home = ROOT / f".venv-{kind}"
     # What greenlet has as a wheel for 3.13t crashes without the GIL, and the rest has to be helped.
     compiled = "greenlet" if kind == "3.13t" else ""
-    problem = environments.prepare(home, found.path, *NEEDED, compiled=compiled)
+    problem = environments.prepare(home, found.path, *NEEDED, compiled=compiled, seconds=140.0)
     if problem:
         pytest.skip(f"NOT TESTED: {what}, since its environment cannot be made: {problem}")
     return str(home / "bin" / "python")

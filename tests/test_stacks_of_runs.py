@@ -82,6 +82,12 @@ def test_a_run_that_stalls_tells_by_itself_once() -> None:
     assert "in hang" in done.stderr
 
 
+def test_items_that_end_within_a_strip_are_movement() -> None:
+    words = ["run", "-n", "2", "--stall-after", "1.6", PROGRAMS / "long_strips.py"]
+    done = run([sys.executable, "-m", "dtm", *map(str, words)], environment(), 60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{sum(range(160))}\n", "")
+
+
 def test_a_run_that_moves_tells_nothing() -> None:
     words = ["run", "-n", "2", "--stall-after", "30", PROGRAM, "0.1"]
     done = run([sys.executable, "-m", "dtm", *words], environment(), 60)

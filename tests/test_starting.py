@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def test_every_form_of_a_program(package: Path, way: str, how: str) -> None:
 def test_a_dry_run_tells_the_command_of_the_workers(option: str, options: list[str]) -> None:
     done = start("-m", "dtm", *options, option, str(STARTING), "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(f"-m dtm {' '.join(options)} {STARTING} --dry-run\n")
+    assert done.stdout.endswith(f"-m dtm {shlex.join([*options, str(STARTING), '--dry-run'])}\n")
 
 
 def test_without_words_the_command_asks_for_the_program_alone() -> None:

@@ -19,6 +19,7 @@ from dtm.run.recording import (
     BLOCK,
     CALL,
     EVENT,
+    KINDS,
     MAGIC,
     RECEIVE,
     REST,
@@ -31,7 +32,8 @@ from dtm.run.recording import (
 )
 from dtm.trace.clocks import estimate_clocks, pair_messages
 from dtm.trace.files import FIELDS, WorkerFile, read_directory, read_file
-from dtm.trace.recorded import RecordedRun, merge, read_run
+from dtm.trace.recorded import INSTANTS, RecordedRun, merge, read_run
+from dtm.trace.segments import _SPANS
 from tests.launch import PROGRAMS, Completed, environment, run
 
 PROGRAM = PROGRAMS / "traced.py"
@@ -295,3 +297,9 @@ def test_the_rest_in_which_a_worker_ends_is_recorded(recorded: RecordedRun) -> N
     for rank in {1, 2} - {recorded.slow[0]["rank"]}:
         if runs["begin"][rank] < end - 0.2:
             assert rests["end"][rests["rank"] == rank].max(initial=0.0) >= end - 0.05
+
+
+def test_each_kind_of_event_is_placed_where_traces_are_read() -> None:
+    """A new kind: into ``INSTANTS`` if its end is no time, into ``_SPANS`` if it is main's time."""
+    placed = [*INSTANTS, *_SPANS, RUN, SEND, RECEIVE]
+    assert sorted(placed) == sorted(KINDS.values())

@@ -11,7 +11,7 @@ import pytest
 
 from dtm.run.advice import advice
 from dtm.run.figures import Figures, FunctionFigures, from_counters
-from dtm.run.summary import summary
+from dtm.run.summary import _COLUMNS, summary
 from tests.launch import PROGRAMS, Completed, environment, run
 
 
@@ -73,6 +73,17 @@ def test_figures_of_workers_are_joined() -> None:
     assert (each.items, each.longest, each.longest_at, each.seconds) == (8, 0.9, 4, 3.0)
     assert found.work == 8.0
     assert found.starting == 1.5
+
+
+def test_workers_that_had_not_joined_count() -> None:
+    counted = dict.fromkeys((key for key, _ in _COLUMNS), 0) | {"busy": 1.0, "waited": 1.0}
+    text = summary({0: counted}, ["here", "here", "there"], 1.0)
+    assert "1.0 s on 3 workers" in text or "1 s on 3 workers" in text, text
+    assert "no figures from workers 1 (here), 2 (there)" in text
+    assert "67% of the core time passes before the workers are there" in text
+    alone = summary({0: counted}, ["here"], 1.0)
+    assert "on 1 worker;" in alone
+    assert "no figures" not in alone
 
 
 def test_a_serial_main_is_told_to_make_tasks() -> None:
@@ -137,4 +148,4 @@ def test_a_run_without_any_figures_has_a_summary_too() -> None:
         ("items", "steals_asked", "steals_won", "grants", "items_given", "parked", "messages",
          "bytes"), 0.0,
     )  # fmt: skip
-    assert "on 1 workers" in summary({0: counters}, ["here"], 0.0)
+    assert "on 1 worker;" in summary({0: counters}, ["here"], 0.0)

@@ -56,9 +56,10 @@ class CommunicationManager(ABC):
             for preferring near workers; as long as ``size``.
         carries_output: whether what this worker writes to its standard streams comes to the
             user's terminal without the root's help.
-        ways_may_break: whether two workers may lose each other though the root reaches both.
-        alters_threads: whether numeric libraries of the root are to start as few threads as
-            those of the workers do, by the hand of who started them.
+        ways_may_break: whether a connection between two workers may fail while the root reaches
+            both.
+        alters_threads: whether the launcher has set how many threads numeric libraries start
+            on the workers (``OMP_NUM_THREADS`` …), so that the root limits its own too.
         forked: whether this is the copy in a process which the worker has forked: it is no
             worker, and all methods do nothing (:mod:`dtm.comm.forked`).
     """
@@ -89,8 +90,8 @@ class CommunicationManager(ABC):
     def wait(self, timeout: float) -> None:
         """Sleep until ``receive`` or ``lost`` may have something, until woken, or for ``timeout``.
 
-        In seconds.  What ends it may go on doing so until ``receive`` is called.  Then it may
-        return early without a reason now and then, not again and again.
+        In seconds.  While a message waits to be received, it may return at once every time.
+        Otherwise it may return early now and then, but not again and again.
         """
 
     @abstractmethod

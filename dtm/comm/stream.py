@@ -38,6 +38,7 @@ GB/s so, at 2 and more in huge pages; the socket itself moves 5).
 
 from __future__ import annotations
 
+import mmap
 import socket
 import sys
 from collections import deque
@@ -70,8 +71,6 @@ def _flat(frame: Frame) -> Frame:
 def _memory(size: int) -> memoryview:
     """Return memory for a frame to be read into."""
     if size >= _MAPPED and sys.platform == "linux":
-        import mmap
-
         area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError):  # a kernel without huge pages
             area.madvise(mmap.MADV_HUGEPAGE)

@@ -1,1 +1,1 @@
-"""The core: pure state machines, no thread, socket, clock, random source or MPI."""
+"""The core: pure state machines, no thread, socket, clock or MPI; random numbers are handed in."""

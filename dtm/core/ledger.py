@@ -8,8 +8,7 @@ item; what comes later, or for a call that is over, is dropped and counted.
 Threads: under the worker's lock.
 
 Rejected: recording which worker holds which part.  Parts are split and passed
-on without asking the owner, so the record would cost a message per theft; a
-census asks when it matters, which is when somebody has died.
+on without asking the owner, so the record would cost a message per theft.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Results on their way home when very many workers contribute to a call.
+"""Relays results in large runs: they go to their owner by way of other workers.
 
 In a run of fewer than ``MANY`` workers results go to their owner directly.  In a larger one
 the owner would do nothing but receive (16,384 workers: 60,000 messages, 0.3 s of its

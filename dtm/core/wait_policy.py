@@ -1,7 +1,7 @@
 """What a task does while it waits for calls: the rules, without the threads that follow them.
 
 A waiting task *runs its own work* on its stack, *looks* for work as an idle worker does, or
-*parks*.  :mod:`dtm.run.runner` says why this cannot deadlock.  All of that rests on two decisions,
+*parks*.  :mod:`dtm.run.waiting` says why this cannot deadlock.  All of that rests on two decisions,
 which are here so that whoever runs tasks, a real worker or a simulated one, takes the same:
 which work is a task's own, and which of the three comes next.
 

@@ -144,7 +144,7 @@ class RemoteAgent:
 
     @property
     def obeys(self) -> bool:
-        """Whether there is an agent that ends by itself when it is told to."""
+        """Whether the agent runs, and will end when it is told to."""
         return self.stage in {Stage.ANSWERED, Stage.WORKING}
 
     @property

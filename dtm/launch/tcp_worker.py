@@ -1,4 +1,4 @@
-"""This process as a worker of a run over TCP: invited by who started it, or leading the run.
+"""Joins this process to a run over TCP: as a worker that a launcher has started, or as the root.
 
 Whoever starts a worker (:mod:`dtm.launch.processes`) gives it one end of a socket pair.  The number
 of the descriptor is in the environment, the invitation with the secret of the run comes through

@@ -10,8 +10,9 @@ Whoever asks sends SIGUSR1 to the root (``dtm stacks`` does).  The answer goes t
 the directory of :func:`answer_directory` if there is one that belongs to the same user.
 
 ``Watchman`` asks by itself when nothing has moved for a while.  It takes for movement that the root
-hands in results or hears a message; one long item, all others idle, is none, and is what one wants
-to be shown then.
+hands in results or hears a message, and that an item ends on any worker: results are handed in a
+strip at a time, so before it says something it asks all workers twice which items are under way.
+One long item, all others idle, is no movement, and is what one wants to be shown then.
 
 Nothing of this costs anything before it is asked for: what a task does is read off its frames.
 
@@ -23,7 +24,9 @@ item of which call a frame belongs to.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -41,6 +44,10 @@ ANSWER_SECONDS = 2.0
 MOST_TASKS = 5
 _HANDLER = "_on_question"  # of the signal: what it runs is not what the task does
 _SHARED = "/dev/shm"  # noqa: S108 - a directory in it is trusted if only this user can enter it
+if not os.path.isdir(_SHARED):
+    from tempfile import gettempdir  # not where it need not be: it takes as long as all of this
+
+    _SHARED = gettempdir()
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STRIPS, _SINGLE = Runner._strips.__code__, Runner._single.__code__  # noqa: SLF001
 _WAITS = {
@@ -179,6 +186,7 @@ class Autopsy:
         self._serial = 0
         self._answers: dict[int, tuple[Found, ...]] = {}
         self._reporting = threading.Lock()
+        self._asking = threading.Lock()  # one question at a time, its answers after it
 
     def answered(self, source: int, message: Looked) -> None:
         """Take a worker's answer.  Called with the worker's lock held."""
@@ -202,7 +210,24 @@ class Autopsy:
         finally:
             self._reporting.release()
 
+    def under_way(self) -> Any:
+        """Ask every worker, and return which items are under way on each."""
+        answers, _ = self._ask()
+        return {
+            rank: [(task.call, task.item) for each in stacks for task in each.tasks]
+            for rank, stacks in answers.items()
+        }
+
     def _text(self, reason: str) -> str:
+        answers, silent = self._ask()
+        return told(answers, self._worker.comm.hosts, silent, reason)
+
+    def _ask(self) -> tuple[dict[int, tuple[Found, ...]], list[int]]:
+        """Return what the workers answer, and which have not."""
+        with self._asking:
+            return self._answers_of_all()
+
+    def _answers_of_all(self) -> tuple[dict[int, tuple[Found, ...]], list[int]]:
         worker = self._worker
         with worker.lock:
             self._serial += 1
@@ -217,7 +242,7 @@ class Autopsy:
             sleep(0.01)
             worker.service()
         silent = [rank for rank in asked if rank not in self._answers]
-        return told(dict(self._answers), worker.comm.hosts, silent, reason)
+        return dict(self._answers), silent
 
 
 def told(answers: dict[int, tuple[Found, ...]], hosts: Any, silent: list[int], reason: str) -> str:
@@ -284,14 +309,24 @@ class Watchman:
 
     def _watch(self) -> None:
         worker = self._worker
-        seen, since, said = (-1, -1), perf_counter(), False
+        seen, since, said, items = (-1, -1), perf_counter(), False, None
         while not self._over.wait(min(1.0, self._seconds / 4)):
             now = worker.taken, worker.scheduler.counters.items
+            waited = perf_counter() - since
             if now != seen:
-                seen, since, said = now, perf_counter(), False
-            elif not said and perf_counter() - since >= self._seconds:
+                seen, since, said, items = now, perf_counter(), False, None
+            elif said or waited < self._seconds / 2:
+                continue
+            elif items is None:
+                items = self._autopsy.under_way()
+            elif waited < self._seconds:
+                continue
+            elif items != self._autopsy.under_way():
+                since, items = perf_counter(), None
+            else:
                 self._autopsy.report(f": nothing has moved for {self._seconds:g} s")
-                seen, said = (worker.taken, worker.scheduler.counters.items), True
+                said = True
+            seen = worker.taken, worker.scheduler.counters.items  # the answers are no movement
 
 
 # Between the command and the root.
@@ -302,15 +337,10 @@ def answer_directory(pid: int) -> str:
 
     Not where ``TMPDIR`` says: batch systems give each job, and each shell in it, another.
     """
-    from tempfile import gettempdir
-
-    place = _SHARED if os.path.isdir(_SHARED) else gettempdir()
-    return os.path.join(place, f"dtm-stacks-{os.getuid()}-{pid}")
+    return os.path.join(_SHARED, f"dtm-stacks-{os.getuid()}-{pid}")
 
 
 def _is_own(directory: str) -> bool:
-    import stat
-
     try:
         found = os.lstat(directory)
     except OSError:
@@ -321,8 +351,6 @@ def _is_own(directory: str) -> bool:
 
 def _write(directory: str, text: str) -> None:
     """Write an answer, which appears whole; if whoever asked has gone, for nobody."""
-    import contextlib
-
     part, whole = (os.path.join(directory, name) for name in ("part", "answer"))
     with contextlib.suppress(OSError):
         with open(part, "w", encoding="utf-8") as file:

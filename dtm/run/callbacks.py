@@ -1,4 +1,4 @@
-"""The thread that calls what users want called when a call ends.
+"""The thread that runs users' callbacks.
 
 ``main`` may wait for what a callback does, outside of dtm too, and a callback for calls of its own.
 So callbacks run in a thread that does nothing else, one after the other; it is started

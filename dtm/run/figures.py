@@ -128,9 +128,16 @@ class Figures:
         return max(0.0, self.capacity - known)
 
 
-def from_counters(counters: Mapping[int, Mapping[str, float]], duration: float) -> Figures:
-    """Return the figures of a watched run, from what each worker has counted."""
-    found = Figures(len(counters), duration)
+def from_counters(
+    counters: Mapping[int, Mapping[str, float]], duration: float, size: int = 0
+) -> Figures:
+    """Return the figures of a watched run of ``size`` workers, from what each has counted.
+
+    Those of whom there are no counts had not joined when it ended, so all their time was lost in
+    starting.
+    """
+    found = Figures(max(size, len(counters)), duration)
+    found.starting = duration * (found.workers - len(counters))
     for rank, values in counters.items():
         found.busy[rank] = values.get("busy", 0.0)
         found.resting[rank] = values.get("resting", 0.0)

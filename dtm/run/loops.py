@@ -16,7 +16,7 @@ from typing import Any
 
 
 def take_running_loop() -> Any:
-    """Return the event loop that runs in this thread, None if none does; then none does."""
+    """Detach the event loop that runs in this thread, and return it; None if none does."""
     events = sys.modules.get("asyncio.events")
     if events is None:
         return None

@@ -233,7 +233,7 @@ class Runner:
         try:
             item = call.items[0]
             values.append(call.function(*item) if call.star else call.function(item))
-        except BaseException as exception:
+        except BaseException as exception:  # the body of a task may raise anything
             if self._passes(exception):
                 raise
             failure = exception
@@ -308,7 +308,7 @@ class Runner:
             if len(values) == due:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
-        except BaseException as exception:
+        except BaseException as exception:  # the body of a task may raise anything
             if self._passes(exception):
                 raise
             failure = exception
@@ -447,7 +447,7 @@ class Runner:
                 self.world.perform(self.scheduler.abandon(call))
 
     def ring(self, bell: Call) -> None:
-        """Complete a call of one item that nobody runs: it is there to be waited for."""
+        """Complete a call that is never run, but waited for: this wakes those who wait."""
         with self._lock:
             if bell.missing:
                 bell.account(0, [None])

@@ -32,19 +32,17 @@ import sys
 import threading
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dtm.comm.base import CommunicationManager
 from dtm.comm.child import end_descendants
 from dtm.errors import CommunicationError, OptionError, RunStateError
 from dtm.launch.command_line import why_not_again
 from dtm.options import Options, old_hosts_file, settings
+from dtm.run.autopsy import Autopsy, Watchman
 from dtm.run.stack import call_with_room
 from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
-
-if TYPE_CHECKING:
-    from dtm.run.autopsy import Autopsy, Watchman
 
 SWITCH_SECONDS = 1e-4
 STOP_SECONDS = 5.0
@@ -70,6 +68,7 @@ class Run:
         self.over = False
         self.comm = comm
         self.options = chosen
+        self._summary: Callable[..., str] | None = None
         self.worker = self._make_worker(
             minimum=chosen.taskGranularity,
             chunk=max(1, chosen.mapChunkSize),
@@ -98,6 +97,8 @@ class Run:
         from dtm.run.observed import ObservedWorker
         from dtm.run.recording import Recorder
 
+        if chosen.printSummary and comm.rank == 0:
+            self._summary = _summary()
         recorder = None
         if chosen.setTraceMode:
             host = comm.hosts[comm.rank]
@@ -149,10 +150,8 @@ class Run:
         counters = self.worker.scheduler.summary()
         self.worker.leave(CLOSE_SECONDS if stopped else BROKEN_SECONDS)
         self.runner.stacks.unwind()
-        if self.options.printSummary:
-            from dtm.run.summary import summary
-
-            text = summary(counters, self.comm.hosts, duration)
+        if self._summary is not None:
+            text = self._summary(counters, self.comm.hosts, duration)
             sys.stderr.write(f"{text}\n")
 
     def _catch_signals(self) -> None:
@@ -174,16 +173,12 @@ class Run:
         threading.Thread(target=report, name="dtm-autopsy", daemon=True).start()
 
     def _asking(self) -> Autopsy:
-        from dtm.run.autopsy import Autopsy
-
         if self.worker.autopsy is None:
             self.worker.autopsy = Autopsy(self.worker)
         return self.worker.autopsy
 
     def _watch_for_stalls(self) -> None:
         if self.options.stallAfter:
-            from dtm.run.autopsy import Watchman
-
             self._watchman = Watchman(self._asking(), self.worker, self.options.stallAfter)
             self._watchman.start()
 
@@ -413,6 +408,13 @@ def imported(option: str, path: str) -> Any:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise OptionError(f"option {option}: cannot import {path!r}: {error}") from error
+
+
+def _summary() -> Callable[..., str]:
+    """Load what makes the summary, before a task can spoil what imports need."""
+    from dtm.run.summary import summary
+
+    return summary
 
 
 def _balancer(chosen: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Room on the interpreter's stack, so that no loop of a task straddles two pieces of it.
+"""Room on the interpreter's stack, so that no loop of a task crosses from one chunk to the next.
 
 CPython keeps the frames of a thread in chunks of 16 KiB.  A call that
 does not fit maps a new chunk, and its return unmaps it.  A loop whose calls cross that

@@ -16,7 +16,7 @@ one that has been ready longest first.
 
 A *prompt* stack is one whose task waits until a time, or for the first of several calls: it has to
 go on at once when that comes.  While there is one, only what is short enough runs
-(:func:`dtm.core.wait_policy.fits`).
+(:func:`dtm.core.wait_policy.may_begin`).
 
 A new stack is begun by the *hub*, a greenlet that does nothing else.  A greenlet shares the C
 stack of its thread and begins where its maker stands, so one that a deeply nested task made would
@@ -221,7 +221,7 @@ class Stacks:
         return min((stack.until for stack in self.prompt), default=FOREVER)
 
     def untaken(self, now: float) -> float:
-        """Return since when work must have stood here to be begun though it may take long."""
+        """Return when a range must have come at the latest to be begun though it may take long."""
         deadlines = [stack.stale for stack in self.prompt if stack.until < FOREVER]
         return min(deadlines, default=now - UNTAKEN_SECONDS)
 
@@ -304,7 +304,7 @@ class Stacks:
             stack.resume()
 
     def wait_for_later_ones(self) -> bool:
-        """Wait until a server ends what it has begun later than this stack; False if none has."""
+        """Wait for a server that has begun its range later than this stack; False if none has."""
         me = self.current
         if not any(server.number > me.number for server in self._servers):
             return False

@@ -26,12 +26,23 @@ _COLUMNS = (
 )
 _TIMES = (("busy", "busy"), ("resting", "idle"))
 MOST_FUNCTIONS = 20
+MOST_ABSENT = 5
 
 
 def summary(counters: Counted, hosts: Sequence[str], duration: float) -> str:
     """Return the summary of a run that took so many seconds."""
-    figures = from_counters(counters, duration)
-    return "\n".join((_functions(figures), workers(counters, hosts), "", _whole(figures)))
+    figures = from_counters(counters, duration, len(hosts))
+    table = workers(counters, hosts)
+    return "\n".join((_functions(figures), table, *_absent(counters, hosts), "", _whole(figures)))
+
+
+def _absent(counters: Counted, hosts: Sequence[str]) -> list[str]:
+    absent = [f"{rank} ({hosts[rank]})" for rank in range(len(hosts)) if rank not in counters]
+    if not absent:
+        return []
+    more = f" and {len(absent) - MOST_ABSENT} more" if len(absent) > MOST_ABSENT else ""
+    which = f"worker{'s' if len(absent) > 1 else ''} {', '.join(absent[:MOST_ABSENT])}{more}"
+    return [f"no figures from {which}: not joined when the run ended, or lost"]
 
 
 def workers(counters: Counted, hosts: Sequence[str]) -> str:
@@ -73,8 +84,9 @@ def _functions(figures: Figures) -> str:
 
 
 def _whole(figures: Figures) -> str:
+    plural = "" if figures.workers == 1 else "s"
     return (
-        f"{seconds(figures.duration)} on {figures.workers} workers; "
+        f"{seconds(figures.duration)} on {figures.workers} worker{plural}; "
         f"efficiency {figures.efficiency:.0%}\n{advice(figures)[0]}"
     )
 

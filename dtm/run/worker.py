@@ -72,6 +72,7 @@ from dtm.core.messages import (
 )
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
 from dtm.errors import WorkerLostError
+from dtm.run.autopsy import Autopsy, look
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
 from dtm.run.shipping import Shipping
@@ -82,7 +83,6 @@ from dtm.wire.functions import CACHE_BYTES
 from dtm.wire.imports import imports
 
 if TYPE_CHECKING:
-    from dtm.run.autopsy import Autopsy
     from dtm.run.seeding import Streams
 
 FOUR_ROUND_TRIPS = 200e-6
@@ -213,8 +213,6 @@ class Worker:
 
     def _tell(self, told: Tell) -> None:
         """Say what the tasks here do, or hear what those of another worker do."""
-        from dtm.run.autopsy import look
-
         if isinstance(told.message, LookRequest):
             self._send(told.source, Looked(told.message.serial, look(self)))
         elif self.autopsy is not None:
@@ -323,7 +321,7 @@ class Worker:
         self._send(0, Broken(f"{text} to {own}: {peer.reason}", peer.rank))
 
     def _believe(self, hearsay: str) -> None:
-        """Nothing better is known of a worker that another cannot reach."""
+        """End the run for a loss that another worker reports and the root has not seen itself."""
         self._hearsay = None
         if not self.scheduler.stopping:
             reason = f"{hearsay} (this worker, the root, has lost neither of the two)"
@@ -452,7 +450,7 @@ class Worker:
         """(Root) end the run; whether every worker has said that it stopped.
 
         Args:
-            patience: seconds for which nobody need say so before those who have not are given up.
+            patience: seconds without such a word from anybody, after which the rest is given up.
                 Where calls were abandoned it is ``ABANDONED_SECONDS``: who is in the middle of one
                 of their items may be stuck in it; all others are only late.
         """

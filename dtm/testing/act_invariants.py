@@ -35,7 +35,7 @@ WHEN_STOPPING = (Stop, Stopped, Results, Relayed, Cancel)
 
 
 class Conduct:
-    """What one worker has heard, and so what it may do.
+    """Checks what a simulated worker sends and starts against what it has been told.
 
     Attributes:
         cancelled: (owner, key) -> the limit that it has been told.

@@ -1,12 +1,12 @@
-"""The laws of silence: what may be left when the idle say nothing more, and when a run is over.
+"""Invariants: what may be left when all workers are idle, and when a run is over.
 
 See *Silent when idle*, *Cancelled means cancelled*, *The root ends last* and *Quiet at the end* in
 :mod:`dtm.testing.invariants`.
 
 Threads: one.
 
-Rejected: to let what is still under way come to its end first.  Who has stopped takes nothing
-in, so all of it would be forgiven.
+Rejected: to let what is still under way come to its end first.  A stopped
+worker drops messages, so waiting for them to arrive would hide errors.
 """
 
 from __future__ import annotations

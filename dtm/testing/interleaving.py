@@ -319,7 +319,7 @@ class _Body:
         runtime.current = run
         try:
             outcome.value = run.lead(main, (), {})
-        except BaseException as error:
+        except BaseException as error:  # what main raises is the outcome of the run
             if controller.over:
                 raise
             outcome.error = error

@@ -1,4 +1,4 @@
-"""The proving ground: whole runs in virtual time, and what a communication manager owes.
+"""Simulation of whole runs in virtual time.
 
 :class:`Simulation` runs the production scheduler, ledger, balancer and deque as many
 workers in one process, over a network in virtual time.  Same arguments, same seed

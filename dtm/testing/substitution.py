@@ -1,4 +1,4 @@
-"""Other names for what modules use: controlled locks and clocks in place of real ones.
+"""Replaces locks, clocks and threads of the modules under test by controlled ones.
 
 The names stand in the modules themselves (``threading``, ``perf_counter`` after ``from time import
 perf_counter``), so they are exchanged there, module by module, for the time of an exploration.

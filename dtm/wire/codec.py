@@ -95,7 +95,7 @@ class Wire:
         """Do what runs users' code, which may exit: only a signal's exit passes through here."""
         try:
             return act(*args)
-        except Exception:
+        except Exception:  # what callers expect; the rest is what tries to exit
             raise
         except BaseException as error:
             if self._interrupted():
@@ -193,14 +193,14 @@ class Wire:
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
             packed = self._tamed(dumps, items, parcel.definitions)
-        except Exception as error:
+        except Exception as error:  # users' code may raise anything when pickled
             sequence = [items.item] if isinstance(items, Same) else items
             found = self.culprit(sequence, part.lo)
             index, why = found or (part.lo, str(error))
             raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
         try:
             function = self._tamed(self._functions_out.pack, call.function, call)
-        except Exception as error:
+        except Exception as error:  # users' code may raise anything when pickled
             advice = "a function of the program that calls it would travel by its name"
             raise Unsendable(None, f"the function of {call.name}: {error}; {advice}") from error
         key, along = function.key, function.frames
@@ -270,7 +270,7 @@ class Wire:
         """
         try:
             return self._tamed(loads, packed), {}
-        except Exception as error:
+        except Exception as error:  # users' code may raise anything on load
             found = self._tamed(salvage, packed)
             if found is None:
                 raise error from None

@@ -161,7 +161,7 @@ class FunctionReceiver:
         self._make_room(packed.size)
         try:
             function = loads(frames)
-        except BaseException:
+        except BaseException:  # however it ends, the sender has to learn that it is not kept
             self._dropped.setdefault(sender, []).append(key)
             raise
         self._entries[key] = _Entry(packed, function, {sender})

@@ -158,7 +158,7 @@ def _writable(frame: Frame) -> Frame:
 def _last_resort(obj: Any, error: Exception, keep_in_band: OutOfBand | None) -> bytes:
     try:
         return dump_by_dill(obj, error, keep_in_band)
-    except Exception as last:
+    except Exception as last:  # the object's own methods may raise anything
         raise SerializationError(explain(obj, last, _failure)) from last
 
 

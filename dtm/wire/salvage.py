@@ -84,7 +84,7 @@ class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in Python
             self._steps += 1
             try:
                 step(reader)
-            except Exception as error:
+            except Exception as error:  # users' code may raise anything on load
                 if code == ".":  # the end of the stream
                     raise
                 self._spoil(reader, code, error)

@@ -11,6 +11,7 @@ import warnings
 from importlib import import_module
 
 from checking import Missing, play
+from scenarios import gather
 
 from dtm import dtm
 
@@ -406,6 +407,7 @@ def indexed(pair):
 
 def main():
     warnings.simplefilter("ignore")
+    gather(SIZE)  # else the first check may be over before a second worker has joined
     play(globals())
 
 

@@ -96,7 +96,7 @@ def _flat(frame: Frame) -> Frame:
 
 
 def unpack(head: bytearray, land: Callable[[int], Frame]) -> list[Frame]:
-    """Return the frames of a message; ``land(length)`` gives those that come by themselves."""
+    """Return the frames of a message; ``land(length)`` receives one sent by itself."""
     view = memoryview(head)
     count, length = _ONE_FRAME.unpack_from(head)
     if count == 1 and length >= 0:

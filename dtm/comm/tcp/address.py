@@ -14,10 +14,13 @@ interpreter for a minute is no reason to give up its worker.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import resource
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -130,8 +133,6 @@ def set_options(connection: socket.socket) -> None:
 
 def allow_descriptors(count: int) -> None:
     """Raise the limit of open files, as far as this process may, to what a large run needs."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -149,9 +150,6 @@ _OLD, _NEW = 104, 232
 
 def unsent(descriptor: int) -> int:
     """Return how many bytes the peer's kernel has not confirmed; 0 where nobody can say."""
-    import fcntl
-    import termios
-
     try:
         answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
     except OSError:

@@ -478,6 +478,6 @@ class TcpRoot(TcpManager):
 
 
 def warn(text: str) -> None:
-    """Print a warning.  What strangers do never leads here, only what members of the run do."""
+    """Print a warning: of what members do, never strangers, who could fill the terminal."""
     with suppress(OSError, ValueError):  # no standard error, or one that is closed
         sys.stderr.write(f"dtm: {text}\n")
