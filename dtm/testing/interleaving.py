@@ -40,6 +40,7 @@ from dtm.comm.base import CommunicationManager
 from dtm.errors import DtmError
 from dtm.options import Options
 from dtm.run import runtime
+from dtm.run.worker import Worker
 from dtm.testing.actors import Process, Trouble
 from dtm.testing.controller import Controller
 from dtm.testing.held_locks import declared_classes, locks_checked, modules_of
@@ -52,8 +53,6 @@ from dtm.testing.virtual_network import Links, joined
 SHELL = ("dtm.run", "dtm.wire", "dtm.lazy", "dtm.future", "dtm.comm.mpi.messages")
 PACKAGES = ("dtm.run", "dtm.wire", "dtm.core", "dtm.comm.mpi", "dtm.lazy", "dtm.future")
 MOST_FRONTIER = 50_000
-# What the process holds by import is the same in all workers here, and long to walk through.
-ONCE: dict[str, Any] = {"dtm.wire.imports:Imports.remember": nothing}
 COLLECT_EVERY = 100
 DEEP = 50_000
 
@@ -214,7 +213,7 @@ class Interleavings:
             gc.disable()
             if enabled:
                 undo.callback(gc.enable)
-            undo.enter_context(substituted(self._modules, {**exchanged(), **ONCE}))
+            undo.enter_context(substituted(self._modules, {**exchanged(), **EXCHANGED}))
             undo.enter_context(locks_checked(declared_classes(PACKAGES), _fail))
             yield
 
@@ -332,6 +331,23 @@ class _Body:
 
 def _fail(what: str) -> None:
     stage.controller.fail(what)
+
+
+_broken = Worker.broken
+
+
+def _broken_unless_over(worker: Worker, error: BaseException) -> None:
+    """Stand for ``Worker.broken``: what cuts a thread off at the end of a schedule is no error."""
+    if stage.controller.over:
+        raise error
+    _broken(worker, error)
+
+
+# What the process holds by import is the same in all workers here, and long to walk through.
+EXCHANGED: dict[str, Any] = {
+    "dtm.wire.imports:Imports.remember": nothing,
+    "dtm.run.worker:Worker.broken": _broken_unless_over,
+}
 
 
 def _ready(manager: CommunicationManager) -> CommunicationManager:
