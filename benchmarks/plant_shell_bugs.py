@@ -581,6 +581,13 @@ def _run(command: Sequence[str], folder: Path) -> tuple[int, str]:
     return run.returncode, (run.stdout if not run.returncode else run.stdout + run.stderr).strip()
 
 
+def _short(how: str) -> str:
+    """Return how a bug showed without what is of one run only: the seed, values, objects."""
+    if how.startswith("tests/"):
+        return f"``{how.partition(' - ')[0].removeprefix('tests/')}``"
+    return how.partition(": ")[2].partition(" (")[0]
+
+
 def main(command_line: Sequence[str] | None = None) -> int:
     """Print the table, or write it; return how many bugs survived."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plant_shell_bugs")
@@ -597,7 +604,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
         print("{:58s} {:22s} {:>14s}  {}".format(*lines[-1]), flush=True)
     if args.rst:
         head = ("bug", "planted in", "found by", "how it showed")
-        args.rst.write_text(list_table(head, lines) + "\n", encoding="utf-8")
+        shown = [(*line[:3], _short(line[3])) for line in lines]
+        args.rst.write_text(list_table(head, shown) + "\n", encoding="utf-8")
     return sum(line[2] == "survived" for line in lines)
 
 
