@@ -4,9 +4,10 @@ Run it as ``python -m benchmarks.plant_shell_bugs [--rst FILE]``; it prints a ta
 status 1 if a bug survives.  Each bug is a replacement of text in a module of ``run/``, ``wire/``,
 ``comm/mpi/``, or of lazy maps and asynchronous results.
 
-The programs are those of the suite (``tests/interleaved.py``), each under one schedule after the
-other, with the means of :mod:`dtm.testing.interleaving`.  What no schedule can show, since it is
-about the real process, has the test of the suite that must fail.
+Most bugs have a test of the suite that must fail: one of a few milliseconds, with fakes in place of
+what stands around the object that the bug is in.  Bugs that only show where threads meet at the
+wrong moment are searched for in the programs of the suite (``tests/interleaved.py``), each under
+one schedule after the other, with the means of :mod:`dtm.testing.interleaving`.
 
 Rejected: real runs, repeated.  The races among these bugs show once in a hundred runs on a busy
 machine, and never on the next.
@@ -162,6 +163,7 @@ BUGS = [
         "run/runner.py",
         "                if failure is not None:\n                    call.limit = min(call.limit, start + count)\n                segment",
         "                segment",
+        "tests/test_workers.py",
     ),
     ShellBug(
         "a listener is added without the lock, and without a last look",
@@ -174,6 +176,7 @@ BUGS = [
         "run/stacks.py",
         '                stack.go("may go on")\n                self.ready.append(stack)\n            self._nudge()\n',
         '                stack.go("may go on")\n            self._nudge()\n',
+        "tests/test_stacks.py",
     ),
     ShellBug(
         "a thread of the user's never runs its own children",
@@ -204,18 +207,21 @@ BUGS = [
         "run/worker.py",
         "            gathered = self._outbox.setdefault(owner, [])\n            gathered.append(segment)\n",
         "            gathered = self._outbox[owner] = []\n            gathered.append(segment)\n",
+        "tests/test_workers.py",
     ),
     ShellBug(
         "lines of output stay here at the end",
         "run/worker.py",
         "                self.output.finish()\n            self._flush_lines()\n            self.flush()\n",
         "                self.output.finish()\n            self.flush()\n",
+        "tests/test_workers.py",
     ),
     ShellBug(
         "lines of output are sent twice",
         "run/worker.py",
         "        lines, self._lines = self._lines, []\n",
         "        lines = list(self._lines)\n",
+        "tests/test_workers.py",
     ),
     ShellBug(
         "the loss of a worker is not told",
@@ -235,20 +241,21 @@ BUGS = [
         "run/runtime.py",
         "            sys.setswitchinterval(self._interval)\n            sys.setrecursionlimit(self._depth)\n",
         "            sys.setrecursionlimit(self._depth)\n",
-        "tests/test_interface.py tests/test_starting.py",
+        "tests/test_run_object.py",
     ),
     ShellBug(
         "the recursion limit is not put back",
         "run/runtime.py",
         "            sys.setswitchinterval(self._interval)\n            sys.setrecursionlimit(self._depth)\n",
         "            sys.setswitchinterval(self._interval)\n",
-        "tests/test_interface.py tests/test_starting.py",
+        "tests/test_run_object.py",
     ),
     ShellBug(
         "whole lines are written twice",
         "run/output.py",
         '        whole = self._partial.pop(thread, "") + text\n',
         '        whole = self._partial.get(thread, "") + text\n',
+        "tests/test_output.py",
     ),
     ShellBug(
         "two passes over what is in flight",
@@ -279,6 +286,238 @@ BUGS = [
         "wire/codec.py",
         "        failure = unpack_failure(next(rest)) if failed else None\n",
         "        failure = None\n",
+        "tests/test_wire.py",
+    ),
+    ShellBug(
+        "a deadline never ends a wait",
+        "run/waiting.py",
+        "        until = FOREVER if deadline is None else deadline\n",
+        "        until = FOREVER\n",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "a deadline never ends a wait of a thread of the user's",
+        "run/waiting.py",
+        "            if now >= deadline:\n                return\n            work = None\n",
+        "            work = None\n",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "a parked stack does not go on when its time is up",
+        "run/stacks.py",
+        "            if stack.place is READY or (stack.place is PARKED and stack.until <= now):\n",
+        "            if stack.place is READY:\n",
+        "tests/test_stacks.py",
+    ),
+    ShellBug(
+        "a prompt wait lets nothing else run",
+        "run/waiting.py",
+        "                if self.something_to_do():\n",
+        "                if False:\n",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "ready stacks never get a turn between strips",
+        "run/runner.py",
+        "                if self._others_first():\n                    # Nobody",
+        "                if False:\n                    # Nobody",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "the task of a stack is lost when it gives way",
+        "run/runner.py",
+        "        self.stacks.give_way()\n        self.thread.context = context\n",
+        "        self.stacks.give_way()\n",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "streaming results wait for a second",
+        "run/runner.py",
+        "(STREAM_SECONDS if call.streaming else FLUSH_SECONDS)",
+        "FLUSH_SECONDS",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "who asks for what cannot be sent gets no answer",
+        "run/worker.py",
+        "                message = Refusal(message.serial)\n",
+        "                return\n",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "the root waits at the end for workers that are gone",
+        "run/worker.py",
+        "                self.perform(self.scheduler.excuse(absent))\n",
+        "",
+        "tests/test_workers.py",
+    ),
+    ShellBug(
+        "parts that cannot be sent are dropped",
+        "run/shipping.py",
+        "        self._put_back(part, problem.index)\n",
+        "",
+        "tests/test_shipping.py",
+    ),
+    ShellBug(
+        "a function that cannot be sent is told of each time",
+        "run/shipping.py",
+        "            if part.call.name in self._told:\n                return\n",
+        "",
+        "tests/test_shipping.py",
+    ),
+    ShellBug(
+        "two threads take leave at once",
+        "run/runtime.py",
+        "        if not self._leaving.acquire(blocking=False):\n            return\n",
+        "        self._leaving.acquire(blocking=False)\n",
+        "tests/test_run_object.py",
+    ),
+    ShellBug(
+        "signals stay caught after the run",
+        "run/runtime.py",
+        "            sys.setrecursionlimit(self._depth)\n            self._give_signals_back()\n",
+        "            sys.setrecursionlimit(self._depth)\n",
+        "tests/test_run_object.py",
+    ),
+    ShellBug(
+        "threads share a line of output",
+        "run/output.py",
+        "        thread = threading.get_ident()\n        whole",
+        "        thread = 0\n        whole",
+        "tests/test_output.py",
+    ),
+    ShellBug(
+        "keys are not taken back when a grant is not sent",
+        "wire/codec.py",
+        "                parcel.keys.append(key)\n",
+        "                self._functions_out.sent(parcel.to, [key])\n",
+        "tests/test_wire.py",
+    ),
+    ShellBug(
+        "the window of a lazy map has no bound",
+        "lazy.py",
+        "        while self._broken is None and len(self._flying) < self._batches:\n",
+        "        while self._broken is None:\n",
+        "tests/test_lazy_maps.py",
+    ),
+    ShellBug(
+        "a lazy map holds more items than it may",
+        "lazy.py",
+        "                length = min(length, room)\n",
+        "",
+        "tests/test_lazy_maps.py",
+    ),
+    ShellBug(
+        "a lazy map that ends early goes on in flight",
+        "lazy.py",
+        "            self._runner.abandon(self._flying.popleft())\n",
+        "            self._flying.popleft()\n",
+        "tests/test_lazy_maps.py",
+    ),
+    ShellBug(
+        "an error of the iterable comes before the results in front of it",
+        "lazy.py",
+        "        if self._broken is not None and not self._flying:\n",
+        "        if self._broken is not None:\n",
+        "tests/test_lazy_maps.py",
+    ),
+    ShellBug(
+        "a callback is not called if its call has ended before",
+        "future.py",
+        "        if not runner.listen(call, lambda: runner.callbacks.call_later(tell)):\n            tell()\n",
+        "        runner.listen(call, lambda: runner.callbacks.call_later(tell))\n",
+        "tests/test_lazy_maps.py",
+    ),
+    ShellBug(
+        "a callback that fails leaves who waits for it",
+        "future.py",
+        "            try:\n                pass_on()\n            finally:\n                runner.ring(told)\n",
+        "            pass_on()\n            runner.ring(told)\n",
+        "tests/test_lazy_maps.py",
+    ),
+    ShellBug(
+        "who is sent to is not rung",
+        "comm/mpi/manager.py",
+        "        self._bell.ring(rank)\n        if leader_is_needed:\n",
+        "        if leader_is_needed:\n",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "nobody asks for bells",
+        "comm/mpi/manager.py",
+        "            self._bell.ask_for_bells()\n",
+        "",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "nobody looks again after asking for bells",
+        "comm/mpi/manager.py",
+        "            self._bell.ask_for_bells()\n            return self._look(deadline)\n",
+        "            self._bell.ask_for_bells()\n",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "who leads the waiting sleeps while a message is under way",
+        "comm/mpi/manager.py",
+        "        self._bell.ring(rank)\n        if leader_is_needed:\n            self.wake()\n",
+        "        self._bell.ring(rank)\n",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "who sleeps is not rung",
+        "comm/mpi/doorbell.py",
+        "or not self._flags[_TOKEN + rank] or",
+        "or self._flags[_TOKEN + rank] or",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "one bell is read at a time",
+        "comm/mpi/doorbell.py",
+        "        while self._socket is not None:\n            try:\n                self._socket.recv(1)\n",
+        "        if self._socket is not None:\n            try:\n                self._socket.recv(1)\n",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "a message is there before its bodies are",
+        "comm/mpi/messages.py",
+        "        while requests and requests[0].Test():\n",
+        "        while requests:\n",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "a later message overtakes an earlier one",
+        "comm/mpi/messages.py",
+        "        if not request.Test() or sender in self._lanes:\n",
+        "        if not request.Test():\n",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "a message that is not out at once is forgotten",
+        "comm/mpi/messages.py",
+        "            self._outgoing.append((request, rank, content))\n            self.load += len(content)\n",
+        "            pass\n",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "nobody is rung for a message that went out late",
+        "comm/mpi/messages.py",
+        "                self._late(entry[1])\n",
+        "",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "a rank waits for messages to the dead",
+        "comm/mpi/messages.py",
+        "        self._outgoing = deque(entry for entry in self._outgoing if entry[1] != rank)\n",
+        "",
+        "tests/test_mpi_mail.py",
+    ),
+    ShellBug(
+        "memory that MPI may use is freed",
+        "comm/mpi/messages.py",
+        "        self._abandoned += [entry for entry in self._outgoing if entry[1] == rank]\n",
+        "",
+        "tests/test_mpi_mail.py",
     ),
 ]
 
@@ -342,6 +581,13 @@ def _run(command: Sequence[str], folder: Path) -> tuple[int, str]:
     return run.returncode, (run.stdout if not run.returncode else run.stdout + run.stderr).strip()
 
 
+def _short(how: str) -> str:
+    """Return how a bug showed without what is of one run only: the seed, values, objects."""
+    if how.startswith("tests/"):
+        return f"``{how.partition(' - ')[0].removeprefix('tests/')}``"
+    return how.partition(": ")[2].partition(" (")[0]
+
+
 def main(command_line: Sequence[str] | None = None) -> int:
     """Print the table, or write it; return how many bugs survived."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plant_shell_bugs")
@@ -358,7 +604,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
         print("{:58s} {:22s} {:>14s}  {}".format(*lines[-1]), flush=True)
     if args.rst:
         head = ("bug", "planted in", "found by", "how it showed")
-        args.rst.write_text(list_table(head, lines) + "\n", encoding="utf-8")
+        shown = [(*line[:3], _short(line[3])) for line in lines]
+        args.rst.write_text(list_table(head, shown) + "\n", encoding="utf-8")
     return sum(line[2] == "survived" for line in lines)
 
 

@@ -29,6 +29,7 @@ exclude_patterns = [
     "explored.rst",
     "figures_table.rst",
     "planted_bugs.rst",
+    "planted_shell_bugs.rst",
     "simulated_table.rst",
     "balancing",
 ]

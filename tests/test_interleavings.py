@@ -297,6 +297,20 @@ def test_time_that_is_computed_passes() -> None:
     assert square.__module__ == "tests.interleaved"
 
 
+def test_processor_time_passes_for_who_works_alone() -> None:
+    def measures() -> tuple[float, float]:
+        thread = threading.Thread(target=compute, args=(1.0,))
+        began = time.thread_time(), time.process_time()
+        thread.start()
+        time.sleep(3.0)
+        thread.join()
+        compute(0.25)
+        of_thread, of_process = time.thread_time() - began[0], time.process_time() - began[1]
+        return round(of_thread, 3), round(of_process, 3)
+
+    plain(measures, (0.25, 1.25)).random(20)
+
+
 # Locks that must be held.
 
 

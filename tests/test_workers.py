@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import pytest
 
-from dtm.comm.base import Frame
-from dtm.comm.serial import SingleManager
 from dtm.core.granularity import Profile
-from dtm.core.messages import Output, Results, Segment
+from dtm.core.messages import Grant, Output, Refusal, Results, Segment, Stopped
 from dtm.run.worker import Worker
-from dtm.task import Call
-from dtm.wire.codec import Wire
-
-
-class Fake(SingleManager):
-    """Notes what is sent and how often a wait was ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rank, self.size = 1, 2
-        self.hosts = ("alpha", "beta")
-        self.sent: list[Sequence[Frame]] = []
-        self.wakes = 0
-
-    def send(self, rank: int, frames: Sequence[Frame]) -> None:
-        assert rank == 0
-        self.sent.append(frames)
-
-    def wait(self, timeout: float) -> None:
-        assert timeout >= 0
-
-    def wake(self) -> None:
-        self.wakes += 1
-
-    def messages(self) -> list[Any]:
-        root = Wire(0, "worker 0", lambda *_: Profile())
-        return [root.decode(1, list(frames))[1] for frames in self.sent]
+from dtm.task import Call, Range
+from tests.fake_manager import FakeManager
 
 
 def segment(start: int) -> Segment:
@@ -48,7 +22,7 @@ def segment(start: int) -> Segment:
 def test_a_wake_that_reaches_the_load_balancer_thread_is_passed_on_to_a_resting_main_thread() -> (
     None
 ):
-    comm = Fake()
+    comm = FakeManager()
     worker = Worker(comm)
     worker.idle()
     worker.runner.resting = True
@@ -57,7 +31,7 @@ def test_a_wake_that_reaches_the_load_balancer_thread_is_passed_on_to_a_resting_
 
 
 def test_a_resting_main_thread_is_told_of_what_the_load_balancer_thread_has_read() -> None:
-    comm = Fake()
+    comm = FakeManager()
     worker = Worker(comm)
     worker.busy()
     worker.runner.resting = True
@@ -66,7 +40,7 @@ def test_a_resting_main_thread_is_told_of_what_the_load_balancer_thread_has_read
 
 
 def test_nobody_is_woken_while_the_main_thread_runs_a_task() -> None:
-    comm = Fake()
+    comm = FakeManager()
     worker = Worker(comm)
     worker.busy()
     worker._balance()
@@ -74,7 +48,7 @@ def test_nobody_is_woken_while_the_main_thread_runs_a_task() -> None:
 
 
 def test_results_leave_together_and_once() -> None:
-    comm = Fake()
+    comm = FakeManager()
     worker = Worker(comm)
     worker.ship(0, segment(3))
     worker.ship(0, segment(5))
@@ -87,7 +61,7 @@ def test_results_leave_together_and_once() -> None:
 
 
 def test_results_that_are_many_leave_at_once() -> None:
-    comm = Fake()
+    comm = FakeManager()
     worker = Worker(comm)
     for start in range(256):
         worker.ship(0, segment(start))
@@ -95,7 +69,7 @@ def test_results_that_are_many_leave_at_once() -> None:
 
 
 def test_lines_of_one_stream_leave_together_in_order_and_once() -> None:
-    comm = Fake()
+    comm = FakeManager()
     worker = Worker(comm)
     worker.say("stdout", "one\n")
     for stream, text in (("stdout", "two\n"), ("stdout", "three\n"), ("stderr", "four\n")):
@@ -108,7 +82,7 @@ def test_lines_of_one_stream_leave_together_in_order_and_once() -> None:
 
 
 def test_results_leave_before_a_stack_parks(monkeypatch: pytest.MonkeyPatch) -> None:
-    comm = Fake()
+    comm = FakeManager()
     worker = Worker(comm)
     runner = worker.runner
     runner.adopt()
@@ -124,3 +98,159 @@ def test_results_leave_before_a_stack_parks(monkeypatch: pytest.MonkeyPatch) -> 
     runner.stacks.ready.append(runner.stacks.current)  # so that there is something else to do
     runner.wait(call)
     assert [each.lo for each in sent[0].segments] == [0]
+
+
+def test_who_asks_for_what_cannot_be_sent_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    comm = FakeManager(rank=0)
+    worker = Worker(comm)
+    part = call_of([object, (x for x in ())], worker)
+    with worker.lock:
+        worker.send(1, Grant(7, (part,)))
+        assert [(work.lo, work.hi, work.pinned) for work in worker.scheduler.deque] == [
+            (1, 2, True), (0, 1, False),
+        ]  # fmt: skip
+    assert comm.messages() == [Refusal(7)]
+    assert "item 1 of map(len)" in capsys.readouterr().err
+
+
+def call_of(items: list[Any], worker: Worker, **more: Any) -> Range:
+    """Return the range of a call that this worker has made, or worker 0 for it."""
+    function = more.pop("function", len)
+    owner = more.pop("owner", worker.comm.rank)
+    call = Call(function, items, len(items), owner, Profile(), "map", **more)
+    return Range(call, 0, len(items))
+
+
+class Clock:
+    """A clock that goes on by so many seconds each time that it is looked at."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 1000.0
+        self._seconds = seconds
+
+    def __call__(self) -> float:
+        self.now += self._seconds
+        return self.now
+
+
+def test_streaming_results_leave_while_their_part_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    comm = FakeManager()
+    worker = Worker(comm)
+    worker.runner.adopt()
+    before: list[int] = []
+    part = call_of(
+        [0, 1, 2], worker, owner=0, key=1, streaming=True,
+        function=lambda _: before.append(len(comm.messages())),
+    )  # fmt: skip
+    monkeypatch.setattr("dtm.run.runner.perf_counter", Clock(0.002))
+    worker.runner.run(part)
+    assert before == [0, 1, 2]
+
+
+def test_what_fails_here_for_another_worker_stops_its_other_parts_here() -> None:
+    worker = Worker(FakeManager())
+    worker.runner.adopt()
+    ran: list[int] = []
+
+    def fail(x: int) -> None:
+        ran.append(x)
+        raise ValueError(x)
+
+    part = call_of(list(range(6)), worker, owner=0, key=1, function=fail)
+    part.hi = 3
+    for each in (part, Range(part.call, 3, 6)):
+        worker.runner.run(each)
+    assert ran == [0]
+
+
+def test_a_stack_that_is_ready_goes_on_between_the_strips_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(FakeManager(rank=0, size=1))
+    runner = worker.runner
+    runner.adopt()
+    awaited = call_of([0], worker).call
+    ran: list[int] = []
+
+    def work(x: int) -> None:
+        ran.append(x)
+        runner.ring(awaited)
+
+    runner.submit(call_of(list(range(9)), worker, function=work).call)
+    monkeypatch.setattr("dtm.run.runner.perf_counter", Clock(0.002))
+    runner.stacks.park([awaited])
+    assert ran == [0]
+
+
+def test_a_task_that_gives_way_is_itself_when_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Worker(FakeManager()).runner
+    runner.adopt()
+    task = runner.context()
+
+    def other() -> None:
+        runner.thread.context = None
+
+    monkeypatch.setattr(runner.stacks, "give_way", other)
+    runner._give_way()
+    assert runner.context() is task
+
+
+# Waits.
+
+
+def test_a_wait_whose_time_is_up_returns() -> None:
+    worker = Worker(FakeManager(most_waits=3))
+    worker.runner.adopt()
+    assert not worker.runner.wait_any((call_of([0], worker).call,), perf_counter())
+
+
+def test_a_wait_of_another_thread_whose_time_is_up_returns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(FakeManager())
+    sleeps: list[float] = []
+
+    def sleep(_calls: Sequence[Call], timeout: float) -> None:
+        sleeps.append(timeout)
+        assert len(sleeps) < 9, "it sleeps on"
+
+    monkeypatch.setattr(worker.runner._waiting, "_sleep", sleep)
+    assert not worker.runner.wait_any((call_of([0], worker).call,), perf_counter())
+    assert not sleeps
+
+
+def test_a_prompt_wait_leaves_the_worker_to_a_short_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(FakeManager(most_waits=3))
+    runner = worker.runner
+    runner.adopt()
+    call = call_of([0], worker).call
+    runner.submit(call_of([0], worker, function=lambda _: runner.ring(call)).call)
+    monkeypatch.setattr("dtm.run.waiting.may_begin", lambda *_: True)
+    assert runner.wait_any((call,), promptly=True)
+
+
+# The end of the run.
+
+
+class Leaving(FakeManager):
+    """The root of a run whose workers are gone when it has waited once."""
+
+    def absent(self) -> set[int]:
+        return {1, 2} if self.waits else set()
+
+
+def test_the_root_waits_for_nobody_who_is_gone() -> None:
+    comm = Leaving(rank=0, size=3, most_waits=1)
+    assert Worker(comm).stop(60.0)
+    assert comm.waits == 1
+
+
+def test_lines_under_way_and_results_leave_before_a_worker_says_that_it_has_stopped() -> None:
+    comm = FakeManager()
+    worker = Worker(comm)
+    worker.say("stdout", "one\n")
+    worker.say("stdout", "two\n")
+    worker.ship(0, segment(0))
+    with worker.lock:
+        worker.send(0, Stopped({}))
+    assert [type(each) for each in comm.messages()] == [Output, Output, Results, Stopped]

@@ -8,7 +8,6 @@ from dtm.testing.faults import Crawl, Death, Delay, Echo, Fault, Freeze, Suspici
 from dtm.testing.held_locks import UnlockedAccessError, locks_checked
 from dtm.testing.interleaving import Check, Explored, InterleavingError, Interleavings, Outcome
 from dtm.testing.network import Network
-from dtm.testing.primitives import compute
 from dtm.testing.programs import (
     Calls,
     Caught,
@@ -27,6 +26,7 @@ from dtm.testing.programs import (
 )
 from dtm.testing.report import Report
 from dtm.testing.simulation import Simulation, check_invariants, greedy_makespan, random_simulation
+from dtm.testing.virtual_time import compute
 
 __all__ = [
     "Calls",

@@ -33,6 +33,7 @@ class Process:
         handlers: what it does at signals.
         values: of the interpreter's globals, while another process runs.
         at_exit: called, without arguments, when it ends.
+        worked: seconds of processor time that it has taken.
     """
 
     def __init__(self, name: str, values: Sequence[Any]) -> None:
@@ -43,6 +44,7 @@ class Process:
         self.handlers: dict[int, Any] = {}
         self.values = list(values)
         self.at_exit: list[Callable[[], None]] = []
+        self.worked = 0.0
 
 
 class Actor:
@@ -55,11 +57,12 @@ class Actor:
         signals: numbers of signals that it has not handled.
         streak: points passed since it last gave way.
         last: the switch at which it last ran.
+        worked: seconds of processor time that it has taken.
     """
 
     __slots__ = (
         "at_gate", "deadline", "finished", "gate", "ident", "joiners", "last", "name", "priority",
-        "process", "runnable", "signals", "streak", "thread", "timed_out", "waiters",
+        "process", "runnable", "signals", "streak", "thread", "timed_out", "waiters", "worked",
     )  # fmt: skip
 
     def __init__(self, process: Process, name: str, thread: Any) -> None:
@@ -81,6 +84,7 @@ class Actor:
         self.priority = 0.0
         self.streak = 0
         self.last = 0
+        self.worked = 0.0
 
     def __repr__(self) -> str:
         return f"{self.process.name}/{self.name}"

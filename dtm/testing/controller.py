@@ -52,11 +52,15 @@ UNCONTROLLED = (
 )
 
 
-class _Lines(dict[CodeType, Any]):
-    """Whether the lines of a function are points, by its code."""
+class _Lines(dict[int, Any]):
+    """Whether the lines of a function are points, by the identity of its code.
+
+    A code object as a key would be hashed and compared by all that it holds.
+    """
 
     def __init__(self, modules: Sequence[str], local: Callable[..., Any]) -> None:
         super().__init__()
+        self._known: list[CodeType] = []  # so that no identity is used again
         self._exact = frozenset(modules)
         self._below = tuple(f"{name}." for name in modules)
         self._local = local
@@ -64,7 +68,8 @@ class _Lines(dict[CodeType, Any]):
     def look_up(self, frame: FrameType) -> Any:
         name = frame.f_globals.get("__name__", "")
         traced = name in self._exact or name.startswith(self._below)
-        found = self[frame.f_code] = self._local if traced else None
+        self._known.append(frame.f_code)
+        found = self[id(frame.f_code)] = self._local if traced else None
         return found
 
 
@@ -192,7 +197,7 @@ class Controller(Choices):
         lines = self._lines
         assert lines is not None
         try:
-            return lines[frame.f_code]
+            return lines[id(frame.f_code)]
         except KeyError:
             return lines.look_up(frame)
 

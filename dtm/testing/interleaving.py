@@ -40,20 +40,21 @@ from dtm.comm.base import CommunicationManager
 from dtm.errors import DtmError
 from dtm.options import Options
 from dtm.run import runtime
+from dtm.run.worker import Worker
 from dtm.testing.actors import Process, Trouble
 from dtm.testing.controller import Controller
 from dtm.testing.held_locks import declared_classes, locks_checked, modules_of
-from dtm.testing.primitives import nothing, stage
+from dtm.testing.primitives import nothing
 from dtm.testing.schedules import Branch, Deviations, Priorities, Schedule, from_seed
 from dtm.testing.substitution import substituted
 from dtm.testing.virtual_mpi import VirtualMpiManager, exchanged, mpi_world
 from dtm.testing.virtual_network import Links, joined
+from dtm.testing.virtual_time import stage
+from dtm.wire.reductions import rules
 
 SHELL = ("dtm.run", "dtm.wire", "dtm.lazy", "dtm.future", "dtm.comm.mpi.messages")
 PACKAGES = ("dtm.run", "dtm.wire", "dtm.core", "dtm.comm.mpi", "dtm.lazy", "dtm.future")
 MOST_FRONTIER = 50_000
-# What the process holds by import is the same in all workers here, and long to walk through.
-ONCE: dict[str, Any] = {"dtm.wire.imports:Imports.remember": nothing}
 COLLECT_EVERY = 100
 DEEP = 50_000
 
@@ -214,7 +215,7 @@ class Interleavings:
             gc.disable()
             if enabled:
                 undo.callback(gc.enable)
-            undo.enter_context(substituted(self._modules, {**exchanged(), **ONCE}))
+            undo.enter_context(substituted(self._modules, {**exchanged(), **EXCHANGED}))
             undo.enter_context(locks_checked(declared_classes(PACKAGES), _fail))
             yield
 
@@ -234,6 +235,7 @@ class Interleavings:
         return outcome
 
     def _run(self, schedule: Schedule) -> Outcome:
+        rules.forget()  # or a seed would mean another schedule in a process that has just begun
         controller = stage.controller = Controller(
             schedule,
             lines=self._lines,
@@ -332,6 +334,23 @@ class _Body:
 
 def _fail(what: str) -> None:
     stage.controller.fail(what)
+
+
+_broken = Worker.broken
+
+
+def _broken_unless_over(worker: Worker, error: BaseException) -> None:
+    """Stand for ``Worker.broken``: what cuts a thread off at the end of a schedule is no error."""
+    if stage.controller.over:
+        raise error
+    _broken(worker, error)
+
+
+# What the process holds by import is the same in all workers here, and long to walk through.
+EXCHANGED: dict[str, Any] = {
+    "dtm.wire.imports:Imports.remember": nothing,
+    "dtm.run.worker:Worker.broken": _broken_unless_over,
+}
 
 
 def _ready(manager: CommunicationManager) -> CommunicationManager:

@@ -1,8 +1,8 @@
-"""Locks, events, threads and clocks that a :class:`~dtm.testing.controller.Controller` governs.
+"""Locks, events, threads and signals that a :class:`~dtm.testing.controller.Controller` governs.
 
-They stand for those of :mod:`threading` and :mod:`time` while a schedule is explored, with the
+They stand for those of :mod:`threading` and :mod:`signal` while a schedule is explored, with the
 same names and the same manners: each operation is a point where another thread may go on, each
-wait ends in virtual time.
+wait ends in virtual time (:mod:`dtm.testing.virtual_time`).
 
 Threads: the controlled ones.
 
@@ -19,16 +19,7 @@ from queue import Empty
 from typing import Any
 
 from dtm.testing.actors import Actor
-from dtm.testing.controller import Controller
-
-
-class Stage:
-    """Where the controller of the schedule under way is found."""
-
-    controller: Controller
-
-
-stage = Stage()
+from dtm.testing.virtual_time import now, process_time, sched_yield, sleep, stage, thread_time
 
 
 def _deadline(timeout: float | None) -> float | None:
@@ -376,34 +367,6 @@ class Timer(Thread):
             super().run()
 
 
-def now() -> float:
-    """Stand for the clocks of :mod:`time`."""
-    return stage.controller.now()
-
-
-def sleep(seconds: float) -> None:
-    """Stand for ``time.sleep``."""
-    controller = stage.controller
-    controller.point()
-    controller.sleep(seconds)
-
-
-def compute(seconds: float) -> None:
-    """Take virtual time as a computation does: the thread could go on all the while."""
-    controller = stage.controller
-    controller.clock += seconds
-    controller.now()
-    controller.point()
-
-
-def sched_yield() -> None:
-    """Stand for ``os.sched_yield``; it takes some time, or who spins would never see any pass."""
-    controller = stage.controller
-    controller.clock += 5e-6
-    controller.now()
-    controller.give_way()
-
-
 def exit_process(status: int) -> None:
     """Stand for ``os._exit``."""
     stage.controller.leave(status)
@@ -478,8 +441,8 @@ TIME: dict[str, Any] = {
     "perf_counter": now,
     "monotonic": now,
     "time": now,
-    "thread_time": now,
-    "process_time": now,
+    "thread_time": thread_time,
+    "process_time": process_time,
     "sleep": sleep,
 }
 OS: dict[str, Any] = {"_exit": exit_process, "sched_yield": sched_yield, "kill": kill_process}

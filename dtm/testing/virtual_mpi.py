@@ -28,9 +28,10 @@ from dtm.comm.base import LostPeer
 from dtm.comm.mpi import manager as production
 from dtm.testing.actors import Actor
 from dtm.testing.controller import Controller
-from dtm.testing.primitives import OS, stage
+from dtm.testing.primitives import OS
 from dtm.testing.substitution import Overlay
 from dtm.testing.virtual_network import Links
+from dtm.testing.virtual_time import stage
 
 EAGER_BYTES = 200
 ANY = -1

@@ -409,10 +409,14 @@ class Rules(dict[type, Any]):
             _loose.set(kind, (rule,))
             return rule
         if len(self) > _MOST_KINDS:
-            self.clear()
-            self.update(_FIXED)
+            self.forget()
         self[kind] = rule
         return rule
+
+    def forget(self) -> None:
+        """Find all rules anew but those that are fixed."""
+        self.clear()
+        self.update(_FIXED)
 
 
 rules = Rules(_FIXED)

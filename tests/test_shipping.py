@@ -1,0 +1,56 @@
+"""Parts that cannot be sent: they come back, and stderr says so once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dtm.core.granularity import Profile
+from dtm.core.messages import Grant, Load
+from dtm.run.shipping import Shipping
+from dtm.task import Call, Range
+from dtm.wire.codec import Wire
+
+LOAD = Load(1, 0.0, idle=False)
+
+
+class Returned:
+    """Shipping, and what it gives back."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Range, int | None]] = []
+        wire = Wire(0, "worker 0", lambda *_: Profile())
+        self.shipping = Shipping(wire, 1, lambda *part: self.parts.append(part), lambda: False)
+
+    def send(self, *parts: Range) -> tuple[Range, ...]:
+        """Return the parts that leave."""
+        encoded = self.shipping.encoded(1, Grant(3, parts), LOAD)
+        return () if encoded is None else encoded[0].parts
+
+
+def part(function: Any, *items: Any) -> Range:
+    return Range(Call(function, items, len(items), 0, Profile(), "map", key=1), 0, len(items))
+
+
+def test_what_can_be_sent_leaves_and_the_rest_comes_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    returned, good = Returned(), part(abs, 1, 2)
+    bad, worse = part(abs, 1, (x for x in ()), 3), part((x for x in ()).send, 1)
+    assert returned.send(bad, good, worse) == (good,)
+    assert returned.parts == [(bad, 1), (worse, None)]
+    first, second = capsys.readouterr().err.splitlines()
+    assert "item 1 of map(abs)" in first
+    assert "the function of map(generator.send)" in second
+    assert returned.send(bad) == ()
+    assert returned.parts[2:] == [(bad, 1)]
+
+
+def test_it_is_told_once_of_a_call_and_of_a_function(capsys: pytest.CaptureFixture[str]) -> None:
+    returned = Returned()
+    bad, stuck = part(abs, (x for x in ()), 3), (x for x in ()).send
+    for _ in range(3):
+        assert returned.send(bad, part(stuck, 1)) == ()
+    assert len(returned.parts) == 6
+    assert len(capsys.readouterr().err.splitlines()) == 2
