@@ -25,9 +25,11 @@ from dataclasses import dataclass
 from math import ceil
 from random import Random
 from threading import Condition
+from typing import Any
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.options import count, number
+from dtm.testing.machine import messages, pickling, usable_cores
 
 PRUNED_LINKS = 256
 _ENDS = ("message_send", "message_receive")
@@ -90,6 +92,39 @@ class Network:
             number(name, getattr(self, name))
         if self.cores is not None:
             count("cores", self.cores, least=1)
+
+    @classmethod
+    def measured(
+        cls,
+        items: Sequence[Any] = (),
+        results: Sequence[Any] = (),
+        *,
+        seconds: float = 0.5,
+        **given: Any,
+    ) -> Network:
+        """Return what this machine costs, measured now; it takes about a second.
+
+        Messages, their latency and waking are those between two processes joined by a Unix socket.
+
+        Args:
+            items: some like those of the map that is to be simulated; none cost nothing.
+            results: some like its results.
+            seconds: about how long to measure, once a second process has started.
+            given: attributes that are not measured, or not to be.
+
+        Raises:
+            RuntimeError: a second process cannot be started, or does not answer.
+            TypeError: an attribute is given that there is none of.
+            ValueError: one cannot be.
+            Exception: whatever pickling an item raises.
+        """
+        number("seconds", seconds, positive=True)
+        cls(**given)
+        found: dict[str, Any] = {"cores": usable_cores()}
+        found["item_send"], found["item_receive"] = pickling(items, seconds / 4)
+        found["result_send"], found["result_receive"] = pickling(results, seconds / 4)
+        found.update(messages(seconds / 2)._asdict())
+        return cls(**{**found, **given})
 
     @property
     def sending(self) -> float:
