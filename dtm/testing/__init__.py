@@ -15,6 +15,7 @@ from dtm.testing.programs import (
     Script,
     binomial,
     constant,
+    critical_path,
     exponential,
     flat,
     geometric,
@@ -22,6 +23,7 @@ from dtm.testing.programs import (
     nested,
     random_tree,
     recorded,
+    together,
     total_work,
 )
 from dtm.testing.report import Report
@@ -56,6 +58,7 @@ __all__ = [
     "check_invariants",
     "compute",
     "constant",
+    "critical_path",
     "exponential",
     "flat",
     "geometric",
@@ -66,5 +69,6 @@ __all__ = [
     "random_simulation",
     "random_tree",
     "recorded",
+    "together",
     "total_work",
 ]

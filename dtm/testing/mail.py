@@ -59,6 +59,18 @@ class Mail:
             return HEAD_BYTES + SEGMENT_BYTES * len(message.segments) + ITEM_BYTES * values
         return HEAD_BYTES
 
+    def packed(self, rank: int) -> tuple[int, int]:
+        """Return how many items and results one end of it pickles or loads: ``rank`` gets it.
+
+        Items that come home are only named, and results that are passed on stay as they are.
+        """
+        message = self.message
+        if type(message) is Grant:
+            return sum(part.left for part in message.parts if part.call.owner != rank), 0
+        if type(message) is Results or (type(message) is Relayed and message.owner == rank):
+            return 0, sum(len(segment.values) for segment in message.segments)
+        return 0, 0
+
     def open(self, scheduler: Scheduler) -> Message:
         """Return the message as its receiver sees it."""
         message = self.message

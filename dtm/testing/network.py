@@ -2,7 +2,9 @@
 
 The noun is a :class:`Network`: latency by distance (same host, same rack, far),
 bandwidth, the processor time that a message costs at each end, jitter.  It keeps
-the order of each pair of ranks, whatever the jitter and the sizes.
+the order of each pair of ranks, whatever the jitter and the sizes.  What real machines
+have besides costs nothing unless it is given: pickling, workers that sleep and have to be
+woken or look from time to time, workers that share cores.
 
 Rejected: contention of links.  It would tie the figures to one machine's wiring;
 what the balancer is proved against is the cost at the ends, which is what a
@@ -20,18 +22,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from random import Random
 from threading import Condition
+from typing import Any
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.options import count, number
+from dtm.testing.machine import messages, pickling, usable_cores
 
 PRUNED_LINKS = 256
+_ENDS = ("message_send", "message_receive")
+_SECONDS = (
+    "near", "middle", "far", "seconds_a_byte", "cpu", "jitter",
+    "item_send", "item_receive", "result_send", "result_receive", "wake", "spin", "poll",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Network:
-    """How long messages take.
+    """How long messages take, and what they cost.
+
+    By default nothing is pickled, who sleeps hears at once, and each worker has a core.
 
     Attributes:
         host: ranks in a host.
@@ -42,6 +54,16 @@ class Network:
         seconds_a_byte: the inverse of the bandwidth.
         cpu: seconds of processor time at each end of a message.
         jitter: a message takes up to this many seconds more.
+        message_send, message_receive: seconds of processor time at one end; None: ``cpu``.
+        item_send, item_receive: seconds of processor time to pickle an item that is sent, and to
+            load it.  Whoever passes items on pays again.
+        result_send, result_receive: the same of a result.  Who passes results on pays nothing.
+        wake: seconds until a worker that sleeps runs when a message has come.
+        spin: seconds for which a worker with nothing to do looks for messages before it sleeps.
+        poll: seconds between two looks of a worker that sleeps at what comes from another host,
+            if that cannot wake it (MPI); 0: it can.
+        cores: of each host, shared by its workers as :mod:`dtm.testing.cores` says; None: one
+            for each worker.
     """
 
     host: int = 64
@@ -52,12 +74,86 @@ class Network:
     seconds_a_byte: float = 1e-10
     cpu: float = 5e-6
     jitter: float = 0.0
+    message_send: float | None = None
+    message_receive: float | None = None
+    item_send: float = 0.0
+    item_receive: float = 0.0
+    result_send: float = 0.0
+    result_receive: float = 0.0
+    wake: float = 0.0
+    spin: float = 0.0
+    poll: float = 0.0
+    cores: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("host", "rack"):
             count(name, getattr(self, name), least=1)
-        for name in ("near", "middle", "far", "seconds_a_byte", "cpu", "jitter"):
+        for name in (*_SECONDS, *(each for each in _ENDS if getattr(self, each) is not None)):
             number(name, getattr(self, name))
+        if self.cores is not None:
+            count("cores", self.cores, least=1)
+
+    @classmethod
+    def measured(
+        cls,
+        items: Sequence[Any] = (),
+        results: Sequence[Any] = (),
+        *,
+        seconds: float = 0.5,
+        **given: Any,
+    ) -> Network:
+        """Return what this machine costs, measured now; it takes about a second.
+
+        Messages, their latency and waking are those between two processes joined by a Unix socket.
+
+        Args:
+            items: some like those of the map that is to be simulated; none cost nothing.
+            results: some like its results.
+            seconds: about how long to measure, once a second process has started.
+            given: attributes that are not measured, or not to be.
+
+        Raises:
+            RuntimeError: a second process cannot be started, or does not answer.
+            TypeError: an attribute is given that there is none of.
+            ValueError: one cannot be.
+            Exception: whatever pickling an item raises.
+        """
+        number("seconds", seconds, positive=True)
+        cls(**given)
+        found: dict[str, Any] = {"cores": usable_cores()}
+        found["item_send"], found["item_receive"] = pickling(items, seconds / 4)
+        found["result_send"], found["result_receive"] = pickling(results, seconds / 4)
+        found.update(messages(seconds / 2)._asdict())
+        return cls(**{**found, **given})
+
+    @property
+    def sending(self) -> float:
+        """Seconds of processor time to send a message."""
+        return self.cpu if self.message_send is None else self.message_send
+
+    @property
+    def receiving(self) -> float:
+        """Seconds of processor time to receive a message."""
+        return self.cpu if self.message_receive is None else self.message_receive
+
+    @property
+    def shipping_items(self) -> float:
+        """Seconds of processor time that it costs to ship an item, both ends together."""
+        return self.item_send + self.item_receive
+
+    @property
+    def shipping_results(self) -> float:
+        """Seconds of processor time that it costs to ship a result, both ends together."""
+        return self.result_send + self.result_receive
+
+    def heard(self, source: int, to: int, since: float, now: float) -> float:
+        """Return when ``to``, with nothing to do ``since`` then, looks at what comes ``now``."""
+        slept = now - since - self.spin
+        if slept <= 0.0:
+            return now
+        if self.poll and source // self.host != to // self.host:
+            return now - slept + ceil(slept / self.poll) * self.poll
+        return now + self.wake
 
     def latency(self, source: int, to: int) -> float:
         """Return the seconds that an empty message takes one way."""
@@ -151,7 +247,7 @@ class SimulatedManager(CommunicationManager):
         copies: list[Frame] = [bytes(memoryview(frame)) for frame in frames]
         switch = self._switch
         with switch.changed:
-            self.clock += switch.network.cpu
+            self.clock += switch.network.sending
             when = switch.links.arrival(self.rank, rank, self.clock, sum(map(len, copies)))
             receiver = switch.managers[rank]
             if not (receiver.gone or self.gone):
@@ -163,7 +259,7 @@ class SimulatedManager(CommunicationManager):
         with self._switch.changed:
             come, self.inbox = self.inbox, deque()
             for _, when, _ in come:
-                self.clock = max(self.clock, when) + self._switch.network.cpu
+                self.clock = max(self.clock, when) + self._switch.network.receiving
         return [(sender, frames) for sender, _, frames in come]
 
     def wait(self, timeout: float) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import reprlib
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from numbers import Real
 from random import Random
@@ -287,3 +287,43 @@ def measure(task: Task) -> tuple[int, float]:
             elif not isinstance(step, BaseException):
                 stack.extend(step)
     return count, seconds
+
+
+def together(programs: Iterable[Inner]) -> Script:
+    """Return one program that runs several at once: each is a task of its own, called by ``main``.
+
+    Raises:
+        TypeError: one of them is no program.
+    """
+    return Script(Calls(programs))
+
+
+def critical_path(task: Task) -> float:
+    """Return the seconds that a task takes with as many workers as it can use."""
+    # A frame is [steps, seconds up to here, the longest task of the map that is walked]
+    stack: list[tuple[Iterator[Step], list[float], Iterator[Any]]] = []
+    if not isinstance(task, Inner):
+        return number("task", task)
+    stack.append((task.steps(), [0.0, 0.0], iter(())))
+    while True:
+        steps, sums, tasks = stack[-1]
+        child = next(tasks, None)
+        if isinstance(child, Inner):
+            stack.append((child.steps(), [0.0, 0.0], iter(())))
+            continue
+        if child is not None:
+            sums[1] = max(sums[1], number("task", child))
+            continue
+        sums[0] += sums[1]
+        sums[1] = 0.0
+        step = next(steps, None)
+        if isinstance(step, (int, float)):
+            sums[0] += step
+        elif step is None or isinstance(step, BaseException):
+            stack.pop()
+            if not stack:
+                return sums[0]
+            above = stack[-1][1]
+            above[1] = max(above[1], sums[0])
+        else:
+            stack[-1] = (steps, sums, iter(step))

@@ -18,7 +18,8 @@ class Report:
         workers: how many there were.
         makespan: from the start of ``main`` to its return.
         work: seconds of task bodies within the makespan, at speed 1.
-        capacity: sum of the workers' speeds.
+        capacity: sum of the workers' speeds; where they share cores and bodies need one, the part
+            of it that the cores allow.
         executed: tasks whose results were handed in.
         messages, bytes: by kind of message, of those sent while ``main`` ran.
         root_messages: those of them sent or received by the root.
@@ -27,7 +28,7 @@ class Report:
         late: messages by the others after ``main`` had returned, before they were told.
         steals_asked, steals_won: requests, and those that brought work, while ``main`` ran.
         spread: until every worker had begun a task; None if one never did.
-        idle: seconds of the makespan in which each worker ran no task.
+        idle: seconds of the makespan in which each worker ran no task, or waited for a core.
         neighbourhood: the most entries that a worker's balancing state had at any time: reports,
             lifelines on both sides, requests that are out.
         events: how many there were.

@@ -29,6 +29,7 @@ from dtm.run.waiting import MOST_NESTED
 from dtm.run.worker import TICK_SECONDS
 from dtm.task import Call, Range
 from dtm.testing.act_invariants import Conduct
+from dtm.testing.cores import Cores
 from dtm.testing.mail import Mail
 from dtm.testing.network import Network
 from dtm.testing.programs import Calls, Caught, Step, read_step
@@ -89,9 +90,18 @@ Worker = TypeVar("Worker", contravariant=True)  # noqa: PLC0105 - what it is, no
 
 
 class Surroundings(Protocol[Worker]):
-    """What a worker asks of the world that it is in."""
+    """What a worker asks of the world that it is in.
+
+    Attributes:
+        costly: whether what is no task may cost more than the processor time of messages.
+        sleeps: whether it makes a difference that a worker sleeps.
+        sleeping: whether the bodies of tasks sleep.
+    """
 
     network: Network
+    costly: bool
+    sleeps: bool
+    sleeping: bool
     function: Callable[[object], None]
     failure: BaseException | None
     returned: float
@@ -125,8 +135,17 @@ class Surroundings(Protocol[Worker]):
 class SimulatedRunner(metaclass=ABCMeta):
     """What runs the tasks of one worker of a simulated run."""
 
-    def __init__(self, world: Surroundings[Any], scheduler: Scheduler, speed: float) -> None:
+    def __init__(
+        self,
+        world: Surroundings[Any],
+        scheduler: Scheduler,
+        speed: float,
+        cores: Cores | None = None,
+    ) -> None:
+        # No more than 30 attributes: then all workers share the keys of their dictionaries.
         self.world = world
+        self.cores = cores
+        self.due = 0.0
         self.rank = scheduler.rank
         self.scheduler = scheduler
         self.speed = speed
@@ -138,7 +157,8 @@ class SimulatedRunner(metaclass=ABCMeta):
         self.first: float | None = None
         self.frozen = 0.0
         self.slowness = 1.0
-        self.cpu = world.network.cpu
+        self.sending = world.network.sending
+        self.receiving = world.network.receiving
         self.inbox: deque[tuple[int, Mail]] = deque()
         self.outbox: dict[int, list[Segment]] = {}
         self.outbox_since = 0.0
@@ -188,7 +208,9 @@ class SimulatedRunner(metaclass=ABCMeta):
         self.busy += max(0.0, min(seconds, (self.world.returned - self.clock) / self.slowness))
         seconds *= self.slowness
         self._go("task takes time")
-        self.end = self.clock + seconds
+        if self.cores is not None and not self.world.sleeping:
+            seconds /= self.cores.begin(self, self.clock)
+        self.end = self.due = self.clock + seconds
         self.world.alarm(self.end, self, "end")
         if self.outbox and seconds > TICK_SECONDS:
             self.service_by(self.clock + TICK_SECONDS)
@@ -197,24 +219,41 @@ class SimulatedRunner(metaclass=ABCMeta):
         if self.clock >= self.timer:
             self.service_by(self.clock + self.delay())
 
+    def ends(self, when: float) -> None:
+        """The task that takes time ends at this time, if nothing delays it."""
+        if self.state is State.COMPUTING:
+            self.end = self.due = when
+            self.world.alarm(when, self, "end")
+
+    def spend(self, seconds: float) -> None:
+        """Let the processor do something that is no task."""
+        if self.cores is None:
+            self.clock += seconds
+        else:
+            self.clock = self.cores.serve(self, self.clock, seconds)
+
     def _computed(self, now: float) -> None:
-        if self.state is not State.COMPUTING:
+        if self.state is not State.COMPUTING or now < self.due:
             return
         if now < self.end:
-            self.world.alarm(self.end, self, "end")
+            self.ends(self.end)
             return
         self.task_over(now)
 
     def task_over(self, now: float) -> None:
         """The task that takes time has come to its end."""
         self.clock = max(self.clock, now)
+        if self.cores is not None:
+            self.cores.over(self, now)
         self._go("task is over")
         self.advance()
 
     def returned(self, when: float) -> None:
         """``main`` has returned: what a task takes from then on does not count."""
         if self.state is State.COMPUTING:
-            self.busy -= max(0.0, min(self.lasting, (self.end - when) / self.slowness))
+            share = 1.0 if self.cores is None else self.cores.share()
+            left = (self.end - when) / self.slowness * share
+            self.busy -= max(0.0, min(self.lasting, left))
 
     # Faults.
 
@@ -230,13 +269,16 @@ class SimulatedRunner(metaclass=ABCMeta):
     def slow(self, now: float, times: float) -> None:
         """Be so many times slower from now on, in the task that runs and in all that follows."""
         self.slowness *= times
-        self.cpu *= times
+        self.sending *= times
+        self.receiving *= times
         if self.state is State.COMPUTING:
             self.end = now + (self.end - now) * times
 
     def leave(self) -> None:
         """Do nothing any more."""
         if self.state is not State.GONE:
+            if self.cores is not None:
+                self.cores.over(self, self.clock)
             self._go("leaves")
 
     def advance(self) -> None:

@@ -21,6 +21,7 @@ from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
 from dtm.run.worker import MOST_SEGMENTS, RESULTS_SECONDS
 from dtm.testing.act_invariants import addressed
+from dtm.testing.cores import Cores
 from dtm.testing.mail import Mail
 from dtm.testing.simulated_runner import NEVER, SimulatedRunner, State, Surroundings
 
@@ -28,9 +29,16 @@ from dtm.testing.simulated_runner import NEVER, SimulatedRunner, State, Surround
 class Simulated(SimulatedRunner):
     """One worker of a simulated run."""
 
-    def __init__(self, world: Surroundings[Simulated], scheduler: Scheduler, speed: float) -> None:
-        super().__init__(world, scheduler, speed)
+    def __init__(
+        self,
+        world: Surroundings[Simulated],
+        scheduler: Scheduler,
+        speed: float,
+        cores: Cores | None = None,
+    ) -> None:
+        super().__init__(world, scheduler, speed, cores)
         self.service_at = NEVER
+        self.waking = NEVER
         self.heard: dict[int, int] = {}
 
     # Effects.
@@ -61,17 +69,38 @@ class Simulated(SimulatedRunner):
         addressed(self.rank, self.scheduler.size, to, message)
         if self.conduct is not None:
             self.conduct.says(to, load, message)
-        self.clock += self.cpu
-        self.world.post(self, to, Mail(load, message, self.rank))
+        mail = Mail(load, message, self.rank)
+        if self.world.costly:
+            packed = mail.packed(to)[0]
+            self.spend(self.sending + self.slowness * self.world.network.item_send * packed)
+        else:
+            self.clock += self.sending
+        self.world.post(self, to, mail)
 
     # Messages in.
 
     def arrived(self, now: float) -> None:
         """A message has come into the inbox."""
         if self.state is State.RESTING:
-            self.wake(now)
+            if self.world.sleeps:
+                self._rouse(now)
+            else:
+                self.wake(now)
         elif self.state is State.COMPUTING and self.service_at == NEVER:
-            self.service_by(now + self.delay())
+            when = now + self.delay()
+            self.service_by(when if not self.world.sleeps else self._heard(when, self.polled))
+
+    def _heard(self, now: float, since: float) -> float:
+        return self.world.network.heard(self.inbox[-1][0], self.rank, since, now)
+
+    def _rouse(self, now: float) -> None:
+        """A message has come for a worker that may sleep."""
+        when = self._heard(now, self.clock)
+        if when <= now:
+            self.wake(now)
+        elif when < self.waking:
+            self.waking = when
+            self.world.alarm(when, self, "waking")
 
     def service_by(self, when: float) -> None:
         """See :meth:`SimulatedRunner.service_by`."""
@@ -86,6 +115,11 @@ class Simulated(SimulatedRunner):
         elif kind == "service":
             if now == self.service_at and self.state is State.COMPUTING:
                 self._interrupt(now)
+        elif kind == "waking":
+            if now >= self.waking:
+                self.waking = NEVER
+                if self.state is State.RESTING:
+                    self.wake(now)
         elif kind == "timer":
             if now == self.timer:
                 if self.state is State.COMPUTING:
@@ -99,6 +133,7 @@ class Simulated(SimulatedRunner):
 
     def wake(self, now: float) -> None:
         """End a rest."""
+        self.waking = NEVER
         self.clock = max(self.clock, now)
         self.service()
         if self.state is State.RESTING:
@@ -109,7 +144,8 @@ class Simulated(SimulatedRunner):
         """The load-balancer thread has got the interpreter while a task runs."""
         clock = self.clock = max(self.clock, now)
         self.service()
-        self.end += self.clock - clock
+        if not self.world.sleeping:
+            self.end += self.clock - clock
 
     def service(self) -> None:
         """Read what has come and answer it; share work; send what has gathered."""
@@ -119,11 +155,19 @@ class Simulated(SimulatedRunner):
             self.timer = NEVER
         while self.inbox:
             source, mail = self.inbox.popleft()
-            self.clock += self.cpu
+            if self.world.costly:
+                self.spend(self.receiving + self._loading(mail))
+            else:
+                self.clock += self.receiving
             self._read(source, mail)
         self.perform(scheduler.share(self.clock))
         if self.outbox and self.clock - self.outbox_since > RESULTS_SECONDS:
             self.flush()
+
+    def _loading(self, mail: Mail) -> float:
+        network = self.world.network
+        items, results = mail.packed(self.rank)
+        return self.slowness * (items * network.item_receive + results * network.result_receive)
 
     def _read(self, source: int, mail: Mail) -> None:
         message, conduct = mail.open(self.scheduler), self.conduct
@@ -150,4 +194,7 @@ class Simulated(SimulatedRunner):
         """Send all results now."""
         outbox, self.outbox = self.outbox, {}
         for owner, segments in outbox.items():
+            if self.world.costly:
+                values = sum(len(segment.values) for segment in segments)
+                self.spend(self.slowness * self.world.network.result_send * values)
             self.perform(self.scheduler.deliver(owner, tuple(segments)))

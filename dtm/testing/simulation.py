@@ -59,7 +59,9 @@ class Simulation:
             cost all the same; a worker slow in all it does is a fault, :class:`Crawl`.
         seed: of all that is left to chance while it runs.  A program made with the same seed
             has its durations from the same stream of numbers; give it another where that matters.
-        patience: a worker in the middle of a task answers within this many seconds.
+        patience: a worker in the middle of a task answers within this many seconds; None: within
+            0.8 ms, which its load-balancer thread waits for the interpreter, or at once where
+            bodies sleep.
         faults: what goes wrong.
         check: whether to check the invariants after every event; None: up to 32 workers.
         balancer: makes the balancers.
@@ -67,6 +69,8 @@ class Simulation:
         settle: whether ``main`` begins when the idle workers have fallen silent.
         known: an estimate for the tasks of the first map, as if it had run before.
         gather_from: from how many workers on results go home by way of others.
+        sleeping: whether the bodies of tasks sleep: then they need neither the interpreter nor, on
+            a host with fewer ``cores`` than workers, a core.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class Simulation:
         network: Network | None = None,
         speeds: float | Sequence[float] = 1.0,
         seed: int = 0,
-        patience: float = PATIENCE,
+        patience: float | None = None,
         faults: Sequence[Fault] = (),
         check: bool | None = None,
         balancer: Callable[..., Balancer] = Balancer,
@@ -85,13 +89,20 @@ class Simulation:
         settle: bool = True,
         known: float | None = None,
         gather_from: int = MANY,
+        sleeping: bool = False,
     ) -> None:
         count("workers", workers, least=1)
         if not isinstance(program, Inner):
             raise TypeError(f"program must be a Script or another Inner task, not {program!r}")
         speeds = _speeds(speeds, workers)
         count("seed", seed)
+        if patience is None:
+            patience = 0.0 if sleeping else PATIENCE
         number("patience", patience)
+        if not isinstance(network, Network | None):
+            raise TypeError(f"network must be a Network, not {network!r}")
+        if not isinstance(sleeping, bool):
+            raise TypeError(f"sleeping must be True or False, not {sleeping!r}")
         number("minimum", minimum)
         count("gather_from", gather_from, least=1)
         if known is not None:
@@ -113,6 +124,7 @@ class Simulation:
             settle=settle,
             known=known,
             gather_from=gather_from,
+            sleeping=sleeping,
         )
 
     @property

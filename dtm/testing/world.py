@@ -28,6 +28,7 @@ from dtm.core.shutdown import Stage
 from dtm.errors import WorkerLostError
 from dtm.run.worker import FOUR_ROUND_TRIPS
 from dtm.task import Call, Range
+from dtm.testing.cores import Cores
 from dtm.testing.faults import Fault, Faults
 from dtm.testing.laws import Law
 from dtm.testing.mail import Mail
@@ -94,6 +95,7 @@ class World:
         known: an estimate for the tasks of the first map, as if it had run before.
         gather_from: from how many workers on results go home by way of others.
         settle: whether ``main`` begins only when the idle workers are silent.
+        sleeping: whether the bodies of tasks sleep and so need no core.
     """
 
     def __init__(
@@ -112,8 +114,11 @@ class World:
         settle: bool = True,
         known: float | None = None,
         gather_from: int = MANY,
+        sleeping: bool = False,
     ) -> None:
         self.network = network
+        self.sleeping = sleeping
+        self.sleeps = network.wake > 0.0 or network.poll > 0.0
         self.phase = Phase.SETTLING
         self.now = 0.0
         self.failure: BaseException | None = None
@@ -142,12 +147,23 @@ class World:
         self._bytes: Counter[str] = Counter()
         self._root_messages = 0
         self._report = Report(size)
+        self._capacity = sum(speeds)
+        hosts = _hosts(size, network)
+        if hosts and not sleeping:
+            within = range(0, size, network.host)
+            self._capacity = sum(
+                _capacity(speeds[lo : lo + network.host], network) for lo in within
+            )
+        self.costly = bool(hosts) or network.shipping_items + network.shipping_results > 0.0
+        items = _appraise(network.shipping_items)
+        results = _appraise(network.shipping_results)
         self.workers = []
         for rank, speed in enumerate(speeds):
             chance = Random(seed * size + rank)
-            scheduler = Scheduler(rank, size, chance, minimum, 1, _appraise, _appraise, balancer)
+            scheduler = Scheduler(rank, size, chance, minimum, 1, items, results, balancer)
             scheduler.gathering.many = gather_from
-            self.workers.append(Simulated(self, scheduler, speed))
+            cores = hosts[rank // network.host] if hosts else None
+            self.workers.append(Simulated(self, scheduler, speed, cores))
         if known is not None:
             self.workers[0].scheduler.granularity.profile(item, 0).assume(known)
 
@@ -410,7 +426,7 @@ class World:
         workers = self.workers
         report.makespan = self.returned - self._started
         report.work = sum(worker.busy * worker.speed for worker in workers)
-        report.capacity = sum(worker.speed for worker in workers)
+        report.capacity = self._capacity
         report.executed = sum(worker.scheduler.counters.items for worker in workers)
         firsts = [worker.first for worker in workers if worker.first is not None]
         if len(firsts) == self.size:
@@ -425,8 +441,23 @@ def _differ(value: object, expected: object) -> bool:
     return value is not expected
 
 
-def _appraise(_: Range) -> float:
-    return SHIPPING_SECONDS / 2
+def _appraise(seconds: float) -> Callable[[Range], float]:
+    cost = max(SHIPPING_SECONDS / 2, seconds)
+    return lambda _: cost
+
+
+def _hosts(size: int, network: Network) -> list[Cores | None]:
+    """Return the cores of each host, None where each worker has one of its own."""
+    if network.cores is None:
+        return []
+    numbers = [min(network.host, size - first) for first in range(0, size, network.host)]
+    return [Cores(network.cores) if each > network.cores else None for each in numbers]
+
+
+def _capacity(speeds: Sequence[float], network: Network) -> float:
+    """Return what the workers of a host can do together."""
+    assert network.cores is not None
+    return sum(speeds) * min(1.0, network.cores / len(speeds))
 
 
 def mark(what: Any) -> tuple[int, ...]:
