@@ -55,6 +55,8 @@ class Options:
         traceDir: the directory for that; also set, with the mode, by ``DTM_TRACE``.
         stallAfter: seconds without progress after which the root tells what all tasks do; 0
             for never.
+        live: whether the root serves a page that shows the run while it lasts, at a port of the
+            loopback address: True for any port, or its number.
         workers: how many processes a local run has; None is one a core.
         workersReturn: whether ``start`` returns (None) on the workers too.
         seed: an integer that makes the random numbers of a run repeatable; None does not.
@@ -70,6 +72,7 @@ class Options:
     setTraceMode: bool = False  # noqa: N815
     traceDir: str = "DTM"  # noqa: N815
     stallAfter: float = 0.0  # noqa: N815
+    live: bool | int = False
     workers: int | None = None
     workersReturn: bool = False  # noqa: N815
     seed: int | None = None
@@ -119,6 +122,7 @@ _VARIABLES = (
     ("DTM_SEED", "seed", int),
     ("DTM_TRACE", "traceDir", str),
     ("DTM_STALL_AFTER", "stallAfter", str),
+    ("DTM_LIVE", "live", int),
     ("DTM_SUMMARY", "printSummary", lambda text: bool(int(text))),
 )
 NAMES = tuple(Options.__annotations__)
@@ -147,8 +151,8 @@ def _checked(name: str, value: Any) -> Any:
         return _seconds(name, value)
     if name in ("printSummary", "workersReturn", "setTraceMode"):
         return _flag(name, value)
-    if name == "traceDir":
-        return _directory(name, value)
+    if name in ("live", "traceDir"):
+        return _live(name, value) if name == "live" else _directory(name, value)
     if name == "communicationManager" and isinstance(value, str):
         return _manager(value)
     if name == "loadBalancer" and isinstance(value, str):
@@ -181,6 +185,17 @@ def _flag(name: str, value: Any) -> bool:
     if not known:
         raise OptionError(f"option {name} must be True or False, not {value!r}")
     return bool(value)
+
+
+def _live(name: str, value: Any) -> bool | int:
+    try:
+        if value in (True, False):
+            return bool(value)
+        return count("port", value, least=2, most=65535)
+    except Exception:  # noqa: BLE001 - as in _flag
+        raise OptionError(
+            f"option {name} must be True, False or a port from 2 to 65535, not {value!r}"
+        ) from None
 
 
 def _directory(name: str, value: Any) -> str:
@@ -301,6 +316,14 @@ def settings(environ: Mapping[str, str]) -> Settings:
 def slots(text: str) -> int:
     """Read how many workers may join."""
     return _digits(text, 0)
+
+
+def port(text: str) -> int:
+    """Read a port, or 1 for any."""
+    read = _digits(text, 1)
+    if read > 65535:
+        raise ValueError("a port from 2 to 65535 is needed")
+    return read
 
 
 def positive(text: str) -> int:

@@ -23,17 +23,6 @@ from dtm.task import Call
 LOOK_SECONDS = 0.1
 
 
-def done(call: Call) -> int:
-    """Return how many items of a call its owner knows to be done."""
-    count = call.size - call.missing
-    sample = call.sample
-    if call.missing and sample:
-        segments = list(call.segments.values())
-        if not any(values is sample for values in segments):
-            count += len(sample)
-    return min(count, call.size)
-
-
 @contextmanager
 def shown(call: Call) -> Iterator[None]:
     """Show how far a call is until the block ends.
@@ -50,12 +39,12 @@ def shown(call: Call) -> Iterator[None]:
         finally:
             over.set()
             watcher.join(1.0)
-            _advance(bar, call.size if call.failure is None and not call.missing else done(call))
+            _advance(bar, call.size if call.failure is None and not call.missing else call.done())
 
 
 def _follow(call: Call, bar: Any, over: threading.Event) -> None:
     while not over.wait(LOOK_SECONDS):
-        _advance(bar, done(call))
+        _advance(bar, call.done())
 
 
 def _advance(bar: Any, count: int) -> None:

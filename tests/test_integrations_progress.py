@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from dtm.progress import done
 from dtm.task import Call
 from tests import launch
 from tests.launch import PROGRAMS
@@ -41,10 +40,10 @@ def test_without_tqdm_the_error_says_what_to_install() -> None:
 
 def test_what_is_under_way_counts_once() -> None:
     call = Call(abs, range(10), 10, 0, None, "map")
-    assert done(call) == 0
+    assert call.done() == 0
     call.sample = [1, 2, 3]
-    assert done(call) == 3
+    assert call.done() == 3
     call.account(0, call.sample)
-    assert done(call) == 3
+    assert call.done() == 3
     call.account(3, [4, 5])
-    assert done(call) == 5
+    assert call.done() == 5

@@ -1,7 +1,8 @@
 """The words of the command ``dtm``: a module for each, imported when its word is said.
 
 A module has ``SUMMARY`` (a line), perhaps ``EPILOG`` (the end of its help),
-``add_arguments(parser)``, and ``execute(given)``, which returns the exit status.  What costs
+``add_arguments(parser)``, perhaps ``prepare(parser, words)``, which returns the words as argparse
+is to read them, and ``execute(given)``, which returns the exit status.  What costs
 time to import is imported in ``execute``: every worker of a local run goes through ``run``.
 
 Rejected: a library for commands (click, typer).  ``argparse`` is there already, a run's
@@ -46,7 +47,8 @@ def execute(arguments: Sequence[str]) -> int:
     word, rest = (first, arguments[1:]) if first in COMMANDS else (_DEFAULT, arguments)
     module = _module(word)
     parser = _parser(word, module)
-    given: Namespace = parser.parse_args(rest)
+    prepare = getattr(module, "prepare", None)
+    given: Namespace = parser.parse_args(rest if prepare is None else prepare(parser, rest))
     status: int = module.execute(given)
     return status
 

@@ -17,7 +17,17 @@ from dtm.commands.completion import FILES, MANAGERS, hint
 from dtm.commands.program import add_program, missing, run_program, words
 from dtm.errors import DtmError
 from dtm.launch.cores import default_workers, granted
-from dtm.options import Options, address, old_hosts_file, ports, positive, seconds, settings, slots
+from dtm.options import (
+    Options,
+    address,
+    old_hosts_file,
+    port,
+    ports,
+    positive,
+    seconds,
+    settings,
+    slots,
+)
 
 if TYPE_CHECKING:
     from dtm.launch.allocation import Allocation
@@ -30,7 +40,8 @@ SUMMARY = "run a program that calls dtm.start(main); without a WORD, this is it"
 VARIABLES = {
     name: f"DTM_{name.upper()}"
     for name in (
-        "workers", "comm", "seed", "trace", "summary", "stall_after", "join_slots", "secret_file",
+        "workers", "comm", "seed", "trace", "summary", "live", "stall_after",
+        "join_slots", "secret_file",
         "bind",        "ports", "tls", "ssh",
         "connect_timeout", "fan_out", "tag_output",
     )
@@ -59,6 +70,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "every task does when nothing has moved for so long")
     add("--summary", action="store_true", default=None, help="print at the end what each function "
         "and each worker did")
+    add("--live", metavar="PORT", nargs="?", const="1", type=checked(port), help="serve a page "
+        "that shows the run while it lasts, at this port of 127.0.0.1; default: any.  Its address "
+        "is printed on stderr")
     add("--dry-run", action="store_true", help="print what would be started, and start nothing")
     add = parser.add_argument_group("runs on hosts").add_argument
     add("--tag-output", action="store_true", default=None, help="put rank and host before each "
@@ -91,6 +105,33 @@ def add_listening(add: Callable[..., Action]) -> None:
     add("--ports", metavar="LOW-HIGH", type=checked(ports), help="the ports at which they listen; "
         "default: any")
 # fmt: on
+
+
+def prepare(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, ``--live`` with its value if the next word is none.
+
+    argparse would take the program for the port.
+    """
+    prepared = list(words)
+    place = 0
+    while place < len(prepared) and prepared[place].startswith("-"):
+        word = prepared[place]
+        actions = [
+            action
+            for action in parser._actions  # noqa: SLF001 - argparse does not tell otherwise
+            if word in action.option_strings
+            or (word.startswith("--") and any(n.startswith(word) for n in action.option_strings))
+        ]
+        following = prepared[place + 1 : place + 2]
+        if len(actions) == 1 and actions[0].dest == "live":
+            if following and not following[0].isdigit():
+                prepared[place] += "=1"
+            else:
+                place += 1
+        elif any(action.nargs is None for action in actions):
+            place += 1
+        place += 1
+    return prepared
 
 
 def checked(read: Callable[[str], object]) -> Callable[[str], str]:

@@ -161,6 +161,19 @@ class Looked(NamedTuple):
     stacks: tuple[Any, ...]
 
 
+class StatusRequest(NamedTuple):
+    """Root to worker, while somebody watches the run: say how you are.  Owed: a Status."""
+
+    serial: int
+
+
+class Status(NamedTuple):
+    """Worker to root: what it does and has done, in answer to request ``serial``."""
+
+    serial: int
+    values: dict[str, Any]
+
+
 Message = (
     StealRequest
     | Grant
@@ -175,8 +188,10 @@ Message = (
     | Broken
     | LookRequest
     | Looked
+    | StatusRequest
+    | Status
 )
 MESSAGES: tuple[type[Any], ...] = (
     StealRequest, Grant, Refusal, Results, Relayed, Returned, Cancel, Output, Stop, Stopped, Broken,
-    LookRequest, Looked,
+    LookRequest, Looked, StatusRequest, Status,
 )  # fmt: skip

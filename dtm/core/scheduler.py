@@ -43,6 +43,8 @@ from dtm.core.messages import (
     Results,
     Returned,
     Segment,
+    Status,
+    StatusRequest,
     StealRequest,
     Stop,
     Stopped,
@@ -94,11 +96,14 @@ class End(NamedTuple):
     lost: int | None = None
 
 
+Question = LookRequest | Looked | StatusRequest | Status
+
+
 class Tell(NamedTuple):
     """Hand on a message that is not the scheduler's business."""
 
     source: int
-    message: LookRequest | Looked
+    message: Question
 
 
 Effect = Send | Resume | WakeAt | Print | End | Tell
@@ -174,8 +179,10 @@ class Scheduler:
             Stop: self._on_stop,
             Stopped: self._on_stopped,
             Broken: self._on_broken,
-            LookRequest: self._on_look,
-            Looked: self._on_look,
+            LookRequest: self._on_question,
+            Looked: self._on_question,
+            StatusRequest: self._on_question,
+            Status: self._on_question,
         }
 
     # Work of this worker.
@@ -380,7 +387,7 @@ class Scheduler:
     def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
         return [End(message.reason, message.lost)]
 
-    def _on_look(self, source: int, message: LookRequest | Looked, now: float) -> list[Effect]:
+    def _on_question(self, source: int, message: Question, now: float) -> list[Effect]:
         return [Tell(source, message)]
 
     # The end of the run.

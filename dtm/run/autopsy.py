@@ -38,6 +38,7 @@ from dtm.core.messages import Looked, LookRequest, Message
 from dtm.core.scheduler import Scheduler
 from dtm.run.runner import Runner
 from dtm.run.stacks import Place
+from dtm.run.status import SINGLE, STRIPS, Task, task_of
 from dtm.run.waiting import Waiting
 
 ANSWER_SECONDS = 2.0
@@ -49,7 +50,6 @@ if not os.path.isdir(_SHARED):
 
     _SHARED = gettempdir()
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_STRIPS, _SINGLE = Runner._strips.__code__, Runner._single.__code__  # noqa: SLF001
 _WAITS = {
     Waiting.wait_any.__code__,
     Waiting.wait_promptly.__code__,
@@ -75,14 +75,6 @@ class Worker(Protocol):
 
     def nudge(self) -> None:
         """End a rest."""
-
-
-class Task(NamedTuple):
-    """An item under way: ``map(f)``, its index, and for how many seconds."""
-
-    call: str
-    item: int
-    seconds: float
 
 
 class Found(NamedTuple):
@@ -142,22 +134,14 @@ def _found(place: str, innermost: FrameType, now: float) -> Found:
         code = frame.f_code
         if code in _WAITS and not waits and not tasks:
             waits = _waits_for(frame.f_locals.get("calls", ()))
-        elif code is _STRIPS or code is _SINGLE:
-            tasks.append(_task(code, frame.f_locals, now))
+        elif code is STRIPS or code is SINGLE:
+            tasks.append(task_of(code, frame.f_locals, now))
         elif code.co_name == _HANDLER and _is_ours(code):
             frames.clear()
         elif not _is_ours(code):
             frames.append((code.co_filename, frame.f_lineno, code.co_qualname))
         frame = frame.f_back
     return Found(place, waits, tuple(tasks), tuple(reversed(frames)))
-
-
-def _task(code: CodeType, values: dict[str, Any], now: float) -> Task:
-    call, began = values["call"], values.get("began", now)
-    index = call.base
-    if code is _STRIPS:
-        index = values.get("lo", index) + len(values.get("values", ())) - values.get("before", 0)
-    return Task(call.name, index, now - began)
 
 
 def _waits_for(calls: Any) -> str:

@@ -25,6 +25,7 @@ Shared attributes:
     resting                     main thread   any thread    worker's lock to set it
     ended, interrupted, fault   any thread    any thread    written once, False to True
     polled                      main thread   main thread   --
+    rests                       main thread   any thread    written whole (a tuple)
     ==========================  ============  ============  ==========================
 
 Threads: bodies run in the main thread, and in threads of the user's that wait in vain
@@ -103,6 +104,7 @@ class Runner:
         polled: when a running task last looked at the inbox.
         submitted: when a call was made last.
         resting: whether the main thread sleeps for lack of work.
+        rests: seconds that it has slept so, and since when it does, infinity if it does not.
         interrupted: whether the run is being ended by a signal; exceptions then pass
             through task bodies.
         fault: what ends the run before its time, raised by every wait.
@@ -120,6 +122,7 @@ class Runner:
         self.streams = streams
         self.polled = self.submitted = 0.0
         self.resting = False
+        self.rests = 0.0, FOREVER
         self.interrupted = False
         self.fault: BaseException | None = None
         self.ended = False
@@ -245,7 +248,7 @@ class Runner:
         if failure is None and parks == self.scheduler.counters.parked:
             spent = now - began
             call.profile.learn(1, spent)
-        self._segment(call, call.base, values, spent, failure)
+        self._segment(call, call.base, values, spent, failure, len(values))
         if now - self.polled > POLL_SECONDS:
             self.checkpoint()
 
@@ -255,12 +258,14 @@ class Runner:
         own = call.owner == self._rank
         values: list[Any] = []
         call.sample = values
-        start, length, failure, spent = work.lo, 0, None, 0.0
+        start, length, ran, failure, spent = work.lo, 0, 0, None, 0.0
         began = shipped = perf_counter()
         while failure is None:
             length = strip_length(work, length) if call.size > 1 else 1
             with lock:
+                counters.items += ran
                 lo, hi = work.claim(length)
+            ran = 0
             if lo == hi:
                 break
             before = len(values)
@@ -270,6 +275,7 @@ class Runner:
                 start, before, spent = lo, 0, 0.0
             parks = counters.parked
             failure = self._strip(call, context, lo, hi, values)
+            ran = len(values) - before
             if self.forked:
                 self._leave_fork(failure)
             now = perf_counter()
@@ -293,7 +299,7 @@ class Runner:
             if now >= deadline or work.lo >= work.hi:
                 break
             began = now
-        self._segment(call, start, values, spent, failure)
+        self._segment(call, start, values, spent, failure, ran)
 
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
@@ -346,13 +352,19 @@ class Runner:
         values: list[Any],
         spent: float,
         failure: BaseException | None = None,
+        ran: int = 0,
     ) -> None:
-        """Hand in a segment that is finished, and the failure that ended it."""
+        """Hand in a segment that is finished, and the failure that ended it.
+
+        ``ran`` counts the items that have run and are in no counter yet.
+        """
         count = len(values)
-        if not count and failure is None:
+        if not (count or ran) and failure is None:
             return
         with self._lock:
-            self.scheduler.counters.items += count
+            self.scheduler.counters.items += ran
+            if not count and failure is None:
+                return
             if call.owner != self._rank:
                 if failure is not None:
                     call.limit = min(call.limit, start + count)
@@ -489,10 +501,13 @@ class Runner:
             nothing = all(call.missing for call in calls) and not (
                 (hungry and not empty) or self.stacks.may_go_on() is not None or self.ended
             )
+        rested, began = self.rests[0], perf_counter()
+        self.rests = rested, began
         try:
             if nothing:
                 world.rest(timeout)
         finally:
             self.resting = False
             self.polled = perf_counter()
+            self.rests = rested + self.polled - began, FOREVER
         world.service()

@@ -50,6 +50,7 @@ CLOSE_SECONDS = 5.0
 BROKEN_SECONDS = 0.6
 GRACE_SECONDS = 3.0
 PARTING_SECONDS = 60.0
+LIVE_VIEW = "dtm.trace.live.LiveView"
 
 options = Options()
 current: Run | None = None
@@ -86,6 +87,7 @@ class Run:
         self._began = perf_counter()
         self._handlers: dict[int, Any] = {}
         self._watchman: Watchman | None = None
+        self._view: Any = None
         self._interval = sys.getswitchinterval()
         self.runner.adopt()
 
@@ -122,6 +124,7 @@ class Run:
         sys.setswitchinterval(SWITCH_SECONDS)
         self.worker.start()
         self._watch_for_stalls()
+        self._open_view()
         streams = self.runner.streams
         self.runner.context()
         if streams is not None:
@@ -140,6 +143,8 @@ class Run:
         duration = perf_counter() - self._began
         if self._watchman is not None:
             self._watchman.stop()
+        if self._view is not None:
+            self._view.close()
         broken = self.runner.interrupted
         stopped = False
         if broken:
@@ -181,6 +186,12 @@ class Run:
         if self.options.stallAfter:
             self._watchman = Watchman(self._asking(), self.worker, self.options.stallAfter)
             self._watchman.start()
+
+    def _open_view(self) -> None:
+        """Let the run be watched, if that is wanted, by what stands above this room."""
+        if self.options.live:
+            view = imported("live", LIVE_VIEW)
+            self._view = view(self.worker, self.options.live)
 
     def _give_signals_back(self) -> None:
         while self._handlers:
@@ -249,6 +260,8 @@ class Run:
     def fall_silent(self) -> None:
         """(In a child that a task has forked) be no worker any more."""
         self.runner.forked = True
+        if self._view is not None:
+            self._view.fall_silent()
         if threading.current_thread() is threading.main_thread():
             self._give_signals_back()
 

@@ -53,7 +53,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
@@ -68,6 +68,8 @@ from dtm.core.messages import (
     Output,
     Refusal,
     Segment,
+    Status,
+    StatusRequest,
     Stopped,
 )
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
@@ -76,6 +78,7 @@ from dtm.run.autopsy import Autopsy, look
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
 from dtm.run.shipping import Shipping
+from dtm.run.status import status
 from dtm.task import Call
 from dtm.wire.codec import Wire
 from dtm.wire.failures import annotate
@@ -96,6 +99,13 @@ FORSAKEN_SECONDS = 0.05
 ABANDONED_SECONDS = 0.5
 
 
+class View(Protocol):
+    """Whoever watches the run, on the root."""
+
+    def heard(self, source: int, message: Status) -> None:
+        """Take the status of a worker.  Called with the worker's lock held."""
+
+
 class Worker:
     """One worker of a run.
 
@@ -111,6 +121,7 @@ class Worker:
     Attributes:
         ended: whether the run is over for this worker.
         cancelled: whether a call was cancelled, so that others may be in the middle of its items.
+        autopsy, view: (root) who is told what the workers answer, if somebody asks.
     """
 
     SHARED: ClassVar = dict.fromkeys(
@@ -135,6 +146,7 @@ class Worker:
         self.cancelled = False
         self.output: Streamed | None = None
         self.autopsy: Autopsy | None = None
+        self.view: View | None = None
         self.taken = 0
         rank, size = comm.rank, comm.size
         self.where = f"worker {rank} ({comm.hosts[rank]})"
@@ -215,6 +227,11 @@ class Worker:
         """Say what the tasks here do, or hear what those of another worker do."""
         if isinstance(told.message, LookRequest):
             self._send(told.source, Looked(told.message.serial, look(self)))
+        elif isinstance(told.message, StatusRequest):
+            self._send(told.source, Status(told.message.serial, status(self)))
+        elif isinstance(told.message, Status):
+            if self.view is not None:
+                self.view.heard(told.source, told.message)
         elif self.autopsy is not None:
             self.autopsy.answered(told.source, told.message)
 

@@ -26,7 +26,7 @@ from dtm.trace.segments import IDLE, MAIN, Segments
 if TYPE_CHECKING:
     from dtm.trace.prediction import Measured, Prediction
 
-MOST_BARS = 20_000
+MOST_BARS = 6_000
 MOST_FUNCTIONS = 8
 MOST_HOVERS = 6_000
 _COLOURS = (
