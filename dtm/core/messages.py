@@ -148,6 +148,16 @@ class Broken(NamedTuple):
     lost: int | None = None
 
 
+class Unprepared(NamedTuple):
+    """Worker to root: its initializer has failed, so it runs nothing.  The root ends the run.
+
+    ``traceback`` is that of the worker, as text.
+    """
+
+    reason: str
+    traceback: str
+
+
 class LookRequest(NamedTuple):
     """Root to worker: say what your tasks do.  The worker owes a Looked."""
 
@@ -173,10 +183,11 @@ Message = (
     | Stop
     | Stopped
     | Broken
+    | Unprepared
     | LookRequest
     | Looked
 )
 MESSAGES: tuple[type[Any], ...] = (
     StealRequest, Grant, Refusal, Results, Relayed, Returned, Cancel, Output, Stop, Stopped, Broken,
-    LookRequest, Looked,
+    Unprepared, LookRequest, Looked,
 )  # fmt: skip

@@ -46,6 +46,7 @@ from dtm.core.messages import (
     StealRequest,
     Stop,
     Stopped,
+    Unprepared,
 )
 from dtm.core.relay import Gathering
 from dtm.core.shutdown import Ending, Stage
@@ -98,7 +99,7 @@ class Tell(NamedTuple):
     """Hand on a message that is not the scheduler's business."""
 
     source: int
-    message: LookRequest | Looked
+    message: LookRequest | Looked | Unprepared
 
 
 Effect = Send | Resume | WakeAt | Print | End | Tell
@@ -174,8 +175,9 @@ class Scheduler:
             Stop: self._on_stop,
             Stopped: self._on_stopped,
             Broken: self._on_broken,
-            LookRequest: self._on_look,
-            Looked: self._on_look,
+            Unprepared: self._on_told,
+            LookRequest: self._on_told,
+            Looked: self._on_told,
         }
 
     # Work of this worker.
@@ -378,7 +380,9 @@ class Scheduler:
     def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
         return [End(message.reason, message.lost)]
 
-    def _on_look(self, source: int, message: LookRequest | Looked, now: float) -> list[Effect]:
+    def _on_told(
+        self, source: int, message: LookRequest | Looked | Unprepared, now: float
+    ) -> list[Effect]:
         return [Tell(source, message)]
 
     # The end of the run.

@@ -69,15 +69,16 @@ from dtm.core.messages import (
     Refusal,
     Segment,
     Stopped,
+    Unprepared,
 )
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
-from dtm.errors import WorkerLostError
+from dtm.errors import InitializerError, RemoteTraceback, WorkerLostError
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
 from dtm.run.shipping import Shipping
 from dtm.task import Call
 from dtm.wire.codec import Wire
-from dtm.wire.failures import annotate
+from dtm.wire.failures import annotate, traceback_text
 from dtm.wire.functions import CACHE_BYTES
 from dtm.wire.imports import imports
 
@@ -212,7 +213,12 @@ class Worker:
         self._send(to, message)
 
     def _tell(self, told: Tell) -> None:
-        """Say what the tasks here do, or hear what those of another worker do."""
+        """Say what the tasks here do, or hear of those of another worker."""
+        if isinstance(told.message, Unprepared):
+            error = InitializerError(told.message.reason)
+            error.__cause__ = RemoteTraceback(told.message.traceback)
+            self._finish.append((error,))
+            return
         from dtm.run.autopsy import look
 
         if isinstance(told.message, LookRequest):
@@ -338,6 +344,11 @@ class Worker:
                 self._send(0, Broken(reason))
                 return
         self._on_end(error)
+
+    def unprepared(self, error: InitializerError) -> None:
+        """(Not on the root) the initializer has failed here: tell the root, which ends the run."""
+        with self.lock:
+            self._send(0, Unprepared(str(error), traceback_text(error)))
 
     # Results and lines out.
 
