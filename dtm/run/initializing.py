@@ -32,6 +32,7 @@ from typing import Any, ClassVar, NamedTuple
 from greenlet import GreenletExit
 
 from dtm.errors import DtmError, InitializerError, OptionError, RunStateError
+from dtm.run.late_globals import late_globals
 
 MOST_KNOWN = 1 << 16
 PATH = (-1,)  # of no item
@@ -131,7 +132,7 @@ class Initializer:
         function: Any = self._function
         called = getattr(function, "__qualname__", None) or type(function).__name__
         try:
-            with no_task(runner, f"the initializer {called}"):
+            with no_task(runner, f"the initializer {called}"), late_globals.excused():
                 function(*self._arguments)
         except BaseException as error:
             if runner.interrupted or isinstance(error, GreenletExit):

@@ -41,6 +41,7 @@ from dtm.launch.command_line import why_not_again
 from dtm.options import Options, old_hosts_file, settings
 from dtm.run import local
 from dtm.run.initializing import initializer_of
+from dtm.run.late_globals import late_globals
 from dtm.run.stack import call_with_room
 from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
@@ -114,6 +115,8 @@ class Run:
         self.begin()
         try:
             self.prepare()
+            if self.comm.size > 1:
+                late_globals.remember()
             return call_with_room(main, *args, **kwargs)
         finally:
             self.finish()
@@ -143,6 +146,7 @@ class Run:
             self._end()
         finally:
             local.renew()
+            late_globals.forget()
             sys.setswitchinterval(self._interval)
             sys.setrecursionlimit(self._depth)
             self._give_signals_back()
