@@ -23,7 +23,7 @@ MAPS = (
     ),
     Row(
         name="grid",
-        title="grid of item cost × size × kind × number: worst time over what is allowed",
+        title="grid of item cost × size × kind × number × payload: worst time over what is allowed",
         program="grid",
         unit="",
         bar=1.0,
