@@ -23,7 +23,7 @@ MAPS = (
     ),
     Row(
         name="grid",
-        title="grid of item cost × size × kind × number: worst time over what is allowed",
+        title="grid of item cost × size × kind × number × payload: worst time over what is allowed",
         program="grid",
         unit="",
         bar=1.0,
@@ -243,4 +243,24 @@ JOINING = Row(
     rounds=1,
 )
 
-ROWS = {row.name: row for row in (*MAPS, *TASKS, *FITTING_IN, *MACHINERY, *LINKS, JOINING)}
+EVOLUTIONS = tuple(
+    Row(
+        name=f"deap-{genome}-{cost}",
+        title=f"DEAP, 300 {words}, 15 generations, {cost} µs an evaluation: speed-up",
+        program="evolution",
+        arguments=(f"genome={genome}", f"cost={cost}"),
+        unit="×",
+        bar=bar,
+        higher_is_better=True,
+        peers=("Pool",),
+    )
+    for genome, words, bars in (
+        ("list", "lists of 30 floats", (1.85, 1.6, 0.97)),
+        ("gp", "trees with lambda constants", (1.8, 1.4, 0.97)),
+    )
+    for cost, bar in zip((1000, 200, 50), bars, strict=True)
+)
+
+ROWS = {
+    row.name: row for row in (*MAPS, *TASKS, *EVOLUTIONS, *FITTING_IN, *MACHINERY, *LINKS, JOINING)
+}

@@ -15,12 +15,13 @@ from typing import Any
 from dtm.door import Door
 from dtm.errors import OptionError
 from dtm.guard import Guard
-from dtm.options import unknown
+from dtm.options import initargs, initializer, unknown
+from dtm.run.initializing import Initializer, fresh_name
 from dtm.tolerance import Result, Tolerance, itself
 
 NAMES = (
     "chunksize", "window", "callback", "error_callback", "timeout", "on_error", "return_exceptions",
-    "progress",
+    "progress", "initializer", "initargs",
 )  # fmt: skip
 
 _NOT_GIVEN: Any = object()
@@ -43,20 +44,34 @@ def door(given: Mapping[str, Any]) -> Door:
     for name, value in (("return_exceptions", returned), ("progress", rest.get("progress"))):
         if value is not None and not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {value!r}")
+    start = _initializer(rest)
     if returned and on_error is not _NOT_GIVEN:
         raise OptionError("give on_error or return_exceptions, not both")
-    if seconds is None and not returned and on_error is _NOT_GIVEN:
+    if seconds is None and not returned and on_error is _NOT_GIVEN and start is None:
         return Door(**rest)
-    return _guarded(rest, seconds, on_error, returned=bool(returned))
+    return _guarded(rest, seconds, on_error, start, returned=bool(returned))
 
 
-def _guarded(rest: dict[str, Any], seconds: float | None, on_error: Any, *, returned: bool) -> Door:
+def _initializer(rest: dict[str, Any]) -> Any:
+    """Take the options of an initializer; return it as it travels, None if there is none."""
+    function = initializer(rest.pop("initializer", None))
+    arguments = initargs(rest.pop("initargs", ()))
+    if function is None:
+        if arguments:
+            raise OptionError("initargs are given, and no initializer to call with them")
+        return None
+    return Initializer(function, arguments, fresh_name())
+
+
+def _guarded(
+    rest: dict[str, Any], seconds: float | None, on_error: Any, start: Any, *, returned: bool
+) -> Door:
     tolerance = None
     if returned:
         tolerance = Tolerance(itself)
     elif on_error is not _NOT_GIVEN:
         tolerance = Tolerance(on_error if callable(on_error) else Result(on_error))
-    guard = partial(Guard, net=tolerance is not None, seconds=seconds)
+    guard = partial(Guard, net=tolerance is not None, seconds=seconds, start=start)
     return Door(**rest, guard=guard, tolerance=tolerance)
 
 

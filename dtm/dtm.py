@@ -22,6 +22,7 @@ from dtm.door import Door
 from dtm.errors import RunStateError
 from dtm.future import AsyncResult
 from dtm.run import runtime
+from dtm.run.local import local
 
 if TYPE_CHECKING:
     import random as _random
@@ -34,9 +35,9 @@ Function = Callable[..., Any]
 
 __all__ = [
     "AsyncResult", "Executor", "Pool", "apply", "apply_async", "asyncio", "filter", "getWorkerId",
-    "imap", "imap_unordered", "is_root", "map", "map_async", "options", "random", "repeat", "rng",
-    "setOptions", "size", "starmap", "starmap_async", "start", "testAll", "testAllAsync", "testAny",
-    "waitAll", "waitAny", "waitForAll",
+    "imap", "imap_unordered", "is_root", "local", "map", "map_async", "options", "random", "repeat",
+    "rng", "setOptions", "size", "starmap", "starmap_async", "start", "testAll", "testAllAsync",
+    "testAny", "waitAll", "waitAny", "waitForAll",
 ]  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def start(main: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     Raises:
         RunStateError: called twice, or not from the main thread.
         WorkerLostError: a worker died.
+        InitializerError: the initializer (``setOptions(initializer=...)``) has failed in a worker.
         OptionError: the options make no sense.
         CommunicationError: the workers could not be joined.
         Exception: whatever ``main`` raises.
@@ -105,11 +107,17 @@ def options(**given: Any) -> Door:
         on_error: the result of an item that fails, takes too long or has a result that cannot be
             sent; if it is callable, it is called with the exception for the result.
         return_exceptions: whether such an item has its exception for its result.
+        initializer: called once in each worker before the first item that it runs of the calls made
+            with this object, which stands for a pool as regards that: keep it to have the
+            initializer called once for many calls.  If it fails the call raises, whatever
+            ``on_error`` says.  It cannot call functions of dtm; ``timeout`` does not limit it.
+        initargs: a tuple of its arguments.
         progress: whether a call that is waited for shows how far it is, by tqdm; without it
             ``DTM_PROGRESS=1`` says so for the calls of ``main``.
 
     Raises:
-        OptionError: an option is unknown, or two contradict each other.
+        OptionError: an option is unknown, impossible, or two contradict each other.
+        InitializerError: (of the calls) the initializer has failed in a worker.
     """
     return door(given)
 

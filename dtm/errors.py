@@ -42,6 +42,13 @@ class ItemTimeoutError(DtmError, TimeoutError):
     index: int | None = None
 
 
+class InitializerError(DtmError):
+    """An initializer failed, or called dtm; the message says which, why and on what worker.
+
+    Its ``__cause__`` is what the initializer raised, with the traceback of that worker.
+    """
+
+
 class CallCancelledError(DtmError):
     """The result was asked for of a call that ``AsyncResult.cancel()`` has dropped."""
 

@@ -1,17 +1,16 @@
 """Wraps a user's function: an initializer once a process, a time limit, failures as results.
 
-A :class:`Guard` travels in the place of the function.  It may call an initializer once in each
-process, fail an item that takes too long, and put a :class:`Failed` in the place of the result
-of an item that raises (the *net*), so that the items after it run all the same.
+A :class:`Guard` travels in the place of the function.  It may have an initializer called once in
+each process (:mod:`dtm.run.initializing`), fail an item that takes too long, and put a
+:class:`Failed` in the place of the result of an item that raises (the *net*), so that the items
+after it run all the same.
 
 Invariant: strips run at the speed of ``map`` unless there is a time limit: a net costs nothing
 for items that do not fall into it.
 
-Threads: that which runs the item.  An initializer that two items of one process want at once
-is called by the first, and the other waits for it.
+Threads: that which runs the item.
 
-What can go wrong: an initializer that raises fails each item that needs it, and is called
-again for the next.
+What can go wrong: an initializer that raises ends its call, past the net: no item has failed.
 
 Rejected: a wrapper function around each item, which returns a pair.  It costs as much as a
 small item, in the calls where nothing fails too.
@@ -19,13 +18,13 @@ small item, in the calls where nothing fails too.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import starmap
 from typing import Any
 
 from dtm.run import runtime
+from dtm.run.initializing import Initializer
 from dtm.task import Body, Function
 from dtm.time_limit import limited
 from dtm.wire.failures import pack_failure, unpack_failure
@@ -56,35 +55,6 @@ def _arrived(packed: bytes) -> Failed:
     return Failed(unpack_failure(packed))
 
 
-class Start:
-    """An initializer, and the name under which each process remembers that it has called it.
-
-    Args:
-        name: the same on all the workers, and for this initializer alone.
-        function: the initializer.
-        arguments: what it is called with.
-    """
-
-    __slots__ = ("_arguments", "_function", "_name")
-
-    _lock = threading.RLock()
-    _done: set[str] = set()  # noqa: RUF012 - that of the process is meant
-
-    def __init__(self, name: str, function: Function, arguments: Sequence[Any]) -> None:
-        self._name = name
-        self._function = function
-        self._arguments = tuple(arguments)
-
-    def __call__(self) -> None:
-        """Call the initializer unless this process has called it."""
-        if self._name in self._done:
-            return
-        with self._lock:
-            if self._name not in self._done:
-                self._function(*self._arguments)
-                self._done.add(self._name)
-
-
 class Guard(Body):
     """A function with what stands around it.
 
@@ -92,7 +62,7 @@ class Guard(Body):
         function: the user's function.
         net: whether an item that raises gives a :class:`Failed` instead.
         seconds: how long an item may take; None for as long as it likes.
-        start: called before the first item in each process.
+        start: called once in each process before the first item.
     """
 
     __slots__ = ("__qualname__", "__weakref__", "_net", "_seconds", "_start")
@@ -102,7 +72,7 @@ class Guard(Body):
         function: Function,
         net: bool = False,
         seconds: float | None = None,
-        start: Start | None = None,
+        start: Initializer | None = None,
     ) -> None:
         self.func = function
         self._net = net
@@ -112,21 +82,19 @@ class Guard(Body):
     def __reduce__(self) -> tuple[Any, ...]:
         return Guard, (self.func, self._net, self._seconds, self._start)
 
+    def prepare(self, runner: Any) -> None:
+        """Call the initializer, if there is one that this process has not called."""
+        if self._start is not None:
+            self._start.prepare(runner)
+
     def results(self, items: Sequence[Any], star: bool) -> Iterable[Any]:
         """Return the result of each item, or its failure; the first raises without a net."""
         function = self.func
         if self._seconds is not None:
             function = partial(limited, self._seconds, function)
-        if self._start is not None:
-            function = partial(_started, self._start, function)
         if self._net:
             return _caught(function, items, star)
         return starmap(function, items) if star else map(function, items)
-
-
-def _started(start: Start, function: Function, /, *args: Any) -> Any:
-    start()
-    return function(*args)
 
 
 def _caught(function: Function, items: Sequence[Any], star: bool) -> list[Any]:

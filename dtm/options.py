@@ -62,6 +62,9 @@ class Options:
         seed: an integer that makes the random numbers of a run repeatable; None does not.
         cacheBytes: how much memory each worker spends on functions of other workers, and on the
             data that goes along with them, after the calls that needed them are over.
+        initializer: called once in each worker before its first task, on the root before ``main``;
+            None for nothing.
+        initargs: a tuple of its arguments.
     """
 
     communicationManager: Any = None  # noqa: N815 - the names of the original are the public names
@@ -77,6 +80,8 @@ class Options:
     workersReturn: bool = False  # noqa: N815
     seed: int | None = None
     cacheBytes: int = 64 << 20  # noqa: N815
+    initializer: Callable[..., Any] | None = None
+    initargs: Sequence[Any] = ()
 
     def __init__(self, **given: Any) -> None:
         self.update(given)
@@ -151,8 +156,8 @@ def _checked(name: str, value: Any) -> Any:
         return _seconds(name, value)
     if name in ("printSummary", "workersReturn", "setTraceMode"):
         return _flag(name, value)
-    if name in ("live", "traceDir"):
-        return _live(name, value) if name == "live" else _directory(name, value)
+    if name in _ALONE:
+        return _ALONE[name](value)
     if name == "communicationManager" and isinstance(value, str):
         return _manager(value)
     if name == "loadBalancer" and isinstance(value, str):
@@ -187,23 +192,23 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _live(name: str, value: Any) -> bool | int:
+def _live(value: Any) -> bool | int:
     try:
         if value in (True, False):
             return bool(value)
         return count("port", value, least=2, most=65535)
     except Exception:  # noqa: BLE001 - as in _flag
         raise OptionError(
-            f"option {name} must be True, False or a port from 2 to 65535, not {value!r}"
+            f"option live must be True, False or a port from 2 to 65535, not {value!r}"
         ) from None
 
 
-def _directory(name: str, value: Any) -> str:
+def _directory(value: Any) -> str:
     from os import PathLike, fspath
 
     path = fspath(value) if isinstance(value, (str, PathLike)) else None
     if not isinstance(path, str) or not path:
-        raise OptionError(f"option {name} must be the path of a directory, not {value!r}")
+        raise OptionError(f"option traceDir must be the path of a directory, not {value!r}")
     return path
 
 
@@ -222,7 +227,29 @@ def _path(name: str, value: str, known: str) -> str:
     return value
 
 
-# Numbers that people give.
+# What else people give.
+
+
+def initializer(value: Any) -> Any:
+    """Return what is to be called in each worker, or None."""
+    if value is not None and not callable(value):
+        raise OptionError(f"option initializer must be a function or None, not {value!r}")
+    return value
+
+
+def initargs(value: Any) -> tuple[Any, ...]:
+    """Return the arguments for an initializer."""
+    if not isinstance(value, (tuple, list)):
+        raise OptionError(f"option initargs must be a tuple of arguments, not {value!r}")
+    return tuple(value)
+
+
+_ALONE: dict[str, Callable[[Any], Any]] = {
+    "live": _live,
+    "traceDir": _directory,
+    "initializer": initializer,
+    "initargs": initargs,
+}
 
 
 def number(

@@ -78,6 +78,12 @@ class Body:
 
     func: Function
 
+    def prepare(self, runner: Any) -> None:
+        """Do what must be done in this process before the first of the items.
+
+        It is not part of the time of any item.  What it raises is the failure of the item.
+        """
+
     def __call__(self, *args: Any) -> Any:
         """Run one item."""
         (result,) = self.results((args,), True)

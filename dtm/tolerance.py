@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from dtm.errors import CallCancelledError, ItemTimeoutError
+from dtm.errors import CallCancelledError, InitializerError, ItemTimeoutError
 from dtm.guard import Failed
 from dtm.task import Call
 from dtm.wire.failures import annotate
@@ -84,6 +84,7 @@ def outcomes(runner: Runs, call: Call) -> list[Any]:
 
     Raises:
         CallCancelledError: the call was cancelled.
+        InitializerError: its initializer has failed.
     """
     if call.failure is None:
         return call.values() if call.size else []
@@ -109,7 +110,7 @@ def _enter(found: list[Any], call: Call, part: Call) -> None:
         found[first : first + part.size] = part.values()
         return
     index, exception = part.failure
-    if isinstance(exception, CallCancelledError):
+    if isinstance(exception, (CallCancelledError, InitializerError)):
         raise exception
     for lo, values in part.segments.items():
         found[lo - call.base : lo - call.base + len(values)] = values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import pickle
 import socket
 import statistics
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -410,3 +412,89 @@ def test_an_item_too_large_to_go_by_value_is_not_pickled_to_its_end() -> None:
 
 def test_pickles_are_read_by_plain_pickle() -> None:
     assert pickle.loads(dumps_flat(lambda: 7))() == 7
+
+
+class Nested:
+    """Pickles something by itself while it is pickled."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (dumps(self.content)[0],)
+
+
+class Held:
+    """Can be held weakly."""
+
+
+def test_nothing_is_kept_alive_of_what_was_sent() -> None:
+    gc.disable()  # whoever is in a circle is kept
+    try:
+        for beside in (b"", b"x" * (LARGE // 2), b"x" * LARGE, np.zeros(LARGE), lambda: 3):
+            held = Held()
+            gone = weakref.ref(held)
+            dumps([held, beside, held])
+            del held
+            assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_one_pickler_after_the_other_has_nothing_of_the_last() -> None:
+    shared = ["a" * 100]
+    again = [dumps([shared, shared]) for _ in range(3)]
+    assert again[0] == again[1] == again[2]
+    with pytest.raises(SerializationError):
+        dumps([shared, threading.Lock()])
+    assert dumps([shared, shared]) == again[0]
+    variable = [1]
+    dumps(lambda: variable)
+    assert loads(dumps(lambda: variable))() == [1]
+
+
+def test_what_pickles_while_it_is_pickled_is_right() -> None:
+    inner = loads(dumps([1, Nested([2, Nested({"k": 3})]), 4]))
+    assert (inner[0], inner[2]) == (1, 4)
+    assert loads([loads([inner[1]])[1]]) == {"k": 3}
+
+
+def test_threads_pickle_at_once() -> None:
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for length in range(200):
+            data = [number, Held, list(range(length)), b"x" * length]
+            if loads(dumps(data)) != data:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+
+
+def test_small_arrays_arrive_as_they_were() -> None:
+    numpy = pytest.importorskip("numpy")
+    fixed = numpy.arange(4)
+    fixed.flags.writeable = False
+    arrays = [
+        *(numpy.zeros(3, kind) for kind in "?bhilqBHILQefdgFDG"),
+        *(numpy.arange(6, dtype=kind).reshape(2, 3) for kind in (">i4", "<f8", ">c16")),
+        numpy.array(7.5), numpy.empty((0, 3)), numpy.array(["a", "bc"]), numpy.array([b"x"]),
+        numpy.array([None, 3], dtype=object), numpy.zeros(2, [("a", int), ("b", float)]),
+        numpy.array(["2020-01-01"], dtype="datetime64[D]"),
+        numpy.arange(24).reshape(2, 3, 4)[:, ::2],
+        numpy.asfortranarray(numpy.arange(6.0).reshape(2, 3)), fixed, numpy.arange(4.0)[::-1],
+        numpy.arange(512.0), numpy.arange(513.0), numpy.ma.array([1, 2], mask=[0, 1]),
+    ]  # fmt: skip
+    for array, arrived in zip(arrays, loads(dumps(arrays)), strict=True):
+        assert type(arrived) is type(array)
+        assert (arrived.dtype, arrived.shape) == (array.dtype, array.shape)
+        assert arrived.flags.writeable == array.flags.writeable
+        assert arrived.tolist() == array.tolist()
+        assert arrived.flags.f_contiguous == pickle.loads(pickle.dumps(array, 5)).flags.f_contiguous
+    twice = loads(dumps([arrays[0], arrays[0]]))
+    assert twice[0] is twice[1]

@@ -39,6 +39,15 @@ def test_a_resting_main_thread_is_told_of_what_the_load_balancer_thread_has_read
     assert comm.wakes == 1
 
 
+def test_who_submits_a_call_is_not_held_for_blocked_elsewhere() -> None:
+    worker = Worker(Fake())
+    worker.service()  # long after its main thread came by
+    granularity = worker.scheduler.granularity
+    assert granularity.forsaken
+    worker.runner.submit(Call(len, [()] * 9, 9, 1, Profile(), "map"))
+    assert not granularity.forsaken, "what is dear to send would leave at once"
+
+
 def test_nobody_is_woken_while_the_main_thread_runs_a_task() -> None:
     comm = FakeManager()
     worker = Worker(comm)

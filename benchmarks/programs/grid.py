@@ -2,16 +2,20 @@
 
 Cells are kinds of items (ints, arguments and results that are large to pickle,
 arguments that cannot be pickled) x what an item costs x how large it is x how many
-there are.  Each is mapped serially and by the library in turns; what is judged is
-the worst cell's median time over what it is allowed.
+there are; and for small items that cost something also what goes along with the function,
+an array of up to 400 MB that is new for each map.  Each is mapped serially and by the library in
+turns; what is judged is the worst cell's median time over what it is allowed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
 from statistics import median
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from benchmarks.programs.harness import Request, Result, play, result, seconds_of
 from benchmarks.programs.libraries import Library, Serial
@@ -20,6 +24,7 @@ from benchmarks.programs.work import spin, turns_in
 COSTS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 SIZES = (100, 10_000, 1_000_000)
 COUNTS = (1, 2, 10, 100, 1000, 10_000)
+PAYLOADS = (1_000_000, 10_000_000, 100_000_000, 400_000_000)
 LONGEST = 0.1  # seconds of serial work in a cell
 LARGEST = 100_000_000  # bytes in a cell
 SHOWN = 3
@@ -40,13 +45,17 @@ class Cell(NamedTuple):
     cost: float
     size: int
     length: int
+    payload: int = 0
 
     def __str__(self) -> str:
         """Say it in a few words."""
-        return f"{self.kind} {self.size} B x {self.length}, {self.cost * 1e6:.0f} µs"
+        along = f" along with {self.payload // 1_000_000} MB" if self.payload else ""
+        return f"{self.kind} {self.size} B x {self.length}, {self.cost * 1e6:.0f} µs{along}"
 
 
-def handle(item: Item) -> bytes:
+def handle(item: Item, along: Any = None) -> bytes:
+    if along is not None and not along[-1]:
+        raise ValueError("what goes along has not arrived")
     if item.turns:
         spin(item.turns)
     return bytes(item.returned)
@@ -93,6 +102,14 @@ def cells(*, quick: bool) -> Iterator[Cell]:
         for size in SIZES[:1] if kind in SIZELESS else SIZES:
             if cost * count <= longest and (kind in SIZELESS or size * count <= LARGEST):
                 yield Cell(kind, cost, size, count)
+    for payload, cost, count in product(PAYLOADS[1::2] if quick else PAYLOADS, costs, counts):
+        if cost > 0.0 and cost * count <= longest:
+            yield Cell("tiny", cost, SIZES[0], count, payload)
+
+
+def with_payload(payload: int, number: int) -> Callable[[Item], bytes]:
+    """Return the function of a cell, with an array of so many bytes that no map had before."""
+    return partial(handle, along=np.full(payload // 8, number + 1.0)) if payload else handle
 
 
 def items_of(cell: Cell, turns_a_second: float) -> Sequence[Item]:
@@ -101,24 +118,26 @@ def items_of(cell: Cell, turns_a_second: float) -> Sequence[Item]:
     return [Item(turns, *make(cell.size)) for _ in range(cell.length)]
 
 
-def excess(library: Library, items: Sequence[Item], repetitions: int) -> float:
+def excess(library: Library, items: Sequence[Item], repetitions: int, payload: int) -> float:
     """Return the median time of the map over what it is allowed."""
     serial = Serial()
     alone, mapped = [], []
-    for _ in range(repetitions):
-        alone.append(seconds_of(serial.map, handle, items))
-        mapped.append(seconds_of(library.map, handle, items))
+    for number in range(repetitions):
+        function = with_payload(payload, number)
+        alone.append(seconds_of(serial.map, function, items))
+        mapped.append(seconds_of(library.map, function, items))
     return median(mapped) / (1.5 * median(alone) + 1e-3)
 
 
 def measure(library: Library, request: Request) -> Result:
     turns_a_second = turns_in(0.02) / 0.02
+    repetitions = 3 if request.quick else 5
     found: list[tuple[float, Cell]] = []
     raised: list[str] = []
     for cell in cells(quick=request.quick):
         items = items_of(cell, turns_a_second)
         try:
-            found.append((excess(library, items, 3 if request.quick else 5), cell))
+            found.append((excess(library, items, repetitions, cell.payload), cell))
         except Exception as error:
             raised.append(f"{cell}: {type(error).__name__}")
     found.sort(reverse=True)

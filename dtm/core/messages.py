@@ -148,6 +148,16 @@ class Broken(NamedTuple):
     lost: int | None = None
 
 
+class Unprepared(NamedTuple):
+    """Worker to root: its initializer has failed, so it runs nothing.  The root ends the run.
+
+    ``traceback`` is that of the worker, as text.
+    """
+
+    reason: str
+    traceback: str
+
+
 class LookRequest(NamedTuple):
     """Root to worker: say what your tasks do.  The worker owes a Looked."""
 
@@ -186,6 +196,7 @@ Message = (
     | Stop
     | Stopped
     | Broken
+    | Unprepared
     | LookRequest
     | Looked
     | StatusRequest
@@ -193,5 +204,5 @@ Message = (
 )
 MESSAGES: tuple[type[Any], ...] = (
     StealRequest, Grant, Refusal, Results, Relayed, Returned, Cancel, Output, Stop, Stopped, Broken,
-    LookRequest, Looked, StatusRequest, Status,
+    Unprepared, LookRequest, Looked, StatusRequest, Status,
 )  # fmt: skip

@@ -48,6 +48,7 @@ from dtm.core.messages import (
     StealRequest,
     Stop,
     Stopped,
+    Unprepared,
 )
 from dtm.core.relay import Gathering
 from dtm.core.shutdown import Ending, Stage
@@ -96,7 +97,7 @@ class End(NamedTuple):
     lost: int | None = None
 
 
-Question = LookRequest | Looked | StatusRequest | Status
+Question = LookRequest | Looked | StatusRequest | Status | Unprepared
 
 
 class Tell(NamedTuple):
@@ -179,6 +180,7 @@ class Scheduler:
             Stop: self._on_stop,
             Stopped: self._on_stopped,
             Broken: self._on_broken,
+            Unprepared: self._on_question,
             LookRequest: self._on_question,
             Looked: self._on_question,
             StatusRequest: self._on_question,

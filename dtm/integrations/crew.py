@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any
 
 from dtm.door import Door, Function, Made, number_of_call
-from dtm.errors import CallCancelledError
+from dtm.errors import CallCancelledError, InitializerError
 from dtm.future import end_early
-from dtm.guard import Guard, Start
+from dtm.guard import Guard
 from dtm.integrations.flight import KEEP, Flight
 from dtm.integrations.lanes import Lanes
 from dtm.run import runtime
+from dtm.run.initializing import Initializer
 from dtm.task import Call
 
 
@@ -29,12 +30,20 @@ class Crew:
         name: the same for it in all processes.
         most: how many of its items may run at once; None for no bound.
         initializer, initargs: what is called before its first item in each process.
+        error: the class of what is raised if that fails.
     """
 
     def __init__(
-        self, name: str, most: int | None, initializer: Function | None, initargs: Iterable[Any]
+        self,
+        name: str,
+        most: int | None,
+        initializer: Function | None,
+        initargs: Iterable[Any],
+        error: type[Exception] = InitializerError,
     ) -> None:
-        start = None if initializer is None else Start(name, initializer, tuple(initargs))
+        start = None
+        if initializer is not None:
+            start = Initializer(initializer, tuple(initargs), name, error)
         self._guard = None if start is None else partial(Guard, start=start)
         self._plain = Door(guard=self._guard)
         self._netted = Door(guard=partial(Guard, net=True, start=start))

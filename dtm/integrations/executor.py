@@ -72,9 +72,7 @@ class Executor(futures.Executor):
         self._name = name
         self._arguments = arguments
         most, initializer, initargs = arguments
-        if initializer is not None:
-            initializer = partial(_initialize, initializer)
-        self._crew = Crew(name, most, initializer, initargs)
+        self._crew = Crew(name, most, initializer, initargs, futures.BrokenExecutor)
         self._over = False
         self._broken: BaseException | None = None
         self._futures: dict[Call, Future] = {}
@@ -168,13 +166,6 @@ class Executor(futures.Executor):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrived, (self._name, self._arguments)
-
-
-def _initialize(initializer: Callable[..., object], *initargs: Any) -> None:
-    try:
-        initializer(*initargs)
-    except Exception as error:
-        raise futures.BrokenExecutor(f"the initializer has failed: {error!r}") from error
 
 
 def _results(flight: Flight, deadline: float | None) -> Iterator[Any]:

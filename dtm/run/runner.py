@@ -39,19 +39,20 @@ import sys
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit
 
 from dtm.core.messages import Segment
-from dtm.core.scheduler import Effect, Scheduler
+from dtm.core.scheduler import Scheduler
 from dtm.errors import RunStateError
 from dtm.run.callbacks import Callbacks
 from dtm.run.context import CallingThread, Context
 from dtm.run.loops import put_running_loop, take_running_loop
 from dtm.run.stacks import FOREVER, Stacks
 from dtm.run.waiting import IDLE_SECONDS, Waiting, is_deep
-from dtm.task import Call, Range
+from dtm.run.world import World
+from dtm.task import Body, Call, Range
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
@@ -59,42 +60,6 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 1.0
 POLL_SECONDS = 1e-3
 STREAM_SECONDS = 1e-3
-
-
-class World(Protocol):
-    """What the runner needs of the worker that it belongs to."""
-
-    lock: Any
-
-    def perform(self, effects: Sequence[Effect]) -> None:
-        """Carry out effects."""
-
-    def service(self) -> None:
-        """Read messages and answer them."""
-
-    def idle(self) -> None:
-        """The main thread has nothing to run."""
-
-    def rest(self, timeout: float) -> None:
-        """Sleep until a message comes, for at most so many seconds."""
-
-    def nudge(self) -> None:
-        """End a rest."""
-
-    def busy(self) -> None:
-        """The main thread, which has rested, goes on with a task."""
-
-    def ship(self, owner: int, segment: Segment) -> None:
-        """Send results to the owner of their call, soon."""
-
-    def flush(self) -> None:
-        """Send all results now."""
-
-    def broken(self, error: BaseException) -> None:
-        """End the run for an error of dtm itself."""
-
-    def located(self, call: Call, index: int, exception: BaseException) -> None:
-        """Note on an exception where it happened."""
 
 
 class Runner:
@@ -200,6 +165,7 @@ class Runner:
             if not self.thread.main:
                 self._waiting.of_another_thread(call)
             self.submitted = now = perf_counter()
+            self.scheduler.granularity.forsaken = False  # for here it is
             effects = self.scheduler.submit(call, now)
             if effects:
                 self.world.perform(effects)
@@ -214,6 +180,15 @@ class Runner:
         thread.context = context = Context(call.depth + 1, call.path)
         loop = take_running_loop()
         try:
+            if isinstance(call.function, Body):
+                failure = self._prepare(call.function)
+                if failure is not None:
+                    with self._lock:
+                        lo, hi = work.claim(1)
+                    if lo < hi:
+                        self.world.located(call, lo, failure)
+                        self._segment(call, lo, [], 0.0, failure)
+                    return
             if call.size == 1 and call.path is None:
                 self._base.copy().run(self._single, work, call)
             else:
@@ -222,6 +197,20 @@ class Runner:
             thread.context = outer
             if loop is not None:
                 put_running_loop(loop)
+
+    def _prepare(self, body: Body) -> BaseException | None:
+        """Have what stands around a function prepare this process; return what fails."""
+        try:
+            body.prepare(self)
+        except BaseException as exception:
+            if self._passes(exception):
+                raise
+            return exception
+        return None
+
+    def in_base(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in the context of which each range gets a copy."""
+        return self._base.run(function, *args)
 
     def _single(self, work: Range, call: Call) -> None:
         """Run the item of a call of one item, without what strips need."""

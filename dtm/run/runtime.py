@@ -31,15 +31,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from dtm.comm.base import CommunicationManager
 from dtm.comm.child import end_descendants
-from dtm.errors import CommunicationError, OptionError, RunStateError
+from dtm.errors import CommunicationError, InitializerError, OptionError, RunStateError
 from dtm.launch.command_line import why_not_again
 from dtm.options import Options, old_hosts_file, settings
+from dtm.run import local
 from dtm.run.autopsy import Autopsy, Watchman
+from dtm.run.initializing import initializer_of
+from dtm.run.late_globals import late_globals
 from dtm.run.stack import call_with_room
 from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
@@ -51,6 +54,7 @@ BROKEN_SECONDS = 0.6
 GRACE_SECONDS = 3.0
 PARTING_SECONDS = 60.0
 LIVE_VIEW = "dtm.trace.live.LiveView"
+UNPREPARED_SECONDS = 0.02
 
 options = Options()
 current: Run | None = None
@@ -113,6 +117,9 @@ class Run:
         """Run ``main`` on the root, and end the run."""
         self.begin()
         try:
+            self.prepare()
+            if self.comm.size > 1:
+                late_globals.remember()
             return call_with_room(main, *args, **kwargs)
         finally:
             self.finish()
@@ -125,16 +132,25 @@ class Run:
         self.worker.start()
         self._watch_for_stalls()
         self._open_view()
+        local.renew(self.runner)
         streams = self.runner.streams
         self.runner.context()
         if streams is not None:
             streams.enter(())
+
+    def prepare(self) -> None:
+        """Call the initializer of the run, if there is one."""
+        initializer = initializer_of(self.options)
+        if initializer is not None:
+            initializer.prepare(self.runner)
 
     def finish(self) -> None:
         """End the run on the root, and put back what ``begin`` has changed in this process."""
         try:
             self._end()
         finally:
+            local.renew()
+            late_globals.forget()
             sys.setswitchinterval(self._interval)
             sys.setrecursionlimit(self._depth)
             self._give_signals_back()
@@ -245,7 +261,14 @@ class Run:
         """Work until the run is over."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self.worker.start()
+        local.renew(self.runner)
         try:
+            try:
+                self.prepare()
+            except InitializerError as error:
+                self.worker.unprepared(error)
+                while not self.runner.ended:  # the load-balancer thread hears of the end
+                    sleep(UNPREPARED_SECONDS)
             call_with_room(self.runner.serve)
         except BaseException as error:  # noqa: BLE001 - the top of a thread: tell the root
             self.worker.broken(error)
@@ -256,6 +279,7 @@ class Run:
         with self._leaving:
             self.over = True
         self.runner.stacks.unwind()
+        local.renew()
 
     def fall_silent(self) -> None:
         """(In a child that a task has forked) be no worker any more."""
@@ -289,6 +313,7 @@ def _leave_to_the_parent() -> None:
     run, current = current, None
     if run is not None:
         run.fall_silent()
+        options.initializer, options.initargs = None, ()  # the child has what it has made
 
 
 os.register_at_fork(after_in_child=_leave_to_the_parent)
@@ -459,6 +484,11 @@ def running() -> Run:
             "dtm.start(main) makes them parallel\n"
         )
         current = run = Run(SingleManager(), chosen, implicit=True)
+        try:
+            run.prepare()
+        except BaseException:
+            current = None
+            raise
     if run.over:
         raise RunStateError(
             "the run is over: dtm's functions work inside of dtm.start(main); put the calls into a "

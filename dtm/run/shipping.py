@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from dtm.core.messages import Grant, Load
 from dtm.errors import Unsendable
+from dtm.run.late_globals import late_globals
 from dtm.task import Call, Range, Same
 from dtm.wire.codec import Wire
 from dtm.wire.cost import shipping_cost
@@ -51,6 +52,9 @@ class Shipping:
     def encoded(self, to: int, grant: Grant, load: Load) -> tuple[Grant, Sequence[Any]] | None:
         """Encode a grant; parts that cannot be sent go back to the deque."""
         parts = list(grant.parts)
+        for part in parts:
+            for line in late_globals.look(part.call.function):
+                sys.stderr.write(line)
         try:
             return grant, self._wire.encode(to, load, grant)
         except Unsendable:

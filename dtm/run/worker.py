@@ -71,9 +71,10 @@ from dtm.core.messages import (
     Status,
     StatusRequest,
     Stopped,
+    Unprepared,
 )
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
-from dtm.errors import WorkerLostError
+from dtm.errors import InitializerError, RemoteTraceback, WorkerLostError
 from dtm.run.autopsy import Autopsy, look
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
@@ -81,7 +82,7 @@ from dtm.run.shipping import Shipping
 from dtm.run.status import status
 from dtm.task import Call
 from dtm.wire.codec import Wire
-from dtm.wire.failures import annotate
+from dtm.wire.failures import annotate, traceback_text
 from dtm.wire.functions import CACHE_BYTES
 from dtm.wire.imports import imports
 
@@ -224,7 +225,12 @@ class Worker:
         self._send(to, message)
 
     def _tell(self, told: Tell) -> None:
-        """Say what the tasks here do, or hear what those of another worker do."""
+        """Say what the tasks here do, or hear of those of another worker."""
+        if isinstance(told.message, Unprepared):
+            error = InitializerError(told.message.reason)
+            error.__cause__ = RemoteTraceback(told.message.traceback)
+            self._finish.append((error,))
+            return
         if isinstance(told.message, LookRequest):
             self._send(told.source, Looked(told.message.serial, look(self)))
         elif isinstance(told.message, StatusRequest):
@@ -353,6 +359,11 @@ class Worker:
                 self._send(0, Broken(reason))
                 return
         self._on_end(error)
+
+    def unprepared(self, error: InitializerError) -> None:
+        """(Not on the root) the initializer has failed here: tell the root, which ends the run."""
+        with self.lock:
+            self._send(0, Unprepared(str(error), traceback_text(error)))
 
     # Results and lines out.
 

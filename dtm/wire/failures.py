@@ -48,7 +48,7 @@ def pack_failure(exc: BaseException, index: int | None, where: str) -> bytes:
     ``where`` reads on from "in item 7 of", as in ``"map(op), on worker 3 (host)"``;
     without an ``index`` the note is "in " and ``where``.
     """
-    text = _traceback_text(exc)
+    text = traceback_text(exc)
     note = f"in {where}" if index is None else f"in item {index} of {where}"
     content = _first_that_loads(exc)
     return pickle.dumps((content, text, note), 5)
@@ -185,7 +185,8 @@ def _plain(cls: type[BaseException], text: str, notes: list[str]) -> BaseExcepti
     return exc
 
 
-def _traceback_text(exc: BaseException) -> str:
+def traceback_text(exc: BaseException) -> str:
+    """Return the traceback of an exception, and of its causes, as bounded text; never raises."""
     try:
         text = "".join(format_exception(type(exc), exc, exc.__traceback__))
     except BaseException:  # noqa: BLE001 - see the header

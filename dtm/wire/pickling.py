@@ -39,6 +39,9 @@ from dtm.wire.reductions import RefusedError, rules
 LARGE: Final = 1 << 16
 """Buffers of this many bytes or more travel as frames of their own."""
 
+MOST_REUSED: Final = 1 << 16  # bytes of a stream after which its pickler, grown large, is let go
+MOST_FREE: Final = 16
+
 Definitions = dict[bytes, bytes]
 OutOfBand = Callable[[PickleBuffer], Any]
 
@@ -56,6 +59,7 @@ class _Lazy:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         made = instance.__dict__[self._name] = self._make()
+        instance.has_state = True
         return made
 
 
@@ -64,8 +68,15 @@ class Pickler(pickle.Pickler):
 
     definitions: Definitions | None = None
     defining = False
+    has_state = False
     cells = _Lazy(set)
     stand_ins = _Lazy(dict)
+
+    def drop_state(self) -> None:
+        """Let go of what the rules have noted."""
+        state = vars(self)
+        for name in ("cells", "stand_ins", "has_state"):
+            state.pop(name, None)
 
     def define(self, cls: type) -> bytes:
         """Return the stream that makes a class."""
@@ -75,6 +86,42 @@ class Pickler(pickle.Pickler):
         """Take an object apart by its rule, if there is one."""
         rule = rules[type(obj)]
         return NotImplemented if rule is None else rule(self, obj)
+
+
+class _Writer:
+    """A file that keeps what is written to it."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[Any], None]) -> None:
+        self.write = write
+
+
+class Reusable(Pickler):
+    """A pickler that makes the frames of one object after the other.
+
+    To make a pickler, a file and a callback costs several times what a small object does.
+
+    Attributes:
+        pieces: of the stream, as they are written.
+        buffers: of 64 KiB and more, left out of the stream.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+        self.buffers: list[Frame] = []
+        super().__init__(_Writer(self.pieces.append), 5, buffer_callback=self.keep_in_band)
+
+    def keep_in_band(self, buffer: PickleBuffer) -> bool:
+        """Whether a buffer is part of the stream."""
+        if memoryview(buffer).nbytes < LARGE:
+            return True
+        self.buffers.append(buffer.raw())
+        return False
+
+
+_free: list[Reusable] = []
+"""Picklers that nobody uses; taken and put back in one step each, by any thread."""
 
 
 def dump(
@@ -103,22 +150,31 @@ def dumps(obj: Any, definitions: Definitions | None = None) -> list[Frame]:
     Raises:
         SerializationError: it cannot be pickled; the message says what of it, and why.
     """
-    frames: list[Frame] = []
-
-    def keep_in_band(buffer: PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < LARGE:
-            return True
-        frames.append(raw)
-        return False
-
-    file = io.BytesIO()
     try:
-        dump(obj, file, keep_in_band, definitions)
-        return [file.getvalue(), *frames]
+        pickler = _free.pop()
+    except IndexError:
+        pickler = Reusable()
+    pieces, buffers = pickler.pieces, pickler.buffers
+    pickler.definitions = definitions
+    whole = False
+    try:
+        pickler.dump(obj)
+        whole = True
+        stream = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return [stream, *buffers]
     except Exception as error:  # noqa: BLE001 - the object's own methods may raise anything
-        frames.clear()
-        return [_last_resort(obj, error, keep_in_band), *frames]
+        buffers.clear()
+        return [_last_resort(obj, error, pickler.keep_in_band), *buffers]
+    finally:
+        small = whole and len(pieces) == 1 and len(pieces[0]) < MOST_REUSED
+        pickler.clear_memo()  # it keeps all that is in the stream alive
+        pieces.clear()
+        buffers.clear()
+        pickler.definitions = None
+        if pickler.has_state:
+            pickler.drop_state()
+        if small and len(_free) < MOST_FREE:
+            _free.append(pickler)
 
 
 def dumps_flat(obj: Any) -> bytes:
