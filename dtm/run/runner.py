@@ -23,6 +23,8 @@ Shared attributes:
     attribute                   written by    read by       under
     ==========================  ============  ============  ==========================
     resting                     main thread   any thread    worker's lock to set it
+    due                         any thread    main thread   atomic; the main thread takes it
+    interruption, guard         main thread   main thread   --
     ended, interrupted, fault   any thread    any thread    written once, False to True
     polled                      main thread   main thread   --
     ==========================  ============  ============  ==========================
@@ -38,12 +40,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from greenlet import GreenletExit
 
 from dtm.core.messages import Segment
-from dtm.core.scheduler import Effect, Scheduler
+from dtm.core.scheduler import Scheduler
 from dtm.errors import RunStateError
 from dtm.run.callbacks import Callbacks
 from dtm.run.context import CallingThread, Context
@@ -54,46 +56,11 @@ from dtm.task import Call, Range
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
+    from dtm.run.surroundings import World
 
 FLUSH_SECONDS = 1.0
 POLL_SECONDS = 1e-3
 STREAM_SECONDS = 1e-3
-
-
-class World(Protocol):
-    """What the runner needs of the worker that it belongs to."""
-
-    lock: Any
-
-    def perform(self, effects: Sequence[Effect]) -> None:
-        """Carry out effects."""
-
-    def service(self) -> None:
-        """Read messages and answer them."""
-
-    def idle(self) -> None:
-        """The main thread has nothing to run."""
-
-    def rest(self, timeout: float) -> None:
-        """Sleep until a message comes, for at most so many seconds."""
-
-    def nudge(self) -> None:
-        """End a rest."""
-
-    def busy(self) -> None:
-        """The main thread, which has rested, goes on with a task."""
-
-    def ship(self, owner: int, segment: Segment) -> None:
-        """Send results to the owner of their call, soon."""
-
-    def flush(self) -> None:
-        """Send all results now."""
-
-    def broken(self, error: BaseException) -> None:
-        """End the run for an error of dtm itself."""
-
-    def located(self, call: Call, index: int, exception: BaseException) -> None:
-        """Note on an exception where it happened."""
 
 
 class Runner:
@@ -106,6 +73,9 @@ class Runner:
         interrupted: whether the run is being ended by a signal; exceptions then pass
             through task bodies.
         fault: what ends the run before its time, raised by every wait.
+        due: what the next wait raises, once.
+        interruption: what interrupts ``main`` of a run that goes on; it passes through bodies.
+        guard: called when the main thread makes a call or begins to wait, if there is one.
         ended: whether the run is over for this worker.
         forked: whether this is a child that a task has forked.
         callbacks: what users want called when calls end.
@@ -122,6 +92,9 @@ class Runner:
         self.resting = False
         self.interrupted = False
         self.fault: BaseException | None = None
+        self.due: BaseException | None = None
+        self.interruption: BaseException | None = None
+        self.guard: Callable[[], None] | None = None
         self.ended = False
         self.forked = False
         self.callbacks = Callbacks(world.lock)
@@ -156,15 +129,22 @@ class Runner:
         """Raise what ends the run, if it is being ended."""
         if self.fault is not None:
             raise self.fault
+        if self.due is not None:
+            self.interruption, self.due = self.due, None
+            raise self.interruption
         if self.ended:
             raise RunStateError("the run is over")
+
+    def renew_base(self) -> None:
+        """Let tasks begin with the context variables of now."""
+        self._base = copy_context()
 
     def serve(self) -> None:
         """Run whatever is ready, or look for it, until the run is over."""
         stacks, thread = self.stacks, self.thread
         while not self.ended:
-            if self.fault is not None:
-                raise self.fault
+            if self.fault is not None or self.due is not None:
+                self.check()
             thread.context = None
             with self._lock:
                 heir = stacks.choose(stacks.may_go_on())
@@ -193,6 +173,8 @@ class Runner:
         """Make a new call ready."""
         if self.ended:
             raise RunStateError("the run is over; nothing more can be submitted")
+        if self.guard is not None:
+            self.guard()
         with self._lock:
             if not self.thread.main:
                 self._waiting.of_another_thread(call)
@@ -234,7 +216,7 @@ class Runner:
             item = call.items[0]
             values.append(call.function(*item) if call.star else call.function(item))
         except BaseException as exception:
-            if self._passes(exception):
+            if self.passes(exception):
                 raise
             failure = exception
             self.world.located(call, call.base, exception)
@@ -246,6 +228,7 @@ class Runner:
             spent = now - began
             call.profile.learn(1, spent)
         self._segment(call, call.base, values, spent, failure)
+        self._hand_on(failure)
         if now - self.polled > POLL_SECONDS:
             self.checkpoint()
 
@@ -294,6 +277,7 @@ class Runner:
                 break
             began = now
         self._segment(call, start, values, spent, failure)
+        self._hand_on(failure)
 
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
@@ -309,15 +293,20 @@ class Runner:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
         except BaseException as exception:
-            if self._passes(exception):
+            if self.passes(exception):
                 raise
             failure = exception
         self.world.located(call, hi - (due - len(values)), failure)
         return failure
 
-    def _passes(self, exception: BaseException) -> bool:
+    def passes(self, exception: BaseException) -> bool:
         """Whether an exception ends the run, or a stack: then it is no failure of the item."""
         return self.interrupted or (self.ended and isinstance(exception, GreenletExit))
+
+    def _hand_on(self, failure: BaseException | None) -> None:
+        """Raise what interrupts ``main``: the item has failed by it, and the stack ends."""
+        if failure is not None and failure is self.interruption:
+            raise failure
 
     def _seeded(self, call: Call, context: Context, lo: int, hi: int) -> Any:
         streams = self.streams
@@ -404,6 +393,8 @@ class Runner:
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete, or until ``deadline``; whether it is complete."""
         work, thread = call.range, self.thread
+        if self.guard is not None:
+            self.guard()
         if (
             deadline is None
             and work is not None
@@ -429,6 +420,8 @@ class Runner:
         Raises:
             BaseException: what ends the run, if it is being ended.
         """
+        if self.guard is not None:
+            self.guard()
         return self._waiting.wait(calls, deadline, promptly=promptly)
 
     def step(self, calls: Sequence[Call]) -> None:
