@@ -17,9 +17,10 @@ from tests.local_programs import program
 BOTH = """
 import os, time, dtm
 
-def both(function, items, times=40):
+def both(function, items):
     "Map until two processes have had a part; return the values."
-    for _ in range(times):
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
         values, pids = zip(*dtm.map(told, [(function, item) for item in items]))
         if len(set(pids)) > 1:
             return list(values)
@@ -656,6 +657,48 @@ def test_an_interrupted_call_is_withdrawn_everywhere() -> None:
         assert run_source(dedent(INTERRUPTED) + dedent(body), file.name) == "2\n"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "time.sleep(1000)",
+        "while True: time.sleep(0.01)",
+        "dtm.map(endless_item, range(4))",
+        "dtm.map_async(endless_item, range(4)).get()",
+        "dtm.Pool().map(endless_item, range(4))",
+    ],
+)
+@pytest.mark.parametrize("call", ["dtm.map", "lambda *a: dtm.map_async(*a).get()"])
+def test_what_other_workers_run_of_it_is_interrupted_too(body: str, call: str) -> None:
+    source = f"""
+    def endless_item(x):
+        while True:
+            sum(range(1000))
+
+    def hopeless(x):
+        {body}
+
+    def quick(x):
+        time.sleep(0.01)
+        return os.getpid()
+
+    with dtm.run(workers=3):
+        def everybody():
+            seen, end = set(), time.monotonic() + 30
+            while len(seen) < 3:
+                assert time.monotonic() < end, seen
+                seen.update(dtm.map(quick, range(60)))
+            return seen
+
+        before = everybody()
+        for _ in range(2):
+            interrupted({call}, hopeless, range(3), seconds=1.0)
+            assert everybody() == before
+    print("done")
+    """
+    assert run_source(dedent(INTERRUPTED) + dedent(source)) == "done\n"
+
+
 def test_ctrl_c_reaches_all_processes_and_ends_none() -> None:
     body = """
     root_group = os.getpgid(0)
@@ -695,3 +738,105 @@ def test_the_handler_of_interrupts_is_given_back() -> None:
     print("done")
     """
     assert run_source(body) == "done\n"
+
+
+# Where programs are that others run.
+
+
+def test_tests_of_pytest_share_a_run(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        dedent("""
+        import dtm, pytest
+
+        @pytest.fixture(scope="session", autouse=True)
+        def workers():
+            with dtm.run(workers=2):
+                yield
+        """)
+    )
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "test_mine.py").write_text(
+        BOTH
+        + dedent("""
+        import pytest
+
+        class Mine:
+            def __init__(self, x):
+                self.x = x
+
+        def spoken(x):
+            print("item", x)
+            return Mine(x)
+
+        @pytest.mark.parametrize("begin", [0, 100])
+        def test_output(capsys, begin):
+            values = both(spoken, range(begin, begin + 30))
+            time.sleep(0.2)
+            assert all(type(each) is Mine for each in values)
+            printed = set(capsys.readouterr().out.splitlines())
+            assert printed == {f"item {n}" for n in range(begin, begin + 30)}
+
+        def test_fixture(tmp_path):
+            assert set(both(lambda x: tmp_path.is_dir(), range(20))) == {True}
+        """)
+    )
+    for mode in ("prepend", "importlib"):
+        options = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--import-mode={mode}")
+        options += (f"--basetemp={tmp_path / 'temporary'}",)
+        with program("-m", "pytest", *options, tmp_path, cwd=tmp_path) as started:
+            out, err = started.finish()
+        assert started.returncode == 0, out
+        assert err == ""
+        assert "3 passed" in out
+
+
+def test_ipython_is_an_interactive_session(tmp_path: Path) -> None:
+    pytest.importorskip("IPython")
+    lines = dedent("""
+    dtm.start(workers=2)
+    def double(x): return 2 * x
+
+    print(both(double, range(20))[:3])
+    def double(x): return 3 * x
+
+    print(both(double, range(20))[:3])
+    exit()
+    """)
+    options = ("-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor", "-i", "-c")
+    own = {"IPYTHONDIR": str(tmp_path)}
+    with program(*options, BOTH, stdin=subprocess.PIPE, env=own) as started:
+        out, _ = started.communicate(lines, timeout=60)
+    assert started.returncode == 0
+    assert "[0, 2, 4]" in out
+    assert "[0, 3, 6]" in out
+    assert "Error" not in out
+
+
+def test_options_reach_the_workers(tmp_path: Path) -> None:
+    body = """
+    import sys
+    from dtm.core.balancer import Balancer
+
+    class Mine(Balancer):
+        made = 0
+        def __init__(self, *args, **kwargs):
+            Mine.made += 1
+            super().__init__(*args, **kwargs)
+
+    def seen(x):
+        from dtm.run import runtime
+        chosen = runtime.current.options
+        balancer = type(runtime.current.worker.scheduler.balancer)
+        return chosen.cacheBytes, chosen.setTraceMode, balancer is Mine, Mine.made
+
+    with dtm.run(workers=2, cacheBytes=12345, loadBalancer=Mine, setTraceMode=True,
+                 traceDir=sys.argv[1]):
+        values, pids = set(), set()
+        while len(values) < 2 and len(pids) < 2:
+            told = dtm.map(lambda x: (time.sleep(0.01), seen(x), os.getpid()), range(20))
+            values |= {each[1] for each in told}
+            pids |= {each[2] for each in told}
+    assert values == {(12345, True, True, 1)}, values
+    """
+    run_source(body, str(tmp_path / "trace"))
+    assert len(list((tmp_path / "trace").iterdir())) >= 2

@@ -25,13 +25,14 @@ pytestmark = [
 BEGIN = """
 import os, time, dtm
 
-def spread(function, items, times=60):
+def spread(function, items):
     "Map until two processes have had a part."
     def told(item):
         time.sleep(0.01)
         return function(item), os.getpid()
 
-    for _ in range(times):
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
         values, seen = zip(*dtm.map(told, items))
         if len(set(seen)) > 1:
             return list(values), set(seen)

@@ -116,7 +116,7 @@ def _start(
         if orders is not None:
             with open(os.path.join(directory, _ORDERS), "wb") as file:
                 file.write(orders)
-        with _interrupts_blocked():
+        with interrupts_blocked():
             _start_all(command, size, start, directory, links, processes)
             return LocalRoot(directory, links, processes)
     except OSError as error:
@@ -192,7 +192,7 @@ def _start_all(
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Block SIGINT in this thread, and so in what it starts; here it is delivered afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

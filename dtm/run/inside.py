@@ -40,9 +40,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dtm.errors import CommunicationError, OptionError, RunStateError
+from dtm.launch.local_workers import interrupts_blocked, is_invited, start_servers
 from dtm.options import Options
 from dtm.run import runtime
-from dtm.run.interrupts import Interrupts
+from dtm.run.interrupts import Interrupts, ItemInterrupts
 from dtm.run.stack import call_with_room
 from dtm.wire.imports import imports
 from dtm.wire.pickling import dumps_flat
@@ -85,6 +86,8 @@ class InsideRun(runtime.Run):
         if self.over or self.runner.forked or runtime.current is not self:
             return
         atexit.unregister(self.finish)
+        if self._interrupts is not None:
+            self._interrupts.take()
         due = None
         try:
             super().finish()
@@ -96,6 +99,11 @@ class InsideRun(runtime.Run):
             self._undo.close()
         if due is not None:
             raise due
+
+    def follow(self) -> None:
+        """(Another worker) work until the run is over."""
+        ItemInterrupts(self.runner)
+        super().follow()
 
     def _catch_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -183,15 +191,16 @@ def begin(given: dict[str, Any]) -> InsideRun:
             "(dtm.stop(), or the end of its block) before you begin another"
         )
     chosen = options_of(given)
-    comm = _joined(chosen)
-    try:
-        begun = InsideRun(comm, chosen)
-    except BaseException:
-        comm.close(0.0)
-        imports.stand_together()
-        raise
-    runtime.current = begun
-    begun.begin()
+    with interrupts_blocked():
+        comm = _joined(chosen)
+        try:
+            begun = InsideRun(comm, chosen)
+        except BaseException:
+            comm.close(0.0)
+            imports.stand_together()
+            raise
+        runtime.current = begun
+        begun.begin()
     return begun
 
 
@@ -212,7 +221,6 @@ def _joined(chosen: Options) -> CommunicationManager:
     """Start the workers that the options ask for, and return the manager."""
     from dtm.comm.serial import SingleManager
     from dtm.launch.cores import default_workers
-    from dtm.launch.local_workers import is_invited, start_servers
 
     if is_invited() or "DTM_INVITATION" in os.environ:
         return SingleManager()
@@ -222,7 +230,7 @@ def _joined(chosen: Options) -> CommunicationManager:
     if manager is None:
         _refuse_ranks()
     workers = 1 if manager == "serial" else chosen.workers or default_workers(os.environ)
-    if workers > 1 and not sys.executable:
+    if workers > 1 and (not sys.executable or getattr(sys, "frozen", False)):
         sys.stderr.write(
             "dtm: there is no Python interpreter to start, Python is embedded in another program, "
             "so it runs serially, in this process\n"

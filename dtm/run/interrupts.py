@@ -17,11 +17,19 @@ thread stands:
 What ends the run (a worker is lost) is raised the same way, but never in the program's own code: it
 is told by the next call.
 
+The others drop what they hold of such a call.  The workers that serve end what they run of it too
+(:class:`ItemInterrupts`): an item without an end would keep its worker for good.  There SIGINT says
+so to the main thread, which finds the call on its stack or does nothing: so Ctrl-C at a terminal,
+which reaches all processes, does nothing there.  Items that wait for calls of their own on a stack
+that has been put aside are not found, and go on.
+
 The handler is there only where Python's own would be.  Others set that one again (a kernel of
 Jupyter does for each cell), so :meth:`Interrupts.guard` looks at each call.
 
-Threads: the main thread, but for :meth:`Interrupts.raise_soon`.  ``runner.due`` is set by any and
-taken by the main thread.
+Shared attributes: ``runner.due``, set by the main thread and withdrawn by that which sends again;
+``ItemInterrupts._wanted``, an atomic dictionary that any thread adds to.
+
+Threads: the main thread, but for ``raise_soon`` and ``interrupt``.
 
 Rejected: to raise it anywhere and to begin a new run.  It would start workers anew for each
 interrupt, and what runs of other calls would be lost.
@@ -95,18 +103,22 @@ class Interrupts:
         self._sent = False  # by this process, to raise what ends the run
         self._insists = False
         runner.guard = self.guard
-        self.guard()
+        self.take()
+
+    def take(self) -> None:
+        """Take SIGINT, if nobody else does."""
+        if getsignal(signal.SIGINT) is signal.default_int_handler:
+            with suppress(ValueError):  # main of another interpreter
+                signal.signal(signal.SIGINT, self._on_signal)
 
     def guard(self) -> None:
-        """(Each call and wait) take SIGINT if nobody else does; raise what has ended the run."""
+        """(Each call and wait) be ready for SIGINT; raise what has ended the run."""
         runner = self._runner
         if not runner.thread.main:
             return
         if runner.fault is not None:
             raise runner.fault
-        if getsignal(signal.SIGINT) is signal.default_int_handler:
-            with suppress(ValueError):  # main of another interpreter
-                signal.signal(signal.SIGINT, self._on_signal)
+        self.take()
         if not runner.context().depth:
             runner.renew_base()
 
@@ -160,3 +172,58 @@ class Interrupts:
         else:
             self._runner.due = None
         self._insists = False
+
+
+class ItemInterrupts:
+    """Ends what a worker runs of calls that have been interrupted.
+
+    Args:
+        runner: of the worker.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._main = threading.get_ident()
+        self._wanted: dict[tuple[int, int], int] = {}  # how often each is looked for yet
+        self._sends = False
+        runner.interrupt_items = self.interrupt
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def interrupt(self, owner: int, key: int) -> None:
+        """(Any thread) end what runs of a call, soon."""
+        self._wanted[owner, key] = MOST_TIMES
+        if not self._sends:
+            self._sends = True
+            start_new_thread(self._send, ())
+
+    def _send(self) -> None:
+        while self._wanted and not self._runner.ended:
+            signal.pthread_kill(self._main, signal.SIGINT)
+            sleep(AGAIN_SECONDS)
+            if not self._wanted:
+                self._sends = False  # who adds something from here on sends it by itself
+
+    def _on_signal(self, _number: int, frame: FrameType | None) -> None:
+        if not self._wanted:
+            return
+        running = _calls_on(frame)
+        for name, times in list(self._wanted.items()):
+            if name not in running or not times:
+                del self._wanted[name]
+            elif place_of(frame) is Place.BODY:
+                del self._wanted[name]
+                self._runner.interruption = KeyboardInterrupt()
+                raise self._runner.interruption
+            else:
+                self._wanted[name] = times - 1
+
+
+def _calls_on(frame: FrameType | None) -> set[tuple[int, int]]:
+    """Return the owners and keys of the calls whose items a stack runs."""
+    found = set()
+    while frame is not None:
+        if frame.f_code in _BODIES:
+            call = frame.f_locals["call"]
+            found.add((call.owner, call.key))
+        frame = frame.f_back
+    return found

@@ -76,6 +76,7 @@ class Runner:
         due: what the next wait raises, once.
         interruption: what interrupts ``main`` of a run that goes on; it passes through bodies.
         guard: called when the main thread makes a call or begins to wait, if there is one.
+        interrupt_items: interrupts what runs of a call, given its owner and key, if that can be.
         ended: whether the run is over for this worker.
         forked: whether this is a child that a task has forked.
         callbacks: what users want called when calls end.
@@ -95,6 +96,7 @@ class Runner:
         self.due: BaseException | None = None
         self.interruption: BaseException | None = None
         self.guard: Callable[[], None] | None = None
+        self.interrupt_items: Callable[[int, int], None] | None = None
         self.ended = False
         self.forked = False
         self.callbacks = Callbacks(world.lock)
@@ -157,7 +159,11 @@ class Runner:
                 self.go_on()
                 now = perf_counter()
                 stacks.begin()
-                self.run(work, now + stacks.left(now))
+                try:
+                    self.run(work, now + stacks.left(now))
+                except BaseException as exception:
+                    if exception is not self.interruption or self._rank == 0:
+                        raise  # out of main, whose stack gets what ends another
                 stacks.ended()
             else:
                 self.starve(IDLE_SECONDS)
@@ -434,10 +440,11 @@ class Runner:
         self.world.busy()
 
     def abandon(self, call: Call) -> None:
-        """Drop what is left of a call."""
+        """Drop what is left of a call; what runs of it too, if an interrupt is the reason."""
+        running = self.interruption is not None and sys.exception() is self.interruption
         with self._lock:
-            if not (call.complete or self.ended):
-                self.world.perform(self.scheduler.abandon(call))
+            if (running or not call.complete) and not self.ended:
+                self.world.perform(self.scheduler.abandon(call, running=running))
 
     def ring(self, bell: Call) -> None:
         """Complete a call of one item that nobody runs: it is there to be waited for."""
