@@ -497,6 +497,7 @@ def test_threads_of_the_program_may_call() -> None:
 def test_a_forked_child_leaves_the_run_to_its_parent() -> None:
     body = """
     import sys, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
     with dtm.run(workers=2):
         both(len, ["a"] * 10)
         child = os.fork()
