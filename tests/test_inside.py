@@ -723,6 +723,71 @@ def test_ctrl_c_reaches_all_processes_and_ends_none() -> None:
     assert run_source(dedent(INTERRUPTED) + dedent(body)) == "done\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_interrupts_at_any_time_leave_the_run_in_order(seed: int) -> None:
+    body = f"""
+    import random, signal, threading
+
+    root, rng, armed, over = os.getpid(), random.Random({seed}), threading.Event(), False
+
+    def bombard():
+        while not over:
+            time.sleep(rng.random() * 0.05)
+            if armed.is_set():
+                os.kill(root, signal.SIGINT)
+
+    def tiny(x):
+        return x + 1
+
+    def mid(x):
+        time.sleep(0.001)
+        return x + 1
+
+    def nested(x):
+        return sum(dtm.map(mid, range(5))) + x
+
+    calls = [
+        lambda: dtm.map(tiny, range(20_000)),
+        lambda: dtm.map(mid, range(100)),
+        lambda: dtm.map(nested, range(20)),
+        lambda: dtm.map_async(mid, range(50)).get(),
+        lambda: dtm.waitAll([dtm.map_async(nested, range(5)) for _ in range(3)]),
+        lambda: list(dtm.imap_unordered(nested, range(20))),
+        lambda: dtm.Pool().map(nested, range(20)),
+        lambda: dtm.Executor().submit(mid, 1).result(),
+    ]
+    threading.Thread(target=bombard, daemon=True).start()
+    hits = 0
+    with dtm.run(workers=3):
+        while hits < 30:
+            try:
+                armed.set()
+                rng.choice(calls)()
+            except KeyboardInterrupt:
+                hits += 1
+            while True:
+                try:
+                    armed.clear()
+                    time.sleep(0.06)
+                    break
+                except KeyboardInterrupt:
+                    pass
+            try:
+                assert dtm.map(nested, range(10)) == [15 + x for x in range(10)]
+            except KeyboardInterrupt:
+                pass  # one that was sent while dtm was about something
+        over = True
+        pids = set()
+        while len(pids) < 3:
+            pids |= set(dtm.map(lambda x: time.sleep(0.005) or os.getpid(), range(60)))
+    print("done")
+    """
+    with program("-c", BOTH + dedent(body)) as started:
+        out, err = started.finish()  # one may fall into a weak reference's callback, which says so
+    assert (started.returncode, out) == (0, "done\n"), err
+
+
 def test_the_handler_of_interrupts_is_given_back() -> None:
     body = """
     import signal
