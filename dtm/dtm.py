@@ -30,27 +30,31 @@ if TYPE_CHECKING:
     from dtm.integrations import asyncio
     from dtm.integrations.executor import Executor as Executor  # noqa: PLC0414
     from dtm.integrations.pool import Pool as Pool  # noqa: PLC0414
+    from dtm.run.inside import Block
 
 Function = Callable[..., Any]
 
 __all__ = [
     "AsyncResult", "Executor", "Pool", "apply", "apply_async", "asyncio", "filter", "getWorkerId",
     "imap", "imap_unordered", "is_root", "local", "map", "map_async", "options", "random", "repeat",
-    "rng", "setOptions", "size", "starmap", "starmap_async", "start", "testAll", "testAllAsync",
-    "testAny", "waitAll", "waitAny", "waitForAll",
+    "rng", "run", "setOptions", "size", "starmap", "starmap_async", "start", "stop", "testAll",
+    "testAllAsync", "testAny", "waitAll", "waitAny", "waitForAll",
 ]  # fmt: skip
 
 
 _plain = Door()
 
 
-def start(main: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def start(main: Callable[..., Any] | None = None, /, *args: Any, **kwargs: Any) -> Any:
     """Run ``main(*args, **kwargs)`` with all the workers, and return what it returns.
 
     The root runs ``main``; on every other worker ``start`` does not return: its process
     ends, with status 0, when the run does (unless ``setOptions(workersReturn=True)``,
     which makes it return None).  Calls of dtm that are still under way when ``main``
     returns are dropped.
+
+    Without a function the run begins here and goes on, as in the block of :func:`run`, until
+    :func:`stop` is called or the process ends; the keyword arguments are options then.
 
     Raises:
         RunStateError: called twice, or not from the main thread.
@@ -61,7 +65,57 @@ def start(main: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         Exception: whatever ``main`` raises.
     """
     _load_rest()
-    return runtime.start(main, args, kwargs)
+    if main is not None:
+        return runtime.start(main, args, kwargs)
+    from dtm.run import inside
+
+    if args:
+        raise TypeError("dtm.start() without a function takes options only, by name")
+    inside.begin(kwargs)
+    return None
+
+
+def run(**given: Any) -> Block:
+    """Return a ``with`` block in which dtm's functions are parallel.
+
+        with dtm.run(workers=4):
+            values = dtm.map(function, items)
+
+    In the block this process is the root, and other processes of this machine work for it.  They
+    do not run the program: the functions and classes of ``__main__`` that they need go to them by
+    value, with the globals that they read, as these are at the time of the call.  So it works in
+    an interactive session, a notebook, ``python -c`` and a test, and one block may follow another.
+
+    Ctrl-C ends the call that is waited for, and not the run.  Calls that are under way at the end
+    of the block are dropped.
+
+    Args:
+        given: options of this run, as for :func:`setOptions`, but for ``workersReturn``;
+            ``communicationManager`` may be ``"local"``, ``"serial"`` or a manager.
+
+    Raises (on entering the block):
+        RunStateError: a run is under way, or this is not the main thread.
+        OptionError: an option is unknown, impossible, or makes no sense here.
+        CommunicationError: the workers cannot be started.
+
+    Raises (in the block):
+        WorkerLostError: a worker has died; each later call raises it too.
+    """
+    from dtm.run.inside import Block, options_of
+
+    options_of(given)
+    return Block(given)
+
+
+def stop() -> None:
+    """End the run that ``start()`` without a function has begun; nothing if there is none.
+
+    Raises:
+        RunStateError: called by a task, by another thread, or in a run of ``start(main)``.
+    """
+    from dtm.run import inside
+
+    inside.stop()
 
 
 def setOptions(**given: Any) -> None:  # noqa: N802 - the name of the original
@@ -73,7 +127,12 @@ def setOptions(**given: Any) -> None:  # noqa: N802 - the name of the original
     """
     run = runtime.current
     if run is not None and not run.implicit:
-        raise RunStateError("dtm.setOptions must be called before dtm.start")
+        if run.given:
+            raise RunStateError(
+                "dtm run --inside has begun the run before the program: give options on its "
+                "command line, dtm run --help tells which there are"
+            )
+        raise RunStateError("dtm.setOptions must be called before a run begins")
     runtime.options.update(given)
 
 

@@ -22,6 +22,7 @@ class Waits(Protocol):
     """What a result needs of the runner."""
 
     ended: bool
+    interruption: BaseException | None
     resting: bool
     world: Any
     scheduler: Any
@@ -165,7 +166,12 @@ class AsyncResult:
         if call.missing:
             if self._runner.ended:
                 raise RunStateError(f"the run is over, and {call.name} had not ended")
-            self._runner.wait(call, deadline)
+            try:
+                self._runner.wait(call, deadline)
+            except KeyboardInterrupt as error:
+                if error is self._runner.interruption and not end_early(self._runner, call, error):
+                    self._runner.abandon(call)
+                raise
         told = self._called_back
         if (
             told is not None

@@ -105,8 +105,9 @@ def _caught(function: Function, items: Sequence[Any], star: bool) -> list[Any]:
             found.extend(starmap(function, rest) if star else map(function, rest))
         except BaseException as error:  # an item that exits is a failed item
             run = runtime.current
-            if run is not None and (run.runner.interrupted or run.runner.ended):
-                raise  # it ends the run, or the stack of a task that the run leaves behind
+            runner = None if run is None else run.runner
+            if runner and (runner.interrupted or runner.ended or error is runner.interruption):
+                raise  # it ends the run, or main, or the stack of a task that the run leaves behind
             found.append(Failed(error))
         else:
             if len(found) < len(items):

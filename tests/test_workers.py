@@ -40,7 +40,7 @@ def test_a_resting_main_thread_is_told_of_what_the_load_balancer_thread_has_read
 
 
 def test_who_submits_a_call_is_not_held_for_blocked_elsewhere() -> None:
-    worker = Worker(Fake())
+    worker = Worker(FakeManager())
     worker.service()  # long after its main thread came by
     granularity = worker.scheduler.granularity
     assert granularity.forsaken

@@ -8,6 +8,9 @@ An exception that leaves the program is shown in one of two ways:
 * anything else is the program's own, and shown by Python, without the frames of the command and of
   ``runpy`` that stand before the program's first.
 
+With ``--inside`` one process runs the program, in a run that lasts as long as it does, and the
+others serve it (:mod:`dtm.run.inside`).
+
 In the main thread.
 
 Rejected: starting the program as another process.  It would be one more for each worker, between a
@@ -24,12 +27,19 @@ from types import CodeType, TracebackType
 
 from dtm.commands.completion import FILES, hint
 from dtm.errors import CommunicationError, OptionError
+from dtm.options import Options
 from dtm.run import runtime
 
 
 def add_program(parser: ArgumentParser) -> None:
     """Add what names a program, and its arguments."""
     parser.add_argument("-m", dest="module", action="store_true", help="PROGRAM is a module's name")
+    parser.add_argument(
+        "--inside",
+        action="store_true",
+        help="run PROGRAM once, and let the other workers serve its calls of dtm, wherever they "
+        "stand; it need not call dtm.start",
+    )
     program = parser.add_argument(
         "program", metavar="PROGRAM", help="a file, a directory or zip, or a module"
     )
@@ -42,11 +52,28 @@ def add_program(parser: ArgumentParser) -> None:
 
 
 def run_program(given: Namespace) -> None:
-    """Run the program in this process; it sees its own arguments."""
+    """Run the program in this process, or serve it; it sees its own arguments."""
+    _show_briefly(_run.__code__)
+    if not given.inside:
+        _run(given)
+        return
+    from dtm.run import inside
+
+    chosen = Options().overridden(os.environ)
+    try:
+        comm = runtime.join(chosen)
+    except (OptionError, CommunicationError) as error:
+        sys.exit(f"dtm: {error}")
+    if comm.rank:
+        inside.follow(comm, chosen)
+    else:
+        inside.lead(comm, chosen, _run, given)
+
+
+def _run(given: Namespace) -> None:
     import runpy
 
     sys.argv = [given.program, *given.arguments]
-    _show_briefly(run_program.__code__)
     if given.module:
         _look_first_in(os.getcwd())
         runpy.run_module(given.program, run_name="__main__", alter_sys=True)

@@ -103,11 +103,15 @@ class Returned(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Owner to all, along the tree rooted at the owner: items from ``limit`` on are not needed."""
+    """Owner to all, along the tree rooted at the owner: items from ``limit`` on are not needed.
+
+    With ``running`` those that run are to be interrupted, where that can be done.
+    """
 
     owner: int
     key: int
     limit: int
+    running: bool = False
 
 
 class Output(NamedTuple):

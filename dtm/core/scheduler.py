@@ -207,16 +207,16 @@ class Scheduler:
                 return [*self._cancel(call), Resume(call)]
         return [Resume(call)]
 
-    def abandon(self, call: Call) -> list[Effect]:
-        """Nobody wants the rest of a call."""
+    def abandon(self, call: Call, *, running: bool = False) -> list[Effect]:
+        """Nobody wants the rest of a call; with ``running`` nor what has begun of it."""
         call.abandon()
         if not call.key:
             return []
         self.ledger.close(call)
-        return self._cancel(call)
+        return self._cancel(call, running=running)
 
-    def _cancel(self, call: Call) -> list[Effect]:
-        return self._forward(Cancel(self.rank, call.key, call.limit))
+    def _cancel(self, call: Call, *, running: bool = False) -> list[Effect]:
+        return self._forward(Cancel(self.rank, call.key, call.limit, running))
 
     def put_back(self, work: Range, culprit: int | None) -> None:
         """Take back work that cannot be sent: ``culprit`` stays here, or all if it is None."""

@@ -1,5 +1,9 @@
 """Starting the workers of a local run: this program, once more for each of them.
 
+The workers of a run inside a program (:mod:`dtm.run.inside`) do not run it: they are interpreters
+with the same options and the same ``sys.path``, which serve (:mod:`dtm.run.serving`) what the root
+has left for them in a file of the run's directory.
+
 The root first makes everything that joins the workers (:mod:`dtm.comm.local`), then starts them,
 and waits for none.  A worker finds in the environment what it needs to join.  It removes that (a
 program that a task starts is no worker), and checks that the root is its parent: a program that
@@ -22,6 +26,7 @@ import os
 import select
 import signal
 import socket
+import sys
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 INVITATION = "DTM_WORKER"
+_ORDERS = "orders"  # the file for those who serve
 
 
 def start_workers(size: int) -> LocalRoot:
@@ -51,12 +57,67 @@ def start_workers(size: int) -> LocalRoot:
     if command is None:
         message = f"no worker can be started: {why_not_again()}"
         raise CommunicationError(message)
+    return _start(command, size, start_directory())
+
+
+def start_servers(size: int, orders: bytes) -> LocalRoot:
+    """Start ranks 1 to ``size - 1``, which do not run the program; return the manager of rank 0.
+
+    Args:
+        size: how many workers the run has, at least 2.
+        orders: what :func:`joined_server` returns there.
+
+    Raises:
+        CommunicationError: the system refuses.
+    """
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    paths = [path for path in sys.path if isinstance(path, str)]
+    text = f"import sys; sys.path[:] = {paths!r}; from dtm.run.serving import serve; serve()"
+    directory = None
+    with suppress(OSError):  # it may have been removed
+        directory = os.getcwd()
+    command = [sys.executable, *_args_from_interpreter_flags(), "-c", text]
+    return _start(command, size, directory, orders)
+
+
+def joined_server() -> tuple[LocalWorker, bytes]:
+    """Join the run that this process serves; return its manager and what the root has ordered.
+
+    Raises:
+        CommunicationError: nobody has started this process to serve.
+        SystemExit: the root is dead.
+    """
+    directory = os.environ.get(INVITATION, "").split(":", 5)[-1]
+    joined = join_run()
+    if joined is None:
+        message = "only a run that goes on may start this"
+        raise CommunicationError(message)
+    try:
+        with open(os.path.join(directory, _ORDERS), "rb") as file:
+            return joined, file.read()
+    except OSError:  # the root has ended the run already
+        raise SystemExit(0) from None
+
+
+def is_invited() -> bool:
+    """Whether this process was started to join a local run, and has not joined it yet."""
+    *numbers, _ = os.environ.get(INVITATION, "").split(":", 5)
+    return bool(numbers) and numbers[-1] == str(os.getppid())
+
+
+def _start(
+    command: list[str], size: int, start: str | None, orders: bytes | None = None
+) -> LocalRoot:
     directory = make_directory()
     links: dict[int, socket.socket] = {}
     processes: dict[int, Popen[bytes]] = {}
     try:
-        with _interrupts_blocked():
-            _start_all(command, size, directory, links, processes)
+        if orders is not None:
+            with open(os.path.join(directory, _ORDERS), "wb") as file:
+                file.write(orders)
+        with interrupts_blocked():
+            _start_all(command, size, start, directory, links, processes)
             return LocalRoot(directory, links, processes)
     except OSError as error:
         children = [Child(process) for process in processes.values()]
@@ -102,6 +163,7 @@ def join_run() -> LocalWorker | None:
 def _start_all(
     command: list[str],
     size: int,
+    start: str | None,
     directory: str,
     links: dict[int, socket.socket],
     processes: dict[int, Popen[bytes]],
@@ -125,12 +187,12 @@ def _start_all(
                 env=environment,
                 stdin=DEVNULL,
                 pass_fds=descriptors,
-                cwd=start_directory(),
+                cwd=start,
             )
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Block SIGINT in this thread, and so in what it starts; here it is delivered afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -4,7 +4,8 @@ While a run lasts, ``sys.stdout`` and ``sys.stderr`` of each worker are
 :class:`Lines`, which gathers what each thread writes and passes on whole lines:
 the root writes them to its own streams, one writer at a time, the others send
 them to the root.  What C code or a child process writes goes where it always
-went.
+went.  If the program of the root puts another stream there meanwhile (a test that captures what is
+printed), what others have printed goes to that one.
 
 A child that a task forks writes to the streams that were there: it is no worker.  They are flushed
 before the fork, or what they hold would come out twice.
@@ -25,6 +26,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO
 from weakref import WeakSet
 
@@ -119,8 +121,9 @@ class Output:
         _redirected.add(self)
 
     def write(self, name: str, text: str) -> None:
-        """Write whole lines to the stream that was there."""
-        stream = self._streams[name]
+        """Write whole lines to the stream that was there, or to the one that is there now."""
+        now: Any = getattr(sys, name)
+        stream = self._streams[name] if now is self._lines.get(name) else now
         if stream is not None:
             with self._lock:
                 stream.write(text)
@@ -137,7 +140,8 @@ class Output:
             lines.finish()
             if getattr(sys, name) is lines:
                 setattr(sys, name, self._streams[name])
-            self._streams[name].flush()
+            with suppress(ValueError):  # somebody has closed it meanwhile
+                self._streams[name].flush()
 
     # Forks.
 
@@ -146,7 +150,8 @@ class Output:
         self._lock.acquire()
         for stream in self._streams.values():
             if stream is not None:
-                stream.flush()
+                with suppress(ValueError):
+                    stream.flush()
 
     def after_fork(self) -> None:
         """(In the parent) let others write again."""

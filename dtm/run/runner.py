@@ -23,6 +23,8 @@ Shared attributes:
     attribute                   written by    read by       under
     ==========================  ============  ============  ==========================
     resting                     main thread   any thread    worker's lock to set it
+    due                         any thread    main thread   atomic; the main thread takes it
+    interruption, guard         main thread   main thread   --
     ended, interrupted, fault   any thread    any thread    written once, False to True
     polled                      main thread   main thread   --
     rests                       main thread   any thread    written whole (a tuple)
@@ -73,6 +75,10 @@ class Runner:
         interrupted: whether the run is being ended by a signal; exceptions then pass
             through task bodies.
         fault: what ends the run before its time, raised by every wait.
+        due: what the next wait raises, once.
+        interruption: what interrupts ``main`` of a run that goes on; it passes through bodies.
+        guard: called when the main thread makes a call or begins to wait, if there is one.
+        interrupt_items: interrupts what runs of a call, given its owner and key, if that can be.
         ended: whether the run is over for this worker.
         forked: whether this is a child that a task has forked.
         callbacks: what users want called when calls end.
@@ -90,6 +96,10 @@ class Runner:
         self.rests = 0.0, FOREVER
         self.interrupted = False
         self.fault: BaseException | None = None
+        self.due: BaseException | None = None
+        self.interruption: BaseException | None = None
+        self.guard: Callable[[], None] | None = None
+        self.interrupt_items: Callable[[int, int], None] | None = None
         self.ended = False
         self.forked = False
         self.callbacks = Callbacks(world.lock)
@@ -124,15 +134,22 @@ class Runner:
         """Raise what ends the run, if it is being ended."""
         if self.fault is not None:
             raise self.fault
+        if self.due is not None:
+            self.interruption, self.due = self.due, None
+            raise self.interruption
         if self.ended:
             raise RunStateError("the run is over")
+
+    def renew_base(self) -> None:
+        """Let tasks begin with the context variables of now."""
+        self._base = copy_context()
 
     def serve(self) -> None:
         """Run whatever is ready, or look for it, until the run is over."""
         stacks, thread = self.stacks, self.thread
         while not self.ended:
-            if self.fault is not None:
-                raise self.fault
+            if self.fault is not None or self.due is not None:
+                self.check()
             thread.context = None
             with self._lock:
                 heir = stacks.choose(stacks.may_go_on())
@@ -145,7 +162,11 @@ class Runner:
                 self.go_on()
                 now = perf_counter()
                 stacks.begin()
-                self.run(work, now + stacks.left(now))
+                try:
+                    self.run(work, now + stacks.left(now))
+                except BaseException as exception:
+                    if exception is not self.interruption or self._rank == 0:
+                        raise  # out of main, whose stack gets what ends another
                 stacks.ended()
             else:
                 self.starve(IDLE_SECONDS)
@@ -161,6 +182,8 @@ class Runner:
         """Make a new call ready."""
         if self.ended:
             raise RunStateError("the run is over; nothing more can be submitted")
+        if self.guard is not None:
+            self.guard()
         with self._lock:
             if not self.thread.main:
                 self._waiting.of_another_thread(call)
@@ -203,7 +226,7 @@ class Runner:
         try:
             body.prepare(self)
         except BaseException as exception:
-            if self._passes(exception):
+            if self.passes(exception):
                 raise
             return exception
         return None
@@ -226,7 +249,7 @@ class Runner:
             item = call.items[0]
             values.append(call.function(*item) if call.star else call.function(item))
         except BaseException as exception:  # the body of a task may raise anything
-            if self._passes(exception):
+            if self.passes(exception):
                 raise
             failure = exception
             self.world.located(call, call.base, exception)
@@ -238,6 +261,7 @@ class Runner:
             spent = now - began
             call.profile.learn(1, spent)
         self._segment(call, call.base, values, spent, failure, len(values))
+        self._hand_on(failure)
         if now - self.polled > POLL_SECONDS:
             self.checkpoint()
 
@@ -289,6 +313,7 @@ class Runner:
                 break
             began = now
         self._segment(call, start, values, spent, failure, ran)
+        self._hand_on(failure)
 
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
@@ -304,15 +329,20 @@ class Runner:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
         except BaseException as exception:  # the body of a task may raise anything
-            if self._passes(exception):
+            if self.passes(exception):
                 raise
             failure = exception
         self.world.located(call, hi - (due - len(values)), failure)
         return failure
 
-    def _passes(self, exception: BaseException) -> bool:
+    def passes(self, exception: BaseException) -> bool:
         """Whether an exception ends the run, or a stack: then it is no failure of the item."""
         return self.interrupted or (self.ended and isinstance(exception, GreenletExit))
+
+    def _hand_on(self, failure: BaseException | None) -> None:
+        """Raise what interrupts ``main``: the item has failed by it, and the stack ends."""
+        if failure is not None and failure is self.interruption:
+            raise failure
 
     def _seeded(self, call: Call, context: Context, lo: int, hi: int) -> Any:
         streams = self.streams
@@ -405,6 +435,8 @@ class Runner:
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete, or until ``deadline``; whether it is complete."""
         work, thread = call.range, self.thread
+        if self.guard is not None:
+            self.guard()
         if (
             deadline is None
             and work is not None
@@ -430,6 +462,8 @@ class Runner:
         Raises:
             BaseException: what ends the run, if it is being ended.
         """
+        if self.guard is not None:
+            self.guard()
         return self._waiting.wait(calls, deadline, promptly=promptly)
 
     def step(self, calls: Sequence[Call]) -> None:
@@ -442,10 +476,11 @@ class Runner:
         self.world.busy()
 
     def abandon(self, call: Call) -> None:
-        """Drop what is left of a call."""
+        """Drop what is left of a call; what runs of it too, if an interrupt is the reason."""
+        running = self.interruption is not None and sys.exception() is self.interruption
         with self._lock:
-            if not (call.complete or self.ended):
-                self.world.perform(self.scheduler.abandon(call))
+            if (running or not call.complete) and not self.ended:
+                self.world.perform(self.scheduler.abandon(call, running=running))
 
     def ring(self, bell: Call) -> None:
         """Complete a call that is never run, but waited for: this wakes those who wait."""

@@ -5,7 +5,8 @@ process.
 
 States of a process: IDLE (nothing started) -> RUNNING (in ``start``) -> OVER.  In
 IDLE the functions of dtm work too, in a run of one worker made when first needed,
-which says on stderr once that nothing is parallel.
+which says on stderr once that nothing is parallel.  Runs that begin and end inside of the program
+are those of :mod:`dtm.run.inside`.
 
 How a run ends on the root:
 
@@ -66,7 +67,10 @@ class Run:
     Attributes:
         worker: the worker of this process.
         over: whether it has ended.
+        given: whether the command has begun it, for the whole program (:mod:`dtm.run.inside`).
     """
+
+    given = False
 
     def __init__(self, comm: CommunicationManager, chosen: Options, *, implicit: bool) -> None:
         self.implicit = implicit
@@ -184,6 +188,9 @@ class Run:
             if handler is default:
                 self._handlers[int(number)] = handler
                 signal.signal(number, self._on_signal)
+        self._take_questions()
+
+    def _take_questions(self) -> None:
         if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
             self._handlers[int(signal.SIGUSR1)] = signal.SIG_DFL
             signal.signal(signal.SIGUSR1, self._on_question)
@@ -324,11 +331,13 @@ def start(main: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     global current  # noqa: PLW0603 - the one rebindable global
     if threading.current_thread() is not threading.main_thread():
         raise RunStateError("dtm.start must be called from the main thread of the program")
-    if current is not None and not current.implicit:
-        what = "is over" if current.over else "is under way"
-        raise RunStateError(f"dtm.start was called twice in this process; its run {what}")
     if not callable(main):
         raise TypeError(f"dtm.start needs a function to run, not {main!r}")
+    if current is not None and not current.implicit:
+        if current.given and not (current.over or current.runner.context().depth):
+            return main(*args, **kwargs)
+        what = "is over" if current.over else "is under way"
+        raise RunStateError(f"dtm.start was called twice in this process; its run {what}")
     chosen = options.overridden(os.environ)
     comm = join(chosen)
     current = run = Run(comm, chosen, implicit=False)
@@ -432,7 +441,10 @@ def _local(chosen: Options) -> CommunicationManager:
         return _serial(chosen)
     reason = why_not_again()
     if reason is not None:
-        sys.stderr.write(f"dtm: {reason}, so it runs serially, in this process\n")
+        sys.stderr.write(
+            f"dtm: {reason}, so it runs serially, in this process; calls in a block, "
+            "with dtm.run():, are parallel here too\n"
+        )
         return _serial(chosen)
     return start_workers(workers)
 
@@ -476,12 +488,14 @@ def running() -> Run:
     global current  # noqa: PLW0603 - the one rebindable global
     run = current
     if run is None:
+        from dtm.comm.mpi.environment import launched_by_mpi
         from dtm.comm.serial import SingleManager
 
         chosen = options.overridden(os.environ)
+        block = "`dtm run --inside`" if launched_by_mpi(os.environ) else "a block, with dtm.run():"
         sys.stderr.write(
             "dtm: no run has been started, so dtm's functions run serially, in this process; "
-            "dtm.start(main) makes them parallel\n"
+            f"dtm.start(main) makes them parallel, and so does {block}\n"
         )
         current = run = Run(SingleManager(), chosen, implicit=True)
         try:

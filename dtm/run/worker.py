@@ -328,6 +328,8 @@ class Worker:
         load, message, replies = self._decode(source, frames)
         for to, reply in replies:
             self._send(to, reply)
+        if isinstance(message, Cancel) and message.running and self.runner.interrupt_items:
+            self.runner.interrupt_items(message.owner, message.key)
         self.perform(self.scheduler.handle(source, load, message, perf_counter()))
 
     def _mourn(self, peer: LostPeer) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import ref
 
 from dtm.comm.base import Frame
 from dtm.core.granularity import Profile
@@ -29,6 +30,7 @@ from dtm.wire.cost import SECONDS_PER_BYTE_OF_FUNCTION, function_cost
 from dtm.wire.definitions import DefinitionReceiver, Definitions, DefinitionSender
 from dtm.wire.failures import pack_failure, unpack_failure
 from dtm.wire.functions import CACHE_BYTES, AbsentError, FunctionReceiver, FunctionSender
+from dtm.wire.imports import imports
 from dtm.wire.pickling import culprit, dumps, loads
 from dtm.wire.salvage import salvage
 
@@ -90,6 +92,7 @@ class Wire:
         self._functions_in = FunctionReceiver(cache_bytes)
         self._definitions_out = DefinitionSender(cache_bytes // 8)
         self._definitions_in = DefinitionReceiver()
+        self._newest: Callable[[], Call | None] = lambda: None  # of the epoch
 
     def _tamed(self, act: Callable[..., Any], *args: Any) -> Any:
         """Do what runs users' code, which may exit: only a signal's exit passes through here."""
@@ -186,6 +189,9 @@ class Wire:
 
     def _part(self, part: Range, parcel: _Parcel) -> tuple[Any, ...]:
         call = part.call
+        if imports.apart and call.owner == self._rank == 0 and self._newest() is not call:
+            self._newest = ref(call)
+            imports.epoch += 1
         profile: Profile = call.profile
         estimate = profile.seconds if profile.mature else 0.0
         if call.owner == parcel.to:

@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple
 from dtm.comm.base import Frame
 from dtm.core.identity import WeakIdentity
 from dtm.errors import InvariantError
+from dtm.wire.imports import imports
 from dtm.wire.pickling import dumps, loads
 from dtm.wire.rebuilding import is_module_dict
 
@@ -210,8 +211,13 @@ def _digest(frames: Sequence[Frame]) -> bytes:
 
 def _is_constant(function: Any) -> bool:
     """Tell whether nothing that the pickle of a function holds can ever change."""
-    if type(function) is not FunctionType:
-        return type(function) is type
+    kind = type(function)
+    if kind not in (FunctionType, type):
+        return False
+    if imports.apart and not imports.have(function):  # what it reads goes along, and may change
+        return False
+    if kind is type:
+        return True
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     return (
         function.__closure__ is None

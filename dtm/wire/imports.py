@@ -10,6 +10,14 @@ name, and the receiver would find nothing there, or something else.
 that is imported later the compiled code is asked whether it mentions the name.  Before
 ``remember`` all that a module holds is taken for imported.
 
+The workers of a run inside a program do *not* run the program (:mod:`dtm.run.inside`): they stand
+*apart*.  They have what they can import, and nothing else: every module is asked as one that was
+imported late, and ``__main__`` and modules that no finder finds are *lacking*, so all of theirs
+goes by value.
+
+Attributes that change: ``apart`` and ``epoch``.  The epoch counts the calls of the root of such a
+run: definitions of classes are made anew for each, since what they refer to may have changed.
+
 Threads: any, after ``remember``.
 
 Rejected: to look whether a class has the look of a run-time class (there is no such look),
@@ -19,18 +27,28 @@ and to ask the receiver (a round trip for each class).
 from __future__ import annotations
 
 import sys
-from types import FunctionType, ModuleType
+from contextlib import suppress
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from dtm.core.identity import WeakIdentity
 
 _MISSING = object()
+_MAKERS = frozenset({"globals", "vars", "exec", "setattr"})
 
 
 class Imports:
-    """What the imports of this program have left in its modules."""
+    """What the imports of this program have left in its modules.
+
+    Attributes:
+        apart: whether the other workers do not run this program.
+        epoch: (root, apart) counts calls; 0 where definitions stay as they were first made.
+    """
 
     def __init__(self) -> None:
+        self.apart = False
+        self.epoch = 0
+        self._lacking: dict[str, bool] = {}
         self._left: dict[str, dict[str, Any]] | None = None
         self._pruned = False
         self._known: WeakIdentity[tuple[dict[str, Any], str]] = WeakIdentity()
@@ -39,17 +57,35 @@ class Imports:
     def remember(self) -> None:
         """Note what all modules hold now: that is what the other workers hold too."""
         self._named.clear()
+        self._lacking.clear()
         self._known = WeakIdentity()
-        self._pruned = False
-        self._left = {
-            name: dict(vars(module))
-            for name, module in list(sys.modules.items())
-            if isinstance(module, ModuleType)
-        }
+        self._pruned = self.apart
+        self._left = (
+            {}
+            if self.apart
+            else {
+                name: dict(vars(module))
+                for name, module in list(sys.modules.items())
+                if isinstance(module, ModuleType)
+            }
+        )
 
     def forget(self) -> None:
         """Go back to taking all that a module holds for imported."""
         self._left = None
+
+    def stand_apart(self) -> None:
+        """Say that the other workers do not run this program."""
+        import dis  # noqa: F401 - before a task spoils what imports need
+
+        self.apart = True
+        self.remember()
+
+    def stand_together(self) -> None:
+        """The run whose workers stood apart is over."""
+        self.apart = False
+        self._known = WeakIdentity()
+        self.forget()
 
     def have(self, obj: Any) -> bool:
         """Tell whether the other workers have a function or class under its name."""
@@ -72,10 +108,21 @@ class Imports:
             return False
         if self._left is None:
             return True
+        first = obj.__qualname__.partition(".")[0]
+        if self.apart:
+            return not self.lacks(obj.__module__) and self._is_made_by(module, first)
         if not self._pruned:
             self._prune()
-        first = obj.__qualname__.partition(".")[0]
         return self._was_left(module, first)
+
+    def lacks(self, name: str) -> bool:
+        """Whether the other workers stand apart and cannot import the module of this name."""
+        if not self.apart:
+            return False
+        known = self._lacking.get(name)
+        if known is None:
+            known = self._lacking[name] = name == "__main__" or not _is_findable(name)
+        return known
 
     def _prune(self) -> None:
         """Let go of all that is no function or class: a program may want to free its data."""
@@ -96,6 +143,10 @@ class Imports:
         left = (self._left or {}).get(module.__name__)
         if left is not None:
             return left.get(name) is current
+        return self._is_made_by(module, name)
+
+    def _is_made_by(self, module: ModuleType, name: str) -> bool:
+        """Whether the import of a module makes a name, as far as its code tells."""
         named = self._names_of(module)
         return named is None or name in named
 
@@ -108,8 +159,33 @@ class Imports:
                 code = loader.get_code(name) if loader is not None else None
             except (ImportError, AttributeError, OSError):
                 code = None
-            self._named[name] = None if code is None else frozenset(code.co_names)
+            self._named[name] = None if code is None else _names_made(code)
         return self._named[name]
+
+
+def _names_made(code: CodeType) -> frozenset[str] | None:
+    """Return what the code of a module may name; None if it may make any name."""
+    if ("*",) in code.co_consts or not _MAKERS.isdisjoint(code.co_names):
+        return None
+    texts = (constant for constant in code.co_consts if isinstance(constant, str))
+    return frozenset((*code.co_names, *texts))
+
+
+def _is_findable(name: str) -> bool:
+    """Whether another process finds a module, or its file, as this one has."""
+    module = sys.modules.get(name)
+    if module is None or getattr(module, "__spec__", None) is None:
+        return False
+    if name in sys.builtin_module_names:
+        return True
+    parent = sys.modules.get(name.rpartition(".")[0])
+    path = getattr(parent, "__path__", None) if parent is not None else None
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        with suppress(Exception):  # of somebody else's finder
+            if find is not None and find(name, path) is not None:
+                return True
+    return False
 
 
 def is_held(obj: Any) -> bool:

@@ -11,9 +11,10 @@ times is made once.  Code objects are known by the digest of their content.
 A *definition* is the pickle that makes a class, or the bytes of a code object.  It stands
 in the stream itself, or came before and is *held* (:mod:`dtm.wire.definitions`).
 
-Invariants: an id stands for at most one live class of a process; a class in
-``_complete`` has all its attributes.  A class that is known is never filled again:
-the first definition to arrive holds, like that of a module.
+Invariants: an id stands for at most one live class of a process; a class that has a version has
+all its attributes.  At home, where it got its id, a class is never filled again.  Elsewhere it is
+filled again only by a definition of a later version; without versions the first definition to
+arrive holds, like that of a module.
 
 Everything is made in two steps, the empty thing and what goes into it, since a
 function may hold its class, the class its function, and either itself.  A class is made
@@ -46,13 +47,16 @@ from weakref import WeakValueDictionary
 
 from dtm.core.identity import WeakIdentity
 
+AT_HOME = 1 << 62
+ID_BYTES = 16
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time, not compiled in
 MOST_CODES = 4096
 
 _lock = RLock()
 _ids: WeakIdentity[bytes] = WeakIdentity()
 _things: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
-_complete: WeakIdentity[bool] = WeakIdentity()
+_versions: WeakIdentity[int] = WeakIdentity()
+_loading = 0  # the version of the definition that is being loaded; under the lock
 _installed: WeakIdentity[bool] = WeakIdentity()
 _codes: dict[bytes, CodeType] = {}
 held: dict[bytes, bytes] = {}
@@ -68,23 +72,46 @@ def identify(thing: Any) -> bytes:
     with _lock:
         known = _ids.get(thing)
         if known is None:
-            known = os.urandom(16)
-            _complete.set(thing, True)
+            known = os.urandom(ID_BYTES)
+            _versions.set(thing, AT_HOME)
             _things[known] = thing
             _ids.set(thing, known)
         return known
 
 
-def load_class(class_id: bytes, definition: bytes | None = None) -> type:
-    """Return the class of this id; only if there is none, make it from its definition."""
+def version_that_came(cls: type) -> int | None:
+    """Return the version of a class that came from elsewhere, None if it is at home here."""
+    version = _versions.get(cls)
+    return None if version is None or version == AT_HOME else version
+
+
+def class_key(class_id: bytes, version: int) -> bytes:
+    """Return the key of the definition of a class."""
+    return class_id + version.to_bytes(8, "big") if version else class_id
+
+
+def load_class(key: bytes, definition: bytes | None = None) -> type:
+    """Return the class of this key; if there is none, or an older one, use its definition."""
+    global _loading  # noqa: PLW0603 - definitions are nested, as their loads are
+    version = int.from_bytes(key[ID_BYTES:], "big")
     with _lock:
-        known = _things.get(class_id)
-        if known is not None and _complete.get(known):
+        known = _things.get(key[:ID_BYTES])
+        if known is not None and _version_of(known) >= version:
             return known  # type: ignore[no-any-return]
-        loaded: type = pickle.loads(_definition(class_id, definition))
+        outer, _loading = _loading, version
+        try:
+            loaded: type = pickle.loads(_definition(key, definition))
+        finally:
+            _loading = outer
         if definition is None:  # or it would be made again for each message
-            _kept[class_id] = loaded
+            _kept[key] = loaded
         return loaded
+
+
+def _version_of(cls: type) -> int:
+    """Return the version of a class here, -1 while it has no attributes yet."""
+    version = _versions.get(cls)
+    return -1 if version is None else version
 
 
 def let_go(key: bytes) -> None:
@@ -185,27 +212,27 @@ def _install(cls: type) -> None:
 
 
 def fill_class(cls: type, attributes: dict[str, Any]) -> None:
-    """Give a class just made its attributes; leave one that has them alone."""
+    """Give a class its attributes, unless it has these or later ones."""
     with _lock:
-        if _complete.get(cls):
+        if _version_of(cls) >= _loading:
             return
         put = _native(type(cls)).__setattr__
         for name, value in attributes.items():
             put(cls, name, value)
-        _complete.set(cls, True)
+        _versions.set(cls, _loading)
 
 
 def fill_enum(cls: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> None:
     """Give an Enum its methods, and its members what their constructor had set."""
     attributes, members = state
     with _lock:
-        if _complete.get(cls):
+        if _version_of(cls) >= _loading:
             return
         for name, extra in members.items():
             vars(getattr(cls, name)).update(extra)
         for name, value in attributes.items():
             type.__setattr__(cls, name, value)
-        _complete.set(cls, True)
+        _versions.set(cls, _loading)
 
 
 def load_variable(

@@ -7,13 +7,17 @@ global, a tuple that begins with a function of :mod:`dtm.wire.rebuilding`, or
 * What the workers have by import goes by its name (:mod:`dtm.wire.imports`).
 * All other functions and classes go by value.  A class keeps its identity, wherever it is
   made; so do cells which functions share, and functions that hold themselves.
+* With a function go the globals that it reads, as they are at that moment, where the workers have
+  no module to read them from (:mod:`dtm.wire.globals_read`).
 * A module goes by name; one that cannot be imported, with what is in it.
 * An exception goes without its constructor (:mod:`dtm.wire.exceptions`).
 * What lives in one process (locks, files, sockets, generators) is refused, with what to do.
 
 A class goes as its id and the pickle that makes it, its *definition*, made once; a function
 as the digest of its code, the code and the rest.  Where the pickler keeps ``definitions``
-apart, the stream has only the ids and digests.
+apart, the stream has only the ids and digests.  Where the workers stand apart, the definition of
+a class that is at home here is made anew for each call, and gets a *version* when it has changed:
+a method may read a global, or be replaced.
 
 Threads: any.  The caches only ever grow by entries that every thread would make alike.
 
@@ -50,6 +54,7 @@ from typing import Any, Protocol, TypeVar
 from dtm.core.identity import WeakIdentity
 from dtm.wire import rebuilding
 from dtm.wire.exceptions import arguments_of, fill_exception, make_exception, state_of
+from dtm.wire.globals_read import globals_read
 from dtm.wire.imports import imports, is_held
 
 Rule = Callable[[Any, Any], Any]
@@ -61,7 +66,7 @@ _ENUM_HOOKS = frozenset({"_missing_", "_generate_next_value_"})
 _MOST_KINDS = 4096
 _COPIED = 4096  # bytes of an array that is copied into the stream at once
 
-_definitions: WeakIdentity[bytes] = WeakIdentity()
+_definitions: WeakIdentity[tuple[int, int, bytes]] = WeakIdentity()
 _marshalled: WeakIdentity[tuple[bytes, bytes]] = WeakIdentity()
 
 
@@ -102,10 +107,10 @@ def _function(stream: Stream, function: FunctionType) -> Any:
         marshalled = None  # type: ignore[assignment]
     where: str | dict[str, Any]
     carried: dict[str, Any] = {}
-    if rebuilding.is_module_dict(names):
+    if rebuilding.is_module_dict(names) and not imports.lacks(names["__name__"]):
         where = names["__name__"]
     else:
-        carried = {name: names[name] for name in _names_read(code) if name in names}
+        carried = globals_read(code, names)
         stand_in = {"__name__": names.get("__name__", "__main__")}
         where = stream.stand_ins.setdefault(id(names), stand_in)
     special = _special(function, code, names)
@@ -187,14 +192,6 @@ def _contents(cell: CellType) -> tuple[Any, ...]:
         return ()
 
 
-def _names_read(code: CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names |= _names_read(constant)
-    return names
-
-
 def _code(_: Stream, code: CodeType) -> Any:
     return rebuilding.load_code, _code_of(code)
 
@@ -223,20 +220,30 @@ def _class(stream: Stream, cls: type) -> Any:
         return NotImplemented if type(cls) is type else cls.__qualname__
     if stream.defining:
         return _defined(cls)
-    key, definition = rebuilding.identify(cls), _definition_of(stream, cls)
+    class_id = rebuilding.identify(cls)
+    version, definition = _definition_of(stream, cls)
+    key = rebuilding.class_key(class_id, version)
     if stream.definitions is None:
         return rebuilding.load_class, (key, definition)
     stream.definitions.setdefault(key, definition)
     return rebuilding.load_class, (key,)
 
 
-def _definition_of(stream: Stream, cls: type) -> bytes:
-    """Return the stream that makes the class, pickled once: later changes do not travel."""
+def _definition_of(stream: Stream, cls: type) -> tuple[int, bytes]:
+    """Return the version of a class, and the stream that makes it.
+
+    It is pickled once, and anew where it may have changed: at the root of a run whose workers
+    stand apart, for each call; elsewhere, if another version has come.
+    """
+    came = rebuilding.version_that_came(cls)
+    stamp = imports.epoch if came is None else came
     known = _definitions.get(cls)
-    if known is None:
-        known = stream.define(cls)
-        _definitions.set(cls, known)
-    return known
+    if known is not None and known[0] == stamp:
+        return known[1:]
+    definition = stream.define(cls)
+    version = known[1] if known is not None and known[2] == definition else stamp
+    _definitions.set(cls, (stamp, version, definition))
+    return version, definition
 
 
 def _defined(cls: type) -> Any:
@@ -291,7 +298,9 @@ def _is_sunder(name: str) -> bool:
 
 
 def _type_variable(_: Stream, variable: Any) -> Any:
-    if getattr(sys.modules.get(variable.__module__), variable.__name__, None) is variable:
+    home = variable.__module__
+    there = getattr(sys.modules.get(home), variable.__name__, None) is variable
+    if there and not imports.lacks(home):
         return NotImplemented
     keywords = {"covariant": variable.__covariant__, "contravariant": variable.__contravariant__}
     if variable.__bound__ is not None:

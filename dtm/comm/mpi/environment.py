@@ -41,10 +41,20 @@ _LAUNCHER_VARIABLES = (
     "JSM_NAMESPACE_SIZE",  # IBM's jsrun
 )
 
+_SIZES = (
+    "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE", "SLURM_NTASKS",
+)  # fmt: skip
+
 
 def launched_by_mpi(environ: Mapping[str, str]) -> bool:
     """Tell from the environment whether an MPI launcher has started this process."""
     return any(environ.get(name, "").isdigit() for name in _LAUNCHER_VARIABLES)
+
+
+def world_size(environ: Mapping[str, str]) -> int | None:
+    """Return how many processes an MPI launcher has started, None if it does not say."""
+    texts = (environ.get(name, "") for name in _SIZES)
+    return next((int(text) for text in texts if text.isdigit()), None)
 
 
 def leave_mark(environ: MutableMapping[str, str]) -> None:

@@ -1,0 +1,79 @@
+"""What a function reads of its module: the globals that go along where nobody has the module.
+
+The instructions of the code say which names it looks up, those of the functions and classes that
+stand inside of it included.  A name that is read through an attribute (``x.data``) is none of them,
+so a global that happens to have it stays here.
+
+The modules of a package are its attributes: ``import xml.dom`` binds ``xml``, and a process that
+imports ``xml`` alone has no ``xml.dom``.  So such modules go along, each under its full name, which
+no variable can have.
+
+Threads: any.  Importing :mod:`dis` takes a few milliseconds, so only runs whose workers stand apart
+pay for it, when they begin.
+
+Rejected: all names that stand in the code (``co_names``).  Names of attributes are among them: a
+method ``run`` would take the global ``run`` along, which may be large, or cannot be sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import CodeType, ModuleType
+from typing import Any
+
+from dtm.core.identity import WeakIdentity
+
+_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+
+_found: WeakIdentity[frozenset[str]] = WeakIdentity()
+
+
+def globals_read(code: CodeType, names: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the names that the code reads, and modules of packages that it needs."""
+    read = {name: names[name] for name in sorted(_names_read(code)) if name in names}
+    read.pop("__name__", None)  # whoever is given them has it
+    read.pop("__builtins__", None)
+    packages = [value for value in read.values() if _is_package(value)]
+    if packages:
+        mentioned = _names_mentioned(code)
+        for package in packages:
+            read.update(_modules_below(package, mentioned))
+    return read
+
+
+def _names_read(code: CodeType) -> frozenset[str]:
+    known = _found.get(code)
+    if known is None:
+        from dis import get_instructions
+
+        known = frozenset(
+            instruction.argval
+            for instruction in get_instructions(code)
+            if instruction.opname in _READS
+        ).union(*map(_names_read, _inner(code)))
+        _found.set(code, known)
+    return known
+
+
+def _names_mentioned(code: CodeType) -> set[str]:
+    return set(code.co_names).union(*map(_names_mentioned, _inner(code)))
+
+
+def _inner(code: CodeType) -> list[CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+
+
+def _is_package(value: Any) -> bool:
+    return isinstance(value, ModuleType) and hasattr(value, "__path__")
+
+
+def _modules_below(package: ModuleType, mentioned: set[str]) -> dict[str, ModuleType]:
+    """Return the imported modules of a package whose names stand in the code."""
+    stem = f"{package.__name__}."
+    return {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name.startswith(stem)
+        and isinstance(module, ModuleType)
+        and mentioned.issuperset(name[len(stem) :].split("."))
+    }
