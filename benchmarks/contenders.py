@@ -55,7 +55,7 @@ class Contender:
         """Return why this contender cannot be measured here, or None if it can."""
         if self.module and importlib.util.find_spec(self.module) is None:
             return "not installed"
-        if "mpi" in self.label and mpirun() is None:
+        if self.module in {"mpi4py", "schwimmbad"} and mpirun() is None:
             return "no mpirun"
         return None
 
@@ -71,6 +71,11 @@ def over_tcp(workers: int) -> list[str]:
 def under_mpi4py_futures(workers: int) -> list[str]:
     # One rank more: rank 0 hands out tasks and runs none.
     return [*mpi_command(workers + 1), sys.executable, "-m", "mpi4py.futures"]
+
+
+def under_mpi_with_a_master(workers: int) -> list[str]:
+    # The same.
+    return [*mpi_command(workers + 1), sys.executable]
 
 
 def under_scoop(workers: int) -> list[str]:
@@ -95,6 +100,7 @@ CONTENDERS = {
         Contender(
             "mpi4py.futures", "mpi4py", before=under_mpi4py_futures, module="mpi4py", patient=True
         ),
+        Contender("schwimmbad", "schwimmbad", before=under_mpi_with_a_master, module="schwimmbad"),
         Contender("joblib", "joblib", module="joblib"),
         Contender("SCOOP", "scoop", before=under_scoop, module="scoop", patient=True),
         Contender("Dask", "dask", module="distributed", patient=True),

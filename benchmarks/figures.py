@@ -37,6 +37,7 @@ class Row:
     singly: tuple[str, ...] = ()  # peers that are measured with one task an item, too
     higher_is_better: bool = False
     bar_text: str = ""
+    mpi_bar: float | None = None  # what is asked under MPI, if it is not the same
     ours: tuple[str, ...] = OURS  # which ways of running dtm are measured
     asked_of: tuple[str, ...] = OURS
     against: str | None = None  # judge the ratio to this contender, not the value
@@ -48,7 +49,12 @@ class Row:
     @property
     def asked(self) -> str:
         sign = "≥" if self.higher_is_better else "≤"
-        return self.bar_text or f"{sign} {self.bar:g} {self.unit}".rstrip()
+        text = self.bar_text or f"{sign} {self.bar:g} {self.unit}".rstrip()
+        return text if self.mpi_bar is None else f"{text}, MPI {sign} {self.mpi_bar:g}"
+
+    def bar_of(self, contender: str) -> float:
+        """Return what is asked of one way of running dtm."""
+        return self.bar if self.mpi_bar is None or contender != "dtm mpi" else self.mpi_bar
 
     def best_of(self, values: list[float]) -> float:
         return max(values) if self.higher_is_better else min(values)
@@ -95,7 +101,8 @@ class Outcome:
         value = self.judged_value(figure) if figure.values else None
         if value is None:
             return False
-        return value >= self.row.bar if self.row.higher_is_better else value <= self.row.bar
+        bar = self.row.bar_of(figure.contender)
+        return value >= bar if self.row.higher_is_better else value <= bar
 
 
 def contestants(row: Row) -> dict[str, tuple[str, tuple[str, ...]]]:

@@ -180,6 +180,42 @@ MACHINERY = (
     ),
 )
 
+GENERATIONS = (
+    *(
+        Row(
+            name=f"generations-{workers}" + ("-ten" if a_worker == "10" else ""),
+            title=f"maps of {a_worker} sleeps a worker, {workers} workers: of a greedy schedule",
+            program="generations",
+            arguments=(f"a-worker={a_worker}",),
+            unit="",
+            bar=bar,
+            mpi_bar=mpi_bar,
+            higher_is_better=True,
+            peers=("Pool", "schwimmbad"),
+            workers=workers,
+        )
+        for workers, a_worker, bar, mpi_bar in (
+            (2, "2.5", 0.95, 0.93),
+            (4, "2.5", 0.95, 0.93),
+            (8, "2.5", 0.92, 0.88),
+            (16, "2.5", 0.92, 0.88),
+            (4, "10", 0.95, 0.93),
+            (16, "10", 0.94, 0.88),
+        )
+    ),
+    Row(
+        name="generations-spin",
+        title="maps of 2.5 busy loops of 5 ms a worker: of a greedy schedule",
+        program="generations",
+        arguments=("what=spin",),
+        unit="",
+        bar=0.95,
+        mpi_bar=0.93,
+        higher_is_better=True,
+        peers=("Pool", "schwimmbad"),
+    ),
+)
+
 FITTING_IN = (
     Row(
         name="executor",
@@ -230,6 +266,16 @@ LINKS = tuple(
     for way, words in (("tcp", "authenticated"), ("tls", "TLS"))
 )
 
+LOCAL_LINK = Row(
+    name="round-trip-local",
+    title="8 bytes to another worker and back",
+    program="link",
+    arguments=("what=round-trip",),
+    unit="µs",
+    bar=25.0,
+    asked_of=("dtm local",),
+)
+
 JOINING = Row(
     name="join-200",
     title="200 processes of this machine join a run over TCP",
@@ -262,5 +308,16 @@ EVOLUTIONS = tuple(
 )
 
 ROWS = {
-    row.name: row for row in (*MAPS, *TASKS, *EVOLUTIONS, *FITTING_IN, *MACHINERY, *LINKS, JOINING)
+    row.name: row
+    for row in (
+        *MAPS,
+        *GENERATIONS,
+        *TASKS,
+        *EVOLUTIONS,
+        *FITTING_IN,
+        *MACHINERY,
+        LOCAL_LINK,
+        *LINKS,
+        JOINING,
+    )
 }

@@ -87,6 +87,28 @@ class Pool(Library):
         return [handle.get() for handle in handles]
 
 
+class Schwimmbad(Library):
+    """schwimmbad's ``MPIPool``, which hands out one item at a time and submits nothing."""
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+
+    def map(self, function: Function, items: Sequence[Any]) -> list[Any]:
+        return list(self.pool.map(function, items))
+
+    def submit(self, function: Function, item: Any) -> Any:
+        return function, item
+
+    def collect(self, handles: Sequence[Any]) -> list[Any]:
+        return list(self.pool.map(called, handles))
+
+
+def called(pair: tuple[Function, Any]) -> Any:
+    """Make a call that was put off."""
+    function, item = pair
+    return function(item)
+
+
 class Executor(Library):
     """Whatever looks like ``concurrent.futures``: its own, mpi4py's, SCOOP's."""
 
@@ -210,6 +232,14 @@ def open_mpi4py(_workers: int) -> Iterator[Library]:
 
 
 @contextmanager
+def open_schwimmbad(_workers: int) -> Iterator[Library]:
+    from schwimmbad import MPIPool
+
+    with MPIPool() as pool:  # all ranks but the first stay in here, until they end
+        yield Schwimmbad(pool)
+
+
+@contextmanager
 def open_joblib(workers: int) -> Iterator[Library]:
     yield Joblib(workers)
 
@@ -249,6 +279,7 @@ OPENERS = {
     "pool": open_pool,
     "executor": open_executor,
     "mpi4py": open_mpi4py,
+    "schwimmbad": open_schwimmbad,
     "joblib": open_joblib,
     "scoop": open_scoop,
     "dask": open_dask,
