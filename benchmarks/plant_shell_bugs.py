@@ -143,8 +143,8 @@ BUGS = [
     ShellBug(
         "two threads claim the same items",
         "run/runner.py",
-        "            with lock:\n                lo, hi = work.claim(length)\n",
-        "            lo = work.lo\n            hi = min(lo + length, work.hi, call.limit)\n            if hi > lo:\n                work.lo = hi\n",
+        "                counters.items += ran\n                lo, hi = work.claim(length)\n",
+        "                counters.items += ran\n            lo = work.lo\n            hi = min(lo + length, work.hi, call.limit)\n            if hi > lo:\n                work.lo = hi\n",
     ),
     ShellBug(
         "a single item is run without being claimed",
