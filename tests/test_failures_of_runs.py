@@ -228,8 +228,8 @@ def test_calls_at_the_wrong_time_are_run_state_errors(launcher: Launcher) -> Non
     for line, words in zip(
         lines[2:],
         [
-            "from the main thread", "twice", "before dtm.start", "twice", "is over", "is over",
-            "is over", "before dtm.start", "is over", "had not ended",
+            "from the main thread", "twice", "before a run begins", "twice", "is over", "is over",
+            "is over", "before a run begins", "is over", "had not ended",
         ],
         strict=True,
     ):  # fmt: skip
