@@ -10,6 +10,8 @@ import pytest
 
 from dtm.core.granularity import Profile
 from dtm.core.messages import Grant, Output, Refusal, Results, Segment, Stopped
+from dtm.run import runner as runner_module
+from dtm.run import waiting as waiting_module
 from dtm.run.worker import Worker
 from dtm.task import Call, Range
 from tests.fake_manager import FakeManager
@@ -151,7 +153,7 @@ def test_streaming_results_leave_while_their_part_is_run(monkeypatch: pytest.Mon
         [0, 1, 2], worker, owner=0, key=1, streaming=True,
         function=lambda _: before.append(len(comm.messages())),
     )  # fmt: skip
-    monkeypatch.setattr("dtm.run.runner.perf_counter", Clock(0.002))
+    monkeypatch.setattr(runner_module, "perf_counter", Clock(0.002))
     worker.runner.run(part)
     assert before == [0, 1, 2]
 
@@ -186,7 +188,7 @@ def test_a_stack_that_is_ready_goes_on_between_the_strips_of_another(
         runner.ring(awaited)
 
     runner.submit(call_of(list(range(9)), worker, function=work).call)
-    monkeypatch.setattr("dtm.run.runner.perf_counter", Clock(0.002))
+    monkeypatch.setattr(runner_module, "perf_counter", Clock(0.002))
     runner.stacks.park([awaited])
     assert ran == [0]
 
@@ -234,7 +236,7 @@ def test_a_prompt_wait_leaves_the_worker_to_a_short_task(monkeypatch: pytest.Mon
     runner.adopt()
     call = call_of([0], worker).call
     runner.submit(call_of([0], worker, function=lambda _: runner.ring(call)).call)
-    monkeypatch.setattr("dtm.run.waiting.may_begin", lambda *_: True)
+    monkeypatch.setattr(waiting_module, "may_begin", lambda *_: True)
     assert runner.wait_any((call,), promptly=True)
 
 
