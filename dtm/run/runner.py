@@ -393,6 +393,8 @@ class Runner:
             complete = bool(count) and call.account(start, values)
             if failure is not None:
                 complete |= call.fail(start + count, failure)
+            if complete:
+                self.scheduler.deque.newest()  # lets go of the range, and with it of the items
             if not complete or not (call.listeners or call.key):
                 return
             self.world.perform(self.scheduler.completed(call))
