@@ -304,7 +304,7 @@ def _line(function: FunctionType, reader: FunctionType, module: str, name: str) 
     return (
         f"dtm: {function.__qualname__} reads the global {name} of {module}{by}, which was set "
         "after dtm.start, so the other workers have what the import left: hand it over as a "
-        f"keyword (dtm.map(..., {name.lower()}={name})) or by dtm.share, or set it in an "
+        f"keyword (dtm.map(..., {name.lower()}={name})), or set it in an "
         "initializer (dtm.setOptions(initializer=...))\n"
     )
 
