@@ -66,6 +66,7 @@ class Network:
     tag: str
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     cuts: list[tuple[str, str, str]] = field(default_factory=list)
+    unplugged: set[str] = field(default_factory=set)
 
     @property
     def ssh(self) -> str:
@@ -109,14 +110,23 @@ class Network:
 
     def unplug(self, host: str) -> None:
         """Cut a host off, without a word to anybody."""
+        self.unplugged.add(host)
         _ip("-n", self.space("switch"), "link", "set", f"v-{host}", "down")
 
     def plug(self, host: str) -> None:
-        """Connect it again, with all others."""
+        """Connect it again, with all others, and wait until that is so.
+
+        A link that was down needs a moment, and who asked for an address meanwhile in
+        vain is told for some seconds more that there is no route to it.
+        """
         for cut in [cut for cut in self.cuts if cut[0] == host]:
             self.cuts.remove(cut)
             _ip("-n", self.space(host), "route", "del", *cut[1:])
         _ip("-n", self.space("switch"), "link", "set", f"v-{host}", "up")
+        if host in self.unplugged:
+            self.unplugged.remove(host)
+            for other in HOSTS if host == "home" else (host,):
+                _await_server(self, other)
 
     def separate(self, one: str, other: str, how: str) -> None:
         """Cut the way between two hosts, ``unreachable`` or ``blackhole``; others have theirs."""
