@@ -19,6 +19,7 @@ from typing import Any as _Any
 from dtm import dtm
 from dtm.dtm import (
     AsyncResult,
+    Handle,
     apply,
     apply_async,
     filter,
@@ -35,6 +36,7 @@ from dtm.dtm import (
     rng,
     run,
     setOptions,
+    share,
     size,
     starmap,
     starmap_async,
@@ -74,6 +76,7 @@ __all__ = [
     "CommunicationError",
     "DtmError",
     "Executor",
+    "Handle",
     "InitializerError",
     "InvariantError",
     "ItemTimeoutError",
@@ -103,6 +106,7 @@ __all__ = [
     "rng",
     "run",
     "setOptions",
+    "share",
     "size",
     "starmap",
     "starmap_async",

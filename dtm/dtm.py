@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dtm.call_options import door
 from dtm.door import Door
 from dtm.errors import RunStateError
 from dtm.future import AsyncResult
+from dtm.handle import Handle, here
 from dtm.run import runtime
 from dtm.run.local import local
 
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from dtm.run.inside import Block
 
 Function = Callable[..., Any]
+_T = TypeVar("_T")
 
 __all__ = [
-    "AsyncResult", "Executor", "Pool", "apply", "apply_async", "asyncio", "filter", "getWorkerId",
-    "imap", "imap_unordered", "is_root", "local", "map", "map_async", "options", "random", "repeat",
-    "rng", "run", "setOptions", "size", "starmap", "starmap_async", "start", "stop", "testAll",
+    "AsyncResult", "Executor", "Handle", "Pool", "apply", "apply_async", "asyncio", "filter",
+    "getWorkerId", "imap", "imap_unordered", "is_root", "local", "map", "map_async", "options",
+    "random", "repeat", "rng", "run", "setOptions", "share", "size", "starmap", "starmap_async",
+    "start", "stop", "testAll",
     "testAllAsync", "testAny", "waitAll", "waitAny", "waitForAll",
 ]  # fmt: skip
 
@@ -151,6 +154,23 @@ def size() -> int:
 def is_root() -> bool:
     """Return whether this worker is the root, which runs ``main``; True outside of a run."""
     return getWorkerId() == 0
+
+
+def share(obj: _T, /) -> Handle[_T]:
+    """Return a handle of an object: a few bytes wherever it goes, the object where it is looked at.
+
+    ``handle.value`` is the object, in any task of any worker.  It goes once to each worker that
+    looks, on one machine by memory that they share, and large arrays in it are read-only there.  Do
+    not change the object after this call: who has it already would not see that.  It is freed when
+    no handle of it is left, in no variable, task or result of any worker.
+
+    Raises:
+        SerializationError: the object cannot be pickled.
+    """
+    handle = Handle(obj)
+    if here.table is not None:
+        here.table.adopt(handle)
+    return handle
 
 
 def options(**given: Any) -> Door:

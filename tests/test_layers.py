@@ -22,7 +22,8 @@ LAYERS = [
     ["dtm.run*", "dtm.launch*"],
     ["dtm.wire*", "dtm.comm*", "dtm.core*"],
     ["dtm.future", "dtm.lazy", "dtm.task", "dtm.options", "dtm.errors", "dtm.version",
-     "dtm.comm.base"],
+     "dtm.comm.base",
+     "dtm.handle"],
 ]  # fmt: skip
 IMPURE = {
     "threading", "socket", "time", "logging", "mpi4py", "selectors", "select", "os",

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from dtm.errors import InvariantError
 from dtm.wire import functions, rebuilding
 from dtm.wire.definitions import DefinitionReceiver, DefinitionSender
-from dtm.wire.functions import CACHE_BYTES, INLINE, AbsentError, FunctionReceiver, FunctionSender
+from dtm.wire.functions import (
+    CACHE_BYTES,
+    DIGESTED,
+    INLINE,
+    AbsentError,
+    FunctionReceiver,
+    FunctionSender,
+)
 from dtm.wire.pickling import LARGE, dumps, loads
 from tests.travel import at_top
 
@@ -204,6 +211,22 @@ def test_arrays_of_a_function_are_shared_by_what_is_loaded_and_what_is_passed_on
     assert kept is not None
     assert np.shares_memory(function(), np.frombuffer(kept.frames[1]))
     function()[0] = 7.0
+
+
+def test_no_digest_is_made_of_much_that_goes_through_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digested = []
+    monkeypatch.setattr(functions, "_digest", lambda frames: digested.append(frames) or b"d" * 16)
+    large, small = closure_of(np.zeros(DIGESTED, np.uint8)), closure_of("x" * 1000)
+    apart, near, scope = FunctionSender(), FunctionSender(lambda: True), Scope()
+    assert apart.pack(large).key == near.pack(small).key == b"d" * 16
+    assert len(digested) == 2
+    first = near.pack(large, scope)
+    assert near.pack(large, scope) is first
+    assert near.pack(large, Scope()).key not in (first.key, None)
+    assert len(digested) == 2
+    assert FunctionReceiver().unpack(0, first.key, first.frames)[0]().nbytes == DIGESTED
 
 
 # Definitions travel once.

@@ -60,6 +60,7 @@ class CommunicationManager(ABC):
             both.
         alters_threads: whether the launcher has set how many threads numeric libraries start
             on the workers (``OMP_NUM_THREADS`` …), so that the root limits its own too.
+        shares_memory: whether all other workers read large frames from this one's memory.
         forked: whether this is the copy in a process which the worker has forked: it is no
             worker, and all methods do nothing (:mod:`dtm.comm.forked`).
     """
@@ -70,6 +71,7 @@ class CommunicationManager(ABC):
     carries_output: bool = False
     ways_may_break: bool = False
     alters_threads: bool = False
+    shares_memory: bool = False
     forked: bool = False
 
     @abstractmethod

@@ -188,6 +188,41 @@ class Status(NamedTuple):
     values: dict[str, Any]
 
 
+class Noted(NamedTuple):
+    """Worker to worker, about handles of shared objects, by their keys.  Nothing is owed.
+
+    ``held``: to their owner, they have come here.  It owes ``confirmed``.  ``released``: to their
+    owner, they are not here any more.  ``kept``: to whoever has sent them, it need not keep
+    them for this worker any more.  ``unneeded``: from their owner, which has none itself any more:
+    what is only kept in case it is needed again can go.
+    """
+
+    held: tuple[Any, ...] = ()
+    released: tuple[Any, ...] = ()
+    confirmed: tuple[Any, ...] = ()
+    kept: tuple[Any, ...] = ()
+    unneeded: tuple[Any, ...] = ()
+
+
+class Fetch(NamedTuple):
+    """Worker to whoever has a shared object: send it.  It owes a Found.
+
+    ``insist``: to its owner, who must not name somebody else.
+    """
+
+    key: Any
+    insist: bool = False
+
+
+class Found(NamedTuple):
+    """Owner to worker: the frames of a shared object, or why there are none, or who has them."""
+
+    key: Any
+    reason: str
+    at: int = -1
+    frames: tuple[Any, ...] = ()
+
+
 Message = (
     StealRequest
     | Grant
@@ -205,8 +240,11 @@ Message = (
     | Looked
     | StatusRequest
     | Status
+    | Noted
+    | Fetch
+    | Found
 )
 MESSAGES: tuple[type[Any], ...] = (
     StealRequest, Grant, Refusal, Results, Relayed, Returned, Cancel, Output, Stop, Stopped, Broken,
-    Unprepared, LookRequest, Looked, StatusRequest, Status,
+    Unprepared, LookRequest, Looked, StatusRequest, Status, Noted, Fetch, Found,
 )  # fmt: skip

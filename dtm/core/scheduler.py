@@ -32,11 +32,14 @@ from dtm.core.ledger import Ledger
 from dtm.core.messages import (
     Broken,
     Cancel,
+    Fetch,
+    Found,
     Grant,
     Load,
     Looked,
     LookRequest,
     Message,
+    Noted,
     Output,
     Refusal,
     Relayed,
@@ -97,7 +100,7 @@ class End(NamedTuple):
     lost: int | None = None
 
 
-Question = LookRequest | Looked | StatusRequest | Status | Unprepared
+Question = LookRequest | Looked | StatusRequest | Status | Unprepared | Noted | Fetch | Found
 
 
 class Tell(NamedTuple):
@@ -185,6 +188,9 @@ class Scheduler:
             Looked: self._on_question,
             StatusRequest: self._on_question,
             Status: self._on_question,
+            Noted: self._on_question,
+            Fetch: self._on_question,
+            Found: self._on_question,
         }
 
     # Work of this worker.

@@ -37,7 +37,9 @@ from typing import Any
 
 from dtm.comm.base import CommunicationManager
 from dtm.comm.child import end_descendants
+from dtm.comm.sharing import shared
 from dtm.errors import CommunicationError, InitializerError, OptionError, RunStateError
+from dtm.handle import here
 from dtm.launch.command_line import why_not_again
 from dtm.options import Options, old_hosts_file, settings
 from dtm.run import local
@@ -87,6 +89,8 @@ class Run:
             on_end=self._on_end,
         )
         self.runner = self.worker.runner
+        if comm.size > 1:
+            here.table = self.worker.handles
         self._leaving = threading.Lock()
         self._depth = sys.getrecursionlimit()
         sys.setrecursionlimit(self._depth + MOST_FRAMES)
@@ -101,7 +105,8 @@ class Run:
 
     def _make_worker(self, **given: Any) -> Worker:
         """Return the worker, one that is watched if the options ask for what it sees."""
-        chosen, comm = self.options, self.comm
+        chosen = self.options
+        comm = shared(self.comm, chosen.cacheBytes)
         if not (chosen.setTraceMode or chosen.printSummary):
             return Worker(comm, **given)
         from dtm.run.observed import ObservedWorker
@@ -318,6 +323,7 @@ def _leave_to_the_parent() -> None:
     """In a forked child dtm's functions run serially: the run is the parent's."""
     global current
     run, current = current, None
+    here.table = None
     if run is not None:
         run.fall_silent()
         options.initializer, options.initargs = None, ()  # the child has what it has made

@@ -60,11 +60,14 @@ from dtm.core.balancer import Balancer
 from dtm.core.messages import (
     Broken,
     Cancel,
+    Fetch,
+    Found,
     Grant,
     Load,
     Looked,
     LookRequest,
     Message,
+    Noted,
     Output,
     Refusal,
     Segment,
@@ -76,6 +79,7 @@ from dtm.core.messages import (
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
 from dtm.errors import InitializerError, RemoteTraceback, WorkerLostError
 from dtm.run.autopsy import Autopsy, look
+from dtm.run.handles import Handles
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
 from dtm.run.shipping import Shipping
@@ -162,12 +166,21 @@ class Worker:
             balancer,
         )
         self.runner = self._make_runner(_streams(seed))
+        self.handles = Handles(
+            self,
+            rank,
+            comm.hosts,
+            cache_bytes,
+            lambda key: self._wire.forget(key),  # noqa: PLW0108 - made below
+        )
         self._wire = Wire(
             rank,
             self.where,
             self.scheduler.granularity.profile,
             lambda: self.runner.interrupted,
             cache_bytes,
+            self.handles,
+            lambda: comm.shares_memory,
         )
         self._shipping = Shipping(
             self._wire, size - 1, self.scheduler.put_back, lambda: self.runner.interrupted
@@ -238,6 +251,8 @@ class Worker:
         elif isinstance(told.message, Status):
             if self.view is not None:
                 self.view.heard(told.source, told.message)
+        elif isinstance(told.message, (Noted, Fetch, Found)):
+            self.handles.hear(told.source, told.message)
         elif self.autopsy is not None:
             self.autopsy.answered(told.source, told.message)
 
@@ -305,6 +320,7 @@ class Worker:
             came_by = max(self.runner.polled, self.runner.submitted)
             self.scheduler.granularity.forsaken = now - came_by > FORSAKEN_SECONDS
             self._take_all()
+            self.handles.settle()
             self.perform(self.scheduler.share(now))
             if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
                 self.flush()

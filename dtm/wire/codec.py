@@ -17,16 +17,27 @@ Threads: under the worker's lock, for the tables of functions are shared.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 from weakref import ref
 
 from dtm.comm.base import Frame
 from dtm.core.granularity import Profile
-from dtm.core.messages import MESSAGES, Grant, Load, Message, Relayed, Results, Returned, Segment
+from dtm.core.messages import (
+    MESSAGES,
+    Found,
+    Grant,
+    Load,
+    Message,
+    Relayed,
+    Results,
+    Returned,
+    Segment,
+)
 from dtm.errors import SerializationError, Unsendable
+from dtm.handle import Handle, Key, gathering
 from dtm.task import Call, Range, Same
-from dtm.wire.cost import SECONDS_PER_BYTE_OF_FUNCTION, function_cost
+from dtm.wire.cost import SECONDS_PER_BYTE_OF_FUNCTION, SECONDS_PER_BYTE_SHARED, function_cost
 from dtm.wire.definitions import DefinitionReceiver, Definitions, DefinitionSender
 from dtm.wire.failures import pack_failure, unpack_failure
 from dtm.wire.functions import CACHE_BYTES, AbsentError, FunctionReceiver, FunctionSender
@@ -36,6 +47,7 @@ from dtm.wire.salvage import salvage
 
 _KINDS = {cls: number for number, cls in enumerate(MESSAGES)}
 _GRANT, _RESULTS, _RELAYED = _KINDS[Grant], _KINDS[Results], _KINDS[Relayed]
+_FOUND = _KINDS[Found]
 Replies = list[tuple[int, Message]]
 
 
@@ -51,13 +63,24 @@ class Sealed(list[Any]):
 class _Parcel:
     """A message that is being written: its frames, and what must be there to read them."""
 
-    __slots__ = ("definitions", "frames", "keys", "to")
+    __slots__ = ("definitions", "frames", "handles", "keys", "to")
 
     def __init__(self, to: int) -> None:
         self.to = to
         self.frames: list[Frame] = [b""]
         self.definitions: Definitions = {}
         self.keys: list[bytes] = []
+        self.handles: list[Handle[Any]] = []
+
+
+class Passage(Protocol):
+    """Who looks after the handles of shared objects that messages carry."""
+
+    def pin(self, to: int, handles: Iterable[Handle[Any]]) -> None:
+        """Note that these are on their way to a worker."""
+
+    def came(self, source: int, keys: Iterable[Key]) -> None:
+        """Note that these have come from a worker."""
 
 
 def _sealed(content: tuple[Any, ...], rest: Iterator[Frame]) -> Segment:
@@ -74,6 +97,8 @@ class Wire:
         profile: finds the profile of a function at a depth.
         interrupted: whether the run is being ended by a signal.
         cache_bytes: how much is kept of functions that others have sent.
+        passage: looks after handles of shared objects.
+        shares_memory: tells whether all workers read large frames from this one's memory.
     """
 
     def __init__(
@@ -83,12 +108,16 @@ class Wire:
         profile: Callable[[Any, int], Profile],
         interrupted: Callable[[], bool] = lambda: False,
         cache_bytes: int = CACHE_BYTES,
+        passage: Passage | None = None,
+        shares_memory: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._shares_memory = shares_memory
+        self._passage = passage
         self._rank = rank
         self._where = where
         self._profile = profile
         self._interrupted = interrupted
-        self._functions_out = FunctionSender()
+        self._functions_out = FunctionSender(shares_memory)
         self._functions_in = FunctionReceiver(cache_bytes)
         self._definitions_out = DefinitionSender(cache_bytes // 8)
         self._definitions_in = DefinitionReceiver()
@@ -121,12 +150,19 @@ class Wire:
         elif isinstance(message, Relayed):
             segments = [self._segment(each, parcel, None) for each in message.segments]
             content = (message.owner, segments)
+        elif isinstance(message, Found):
+            content = message[:-1]
+            parcel.frames += message.frames
         else:
             content = tuple(message)
         self._functions_out.sent(to, parcel.keys)
         ahead = self._definitions_out.note(to, parcel.definitions) if parcel.definitions else None
         dropped = self._functions_in.dropped_for(to)
-        aside = (ahead, dropped) if ahead or dropped else None
+        handles: tuple[Key | None, ...] = ()
+        if parcel.handles and self._passage is not None:
+            self._passage.pin(to, parcel.handles)
+            handles = tuple(handle.key for handle in parcel.handles)
+        aside = (ahead, dropped, handles) if ahead or dropped or handles else None
         head = (_KINDS[cls], load.sequence, load.seconds, load.idle, content, aside)
         parcel.frames[0] = pickle.dumps(head, 5)
         return parcel.frames
@@ -142,12 +178,21 @@ class Wire:
     def decode(self, source: int, frames: Sequence[Frame]) -> tuple[Load, Message, Replies]:
         """Return a message, and the messages owed because some of it cannot be read."""
         kind, sequence, seconds, idle, content, aside = pickle.loads(frames[0])
-        if aside is not None:
-            ahead, dropped = aside
+        if aside is None:
+            return self._read(source, Load(sequence, seconds, idle), kind, content, frames)
+        ahead, dropped, handles = aside
+        try:
             if ahead is not None:
                 self._definitions_in.take(source, *ahead)
             self._functions_out.not_held(source, dropped)
-        load = Load(sequence, seconds, idle)
+            return self._read(source, Load(sequence, seconds, idle), kind, content, frames)
+        finally:
+            if handles and self._passage is not None:
+                self._passage.came(source, handles)
+
+    def _read(
+        self, source: int, load: Load, kind: int, content: Any, frames: Sequence[Frame]
+    ) -> tuple[Load, Message, Replies]:
         rest = iter(frames[1:])
         if kind == _GRANT:
             replies: Replies = []
@@ -160,7 +205,14 @@ class Wire:
         if kind == _RELAYED:
             sealed = tuple(_sealed(each, rest) for each in content[1])
             return load, Relayed(content[0], sealed), []
+        if kind == _FOUND:
+            key, reason, at = content
+            return load, Found(key, reason, at, tuple(rest)), []
         return load, MESSAGES[kind](*content), []
+
+    def forget(self, handle: Key) -> None:
+        """Let go of functions that are only kept and have a handle with this key."""
+        self._functions_in.forget(handle)
 
     # Costs.
 
@@ -169,11 +221,13 @@ class Wire:
 
         ``seconds`` is what may be saved by it: no more than a small part is spent to find out.
         """
+        shared = self._shares_memory()
+        per_byte = SECONDS_PER_BYTE_SHARED if shared else SECONDS_PER_BYTE_OF_FUNCTION
         known = self._functions_out.known(call)
         if known is not None:
-            return known.size * SECONDS_PER_BYTE_OF_FUNCTION
+            return known.size * per_byte
         try:
-            cost: float = self._tamed(function_cost, call.function, seconds)
+            cost: float = self._tamed(function_cost, call.function, seconds, per_byte)
         except SerializationError:
             return 0.0  # to be told when it is sent
         return cost
@@ -198,7 +252,8 @@ class Wire:
             return call.owner, call.key, part.lo, part.hi, estimate
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
-            packed = self._tamed(dumps, items, parcel.definitions)
+            with gathering(parcel.handles):
+                packed = self._tamed(dumps, items, parcel.definitions)
         except Exception as error:  # users' code may raise anything when pickled
             sequence = [items.item] if isinstance(items, Same) else items
             found = self.culprit(sequence, part.lo)
@@ -215,6 +270,8 @@ class Wire:
                 along = ()
             else:
                 parcel.keys.append(key)
+        if along:
+            parcel.handles += function.handles
         parcel.frames += along
         parcel.frames += packed
         return (
@@ -304,7 +361,8 @@ class Wire:
             frames += values.frames
             return values.content
         try:
-            packed = self._tamed(dumps, values, definitions)
+            with gathering(parcel.handles):
+                packed = self._tamed(dumps, values, definitions)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
             index, why = self.culprit(values, segment.lo) or (segment.lo, str(error))
             failure = SerializationError(

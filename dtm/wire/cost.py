@@ -37,6 +37,9 @@ SAMPLE: Final = 16
 SECONDS_PER_BYTE_OF_FUNCTION: Final = 3e-9
 """A digest of it is made, it is sent, and it is read."""
 
+SECONDS_PER_BYTE_SHARED: Final = 1e-9
+"""The same where it is written to shared memory and read from there."""
+
 TRIED: Final = 0.05
 LEAST_SECONDS: Final = 1e-3
 MOST_SECONDS: Final = 0.1
@@ -69,7 +72,9 @@ class _EnoughError(Exception):
     """More bytes were written than the budget allows."""
 
 
-def function_cost(function: Any, saved: float) -> float:
+def function_cost(
+    function: Any, saved: float, seconds_per_byte: float = SECONDS_PER_BYTE_OF_FUNCTION
+) -> float:
     """Return the seconds that it costs to bring a function to another worker, both ends together.
 
     Infinity if finding out takes more than a small part of ``saved``, which is what the
@@ -87,7 +92,7 @@ def function_cost(function: Any, saved: float) -> float:
         return 0.0
     seconds = thread_time() - started
     size = meter.written + meter.out_of_band
-    return seconds * _BOTH_ENDS + size * SECONDS_PER_BYTE_OF_FUNCTION
+    return seconds * _BOTH_ENDS + size * seconds_per_byte
 
 
 class _Measured(NamedTuple):

@@ -10,6 +10,9 @@ its next message to each worker that believes a key to be held here it says whic
 more.  A grant that crosses such a notice on its way refers to what is not here; then the items
 go back to their owner, and come again with the function (:mod:`dtm.wire.codec`).
 
+To make the digest of much takes longer than to write it to memory that all workers share.  Where
+they do, a function of ``DIGESTED`` bytes or more gets a random key: it goes once for each call.
+
 The frames are made once per *scope* (the call that needs the function): a
 closure's variables may change between two maps, and each must see the values of
 its time.  They go with the scope.  What cannot change is pickled once for all.
@@ -23,8 +26,9 @@ ends (it needs no notices, but 64 closures of 20 MB from each of three workers a
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from types import FunctionType
 from typing import Any, Final, NamedTuple
@@ -32,6 +36,7 @@ from typing import Any, Final, NamedTuple
 from dtm.comm.base import Frame
 from dtm.core.identity import WeakIdentity
 from dtm.errors import InvariantError
+from dtm.handle import Handle, Key, arriving, gathering
 from dtm.wire.imports import imports
 from dtm.wire.pickling import dumps, loads
 from dtm.wire.rebuilding import is_module_dict
@@ -39,8 +44,13 @@ from dtm.wire.rebuilding import is_module_dict
 CACHE_BYTES: Final = 64 << 20
 """How much a worker holds of functions by value that others have sent."""
 
+DIGEST_BYTES: Final = 16
+
 INLINE: Final = 256
 """Pickles shorter than this many bytes go along each time, without a key."""
+
+DIGESTED: Final = 1 << 20
+"""What is larger gets a random key where all workers share memory."""
 
 MOST_HELD: Final = 1024
 
@@ -53,6 +63,7 @@ class Packed(NamedTuple):
     key: bytes | None
     frames: Sequence[Frame]
     size: int
+    handles: Sequence[Handle[Any]] = ()
 
 
 class AbsentError(Exception):
@@ -60,9 +71,14 @@ class AbsentError(Exception):
 
 
 class FunctionSender:
-    """What this worker's peers hold of its functions."""
+    """What this worker's peers hold of its functions.
 
-    def __init__(self) -> None:
+    Args:
+        shares_memory: tells whether all workers read large frames from this one's memory.
+    """
+
+    def __init__(self, shares_memory: Callable[[], bool] = lambda: False) -> None:
+        self._shares_memory = shares_memory
         self._held: dict[int, set[bytes]] = {}
         self._constants: WeakIdentity[Packed] = WeakIdentity()
         self._scopes: WeakIdentity[tuple[Any, Packed]] = WeakIdentity()
@@ -83,9 +99,18 @@ class FunctionSender:
             entry = None if scope is None else self._scopes.get(scope)
             known = entry[1] if entry is not None and entry[0] is function else None
         if known is None:
-            frames = dumps(function)
+            key: bytes | None
+            handles: list[Handle[Any]] = []
+            with gathering(handles):
+                frames = dumps(function)
             size = _size(frames)
-            known = Packed(_digest(frames) if size >= INLINE else None, frames, size)
+            if size >= DIGESTED and self._shares_memory():
+                key = os.urandom(DIGEST_BYTES)
+                # One object, so that its bytes are written once, whoever gets them.
+                frames[0] = memoryview(frames[0])
+            else:
+                key = _digest(frames) if size >= INLINE else None
+            known = Packed(key, frames, size, handles)
             if constant:
                 self._constants.set(function, known)
             elif scope is not None:
@@ -122,6 +147,7 @@ class _Entry(NamedTuple):
     packed: Packed
     function: Any
     holders: set[int]
+    size: int
 
 
 class FunctionReceiver:
@@ -158,30 +184,41 @@ class FunctionReceiver:
         return self._take(sender, key, [frames[0], *map(_own, frames[1:])])
 
     def _take(self, sender: int, key: bytes, frames: list[Frame]) -> tuple[Any, Packed]:
-        packed = Packed(key, frames, _size(frames))
-        self._make_room(packed.size)
+        size = _size(frames)
+        self._make_room(size)
         try:
-            function = loads(frames)
+            with arriving() as handles:
+                function = loads(frames)
         except BaseException:  # however it ends, the sender has to learn that it is not kept
             self._dropped.setdefault(sender, []).append(key)
             raise
-        self._entries[key] = _Entry(packed, function, {sender})
-        self._bytes += packed.size
+        packed = Packed(key, frames, size, handles)
+        if handles:  # what they name stays with the function
+            size += sum(handle.size for handle in handles)
+            self._make_room(size)
+        self._entries[key] = _Entry(packed, function, {sender}, size)
+        self._bytes += size
         return function, packed
 
     def _make_room(self, size: int) -> None:
         entries, large = self._entries, self._limit // 4
         if size > large:
-            for key in [key for key, entry in entries.items() if entry.packed.size > large]:
+            for key in [key for key, entry in entries.items() if entry.size > large]:
                 self._drop(key)
         while entries and (self._bytes + size > self._limit or len(entries) >= MOST_HELD):
             self._drop(next(iter(entries)))
 
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key)
-        self._bytes -= entry.packed.size
+        self._bytes -= entry.size
         for rank in entry.holders:
             self._dropped.setdefault(rank, []).append(key)
+
+    def forget(self, handle: Key) -> None:
+        """Drop the functions that have a handle with this key."""
+        for key, entry in [*self._entries.items()]:
+            if any(one.key == handle for one in entry.packed.handles):
+                self._drop(key)
 
     def dropped_for(self, rank: int) -> list[bytes]:
         """Return, once, the keys that a worker believes to be held here, and that are not."""
@@ -203,7 +240,7 @@ def _size(frames: Sequence[Frame]) -> int:
 
 
 def _digest(frames: Sequence[Frame]) -> bytes:
-    digest = blake2b(digest_size=16)
+    digest = blake2b(digest_size=DIGEST_BYTES)
     for frame in frames:
         digest.update(frame)
     return digest.digest()
