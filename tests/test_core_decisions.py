@@ -178,7 +178,7 @@ def test_results_that_nobody_has_seen_count_as_those_of_the_function() -> None:
 
 def test_what_goes_along_with_the_function_must_be_outweighed_by_half_of_what_is_left() -> None:
     known, lacking = granularity(), [1.0]
-    known.appraise_function = lambda _: 1.0
+    known.appraise_function = lambda *_: 1.0
     known.lacking = lambda _: lacking[0]
     some = work(100, seconds=0.03)
     assert known.pays(some, 0.0)
@@ -191,9 +191,17 @@ def test_what_goes_along_with_the_function_must_be_outweighed_by_half_of_what_is
     assert known.pays(some, 0.0)
 
 
+def test_the_age_of_a_range_says_how_long_may_be_spent_on_weighing_its_function() -> None:
+    """Or one that is cold, and takes a millisecond to weigh, would keep a first call at home."""
+    known, saved = granularity(), []
+    known.appraise_function = lambda _, seconds: saved.append(seconds) or 0.0
+    assert known.pays(work(4), 3.0)
+    assert saved == [6.0]
+
+
 def test_a_light_function_is_not_held_against_the_last_items() -> None:
     known = granularity()
-    known.appraise_function = lambda _: LIGHT_SECONDS
+    known.appraise_function = lambda *_: LIGHT_SECONDS
     assert known.pays(work(1, seconds=2 * CALL_SECONDS), 0.0)
 
 

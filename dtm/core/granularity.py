@@ -51,9 +51,10 @@ NEVER = float("inf")
 
 AppraiseItems = Callable[[Range], float]
 AppraiseResults = Callable[[Range], float | None]
+AppraiseFunction = Callable[[Range, float], float]
 
 
-def _weightless(_: Range) -> float:
+def _weightless(_: Range, __: float) -> float:
     return 0.0
 
 
@@ -62,15 +63,25 @@ def _everybody(_: Range) -> float:
 
 
 class Profile:
-    """Running estimate of the seconds an item takes, and of what its result costs to ship."""
+    """Running estimate of the seconds an item takes, and of what its result costs to ship.
 
-    __slots__ = ("items", "mature", "result_cost", "seconds", "spent")
+    Attributes:
+        seconds: the estimate.
+        mature: whether it can be relied on.
+        items, spent: what it rests on until then.
+        result_cost: seconds.
+        ended: whether ``main`` has seen a call end, wherever it ran, when it waited for the first
+            of several.
+    """
+
+    __slots__ = ("ended", "items", "mature", "result_cost", "seconds", "spent")
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.items = 0
         self.spent = 0.0
         self.mature = False
+        self.ended = False
         self.result_cost = 0.0
 
     def learn(self, items: int, seconds: float) -> None:
@@ -110,7 +121,7 @@ class Granularity:
 
     Attributes:
         appraise_function: returns the seconds that it costs to bring the function of a range to
-            a worker.
+            a worker, given the seconds that doing so may save.
         lacking: returns the part of the other workers that have not got that function.
     """
 
@@ -125,7 +136,7 @@ class Granularity:
         self.chunk = chunk
         self._appraise_items = appraise_items
         self._appraise_results = appraise_results
-        self.appraise_function: AppraiseItems = _weightless
+        self.appraise_function: AppraiseFunction = _weightless
         self.lacking: AppraiseItems = _everybody
         self.forsaken = False  # see ``pays``
         self._by_code: dict[tuple[int, int], tuple[CodeType, Profile]] = {}
@@ -234,9 +245,9 @@ class Granularity:
     def _carries(self, work: Range, each: float) -> bool:
         """Whether what is left pays for bringing the function to a worker."""
         call = work.call
+        saved = work.left * each / 2
         if call.weight is None:
-            call.weight = self.appraise_function(work)
+            call.weight = self.appraise_function(work, saved)
         if call.weight <= LIGHT_SECONDS:
             return True
-        saved = work.left * each / 2
         return saved > call.weight or saved > call.weight * self.lacking(work)

@@ -84,9 +84,10 @@ def may_begin(work: Range, left: float, untaken: float) -> bool:
         work: what the item belongs to.
         left: seconds that may be spent.
         untaken: what has stood here since then is begun.  For a wait without a deadline that is
-            ``UNTAKEN_SECONDS`` ago, time enough for an idle worker to take it; for one of a task
-            with a deadline, ``STALE_SECONDS`` before the wait began; for one of ``main`` never, for
-            the other workers come to it when their tasks have ended.
+            ``UNTAKEN_SECONDS`` ago, time enough for an idle worker to take it, or longer ago if the
+            wait is of ``main`` (:meth:`dtm.run.stacks.Stacks.untaken`); for one of a task with a
+            deadline, ``STALE_SECONDS`` before the wait began; for one of ``main`` with a deadline
+            never, for the other workers come to it when their tasks have ended.
     """
     if work.pinned:
         return True

@@ -109,9 +109,9 @@ class Shipping:
         results = (work.call.sample or [])[-16:]
         return self._shipping_cost((), results) if results else None
 
-    def function_cost(self, work: Range) -> float:
+    def function_cost(self, work: Range, saved: float) -> float:
         """Return the seconds that bringing the function of a range to another worker costs."""
-        return self._wire.weight(work.call, work.left * work.call.profile.seconds / 2)
+        return self._wire.weight(work.call, saved)
 
     def lacking(self, work: Range) -> float:
         """Return the part of the other workers that do not hold the function of a range."""

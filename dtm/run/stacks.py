@@ -60,7 +60,7 @@ from dtm.core.scheduler import Counters
 from dtm.core.wait_policy import STALE_SECONDS, UNTAKEN_SECONDS
 from dtm.run.loops import put_running_loop, take_running_loop
 from dtm.run.stack import call_with_room
-from dtm.task import Call
+from dtm.task import Call, Range
 
 
 class Place(Enum):
@@ -100,12 +100,17 @@ class Stack:
         until: (prompt) when it has to go on at the latest.
         slack: (prompt) seconds that anything else may take while it waits.
         stale: (prompt) when its wait began, less ``STALE_SECONDS``.
+        awaits: (prompt) the calls that ``main`` waits for the first of, without a deadline.
+        under_way: (prompt) the one of them that was seen to be under way.
         number: counts what servers have begun; 0 for the first stack and those that are spare.
         ran: seconds for which it has run what is on it.
         since: when it began to run last.
     """
 
-    __slots__ = ("greenlet", "number", "place", "ran", "resume", "since", "slack", "stale", "until")
+    __slots__ = (
+        "awaits", "greenlet", "number", "place", "ran", "resume", "since", "slack",
+        "stale", "under_way", "until"
+    )  # fmt: skip
 
     def __init__(self, body: greenlet) -> None:
         self.greenlet = body
@@ -113,12 +118,25 @@ class Stack:
         self.number = 0
         self.resume: Callable[[], None] = lambda: None
         self.until = self.slack = self.stale = FOREVER
+        self.awaits: Sequence[Call] = ()
+        self.under_way: Call | None = None
         self.ran = 0.0
         self.since = perf_counter()
 
     def go(self, event: str) -> None:
         """Change the place."""
         self.place = TRANSITIONS[self.place][event]
+
+    def sees_one_under_way(self) -> bool:
+        """Whether a call that is awaited here has been begun, or given away, and has not ended."""
+        if self.under_way is None or not self.under_way.missing:
+            self.under_way = next((call for call in self.awaits if _is_under_way(call)), None)
+        return self.under_way is not None
+
+
+def _is_under_way(call: Call) -> bool:
+    work = call.range
+    return call.missing > 0 and (work is None or work.lo >= work.hi)
 
 
 class Stacks:
@@ -190,19 +208,24 @@ class Stacks:
     # Which stack runs.
 
     @contextmanager
-    def promptly(self, until: float, slack: float, *, strict: bool) -> Iterator[None]:
-        """Make the stack that runs a prompt one, for the time of a wait.
+    def promptly(
+        self, calls: Sequence[Call], until: float, slack: float, *, strict: bool
+    ) -> Iterator[None]:
+        """Make the stack that runs a prompt one, for the time of a wait for one of the calls.
 
-        With ``strict`` nothing is begun for having stood here for long.
+        With ``strict``, for ``main``, nothing is begun for having stood here for long if the wait
+        has a deadline, and else not what ``untaken`` tells.
         """
         me = self.current
         me.until, me.slack = until, slack
+        me.awaits = calls if strict and until == FOREVER else ()
         me.stale = -FOREVER if strict else perf_counter() - STALE_SECONDS
         self.prompt.append(me)
         try:
             yield
         finally:
             self.prompt.remove(me)
+            me.awaits, me.under_way = (), None
 
     def left(self, now: float) -> float:
         """Return the seconds that something may take which is begun now."""
@@ -220,10 +243,23 @@ class Stacks:
         """Return the time at which the first prompt stack has to go on."""
         return min((stack.until for stack in self.prompt), default=FOREVER)
 
-    def untaken(self, now: float) -> float:
-        """Return when a range must have come at the latest to be begun though it may take long."""
-        deadlines = [stack.stale for stack in self.prompt if stack.until < FOREVER]
-        return min(deadlines, default=now - UNTAKEN_SECONDS)
+    def untaken(self, work: Range, now: float) -> float:
+        """Return when a range must have come at the latest to be begun though it may take long.
+
+        While ``main`` waits for the first of several calls, a range of which nothing is known has
+        to stand here for longer, since workers that have only just been started may take it; and
+        it is never begun if it is of ``main`` too and one of those calls is under way: that one
+        may end at any time, and it does not need this one for it.
+        """
+        times = [stack.stale for stack in self.prompt if stack.until < FOREVER]
+        call = work.call
+        for stack in self.prompt:
+            if stack.awaits and not (call.profile.mature or call.profile.ended):
+                one = stack.awaits[0]
+                of_main = call.owner == one.owner and call.parent is one.parent
+                put_off = of_main and stack.sees_one_under_way()
+                times.append(-FOREVER if put_off else now - STALE_SECONDS)
+        return min(times, default=now - UNTAKEN_SECONDS)
 
     def may_go_on(self) -> Stack | None:
         """Return the stack that goes on next, None if none may.  Called with the lock held.

@@ -233,7 +233,8 @@ class Waiting:
         """
         runner, stacks = self._runner, self._stacks
         stacks.give_way()  # what could go on before this wait began might else never get a turn
-        with stacks.promptly(deadline, slack, strict=not runner.context().depth):
+        strict = not runner.context().depth
+        with stacks.promptly(calls, deadline, slack, strict=strict):
             while all(call.missing for call in calls):
                 runner.check()
                 now = perf_counter()
@@ -249,6 +250,9 @@ class Waiting:
                     if deadline == FOREVER:
                         rest = min(rest, UNTAKEN_SECONDS)
                     runner.starve(rest, calls, hungry=False)
+        if strict and deadline == FOREVER:
+            for call in calls:
+                call.profile.ended = call.profile.ended or not call.missing
 
     def something_to_do(self) -> bool:
         """(Main thread) whether a server would find anything, while a wait is prompt."""
@@ -268,7 +272,7 @@ class Waiting:
     def _may_begin(self, work: Range) -> bool:
         stacks = self._stacks
         now = perf_counter()
-        if self._alone or may_begin(work, stacks.left(now), stacks.untaken(now)):
+        if self._alone or may_begin(work, stacks.left(now), stacks.untaken(work, now)):
             return True
         # What is not worth sending is given to nobody.
         untaken = work.born <= now - STALE_SECONDS

@@ -81,6 +81,14 @@ def function_cost(
     function could save there; a lower bound if that part is long; 0 for what cannot be pickled,
     which is told when it is sent.
     """
+    started = thread_time()
+    cost = _cost_of_function(function, saved, seconds_per_byte)
+    if _SLOW < thread_time() - started < _MUCH_TOO_SLOW:  # cold, perhaps
+        cost = min(cost, _cost_of_function(function, saved, seconds_per_byte))
+    return cost
+
+
+def _cost_of_function(function: Any, saved: float, seconds_per_byte: float) -> float:
     tried = max(LEAST_SECONDS, saved * TRIED)
     meter = _Meter(_NO_LIMIT, min(tried, MOST_SECONDS))
     started = thread_time()

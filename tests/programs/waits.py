@@ -88,6 +88,22 @@ def check_tasks_that_all_wait_for_the_first_of_several_end():
     assert dtm.map(poller, range(24)) == wanted
 
 
+def check_the_first_of_several_is_not_put_off_by_another():
+    if workers() < 3:
+        return  # all of them may be at work on the long ones
+
+    def another_nap(seconds):  # one that nothing is known of
+        time.sleep(seconds)
+        return seconds
+
+    calls = [dtm.apply_async(another_nap, seconds) for seconds in (4.0, 0.3, 4.0)]
+    began = time.perf_counter()
+    assert dtm.waitAny(calls) is calls[1]
+    assert time.perf_counter() - began < 3.0
+    for call in calls:
+        call.cancel()
+
+
 def check_iterators_have_a_timeout():
     if workers() == 1:
         return
