@@ -126,7 +126,7 @@ ALTERNATIVES = (
     Alternative("first wave: shares without weights", options={"balancer": Unweighted}),
     _arity(2),
     _arity(8),
-    Alternative("results: directly home", options={"gather_from": 1 << 30}),
+    Alternative("results: directly home", options={"relay_from": 1 << 30}),
 )
 
 

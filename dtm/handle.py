@@ -6,8 +6,9 @@ one process are one object, so "somebody here uses it" is "the handle lives".
 
 The run is behind ``here.table`` (:mod:`dtm.run.handles`), None outside of one.
 
-Whoever writes frames that are really sent gathers the handles in them, and whoever keeps what it
-has read those that came with it (``gathering``, ``arriving``): each thread its own.
+Whoever writes frames that are really sent collects the handles in them, and whoever keeps what
+it has read those that came with it (``collecting_pickled``, ``collecting_loaded``): each thread
+its own.
 
 Threads: any.
 """
@@ -127,7 +128,7 @@ def _arrive(key: Key, size: int) -> Handle[Any]:
 
 
 @contextmanager
-def gathering(into: list[Handle[Any]]) -> Iterator[None]:
+def collecting_pickled(into: list[Handle[Any]]) -> Iterator[None]:
     """Add the handles that this thread pickles to a list."""
     before, _passing.out = _passing.out, into
     try:
@@ -137,8 +138,8 @@ def gathering(into: list[Handle[Any]]) -> Iterator[None]:
 
 
 @contextmanager
-def arriving() -> Iterator[list[Handle[Any]]]:
-    """Gather the handles that this thread loads."""
+def collecting_loaded() -> Iterator[list[Handle[Any]]]:
+    """Collect the handles that this thread loads."""
     came: list[Handle[Any]] = []
     before, _passing.into = _passing.into, came
     try:

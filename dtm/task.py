@@ -113,7 +113,7 @@ class Call:
         cost, result_cost: estimated seconds of processor time to ship one item, and one result;
             None if unknown.
         weight: the same for bringing the function, and what goes along with it, to one worker.
-        again: when the costs, which have kept this call at home, are to be estimated again.
+        appraise_at: when the costs, which have kept this call at home, are to be estimated again.
         range: (owner) the range made with the call, what is left of it.
         parent: (owner) the context of the task that made the call.
         segments: (owner) first index -> values, of the segments that are finished.
@@ -128,7 +128,7 @@ class Call:
 
     __slots__ = (
         "__weakref__",
-        "again",
+        "appraise_at",
         "base",
         "chunk",
         "cost",
@@ -196,7 +196,7 @@ class Call:
         self.cost: float | None = None
         self.result_cost: float | None = None
         self.weight: float | None = None
-        self.again = _NEVER
+        self.appraise_at = _NEVER
         self.range: Range | None = None
         self.segments: dict[int, list[Any]] = _NONE if size == 1 else {}
         self.starts: list[int] = _NO_STARTS if size == 1 else []

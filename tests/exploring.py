@@ -49,7 +49,7 @@ from dtm.testing.programs import Inner
 from dtm.testing.simulated_runner import NEVER, Frame, State
 from dtm.testing.simulated_worker import Simulated
 from dtm.testing.world import Phase, World
-from tests.state_digest import Sketch
+from tests.state_digest import Digest
 
 LONG_AGO = -1.0
 
@@ -88,12 +88,12 @@ class Bounds:
     Attributes:
         left_out: the kinds of choices that are never taken.
         dice: whether the dice fall every way; else always on 0.
-        ending: whether the run is followed until all have stopped; else until ``main`` returns.
+        until_stopped: whether the run is followed so far; else until ``main`` returns.
     """
 
     left_out: frozenset[str] = frozenset()
     dice: bool = True
-    ending: bool = True
+    until_stopped: bool = True
 
 
 EVERYTHING = Bounds()
@@ -235,7 +235,7 @@ class Untimed(World):
     @property
     def over(self) -> bool:
         """Whether nothing more is explored."""
-        return self.phase is Phase.OVER or (self.ending and not self.bounds.ending)
+        return self.phase is Phase.OVER or (self.stopping and not self.bounds.until_stopped)
 
     def _deliveries(self) -> Iterator[Choice]:
         for (source, to), waiting in sorted(self.links.items()):
@@ -302,7 +302,7 @@ def _of_worker(worker: Simulated) -> Iterator[Choice]:
 def fingerprint(world: Untimed) -> Any:
     """Return what tells states apart."""
     links = {link: [mail for _, mail in waiting] for link, waiting in world.links.items()}
-    return world.phase, Sketch(world.workers, links).draw()
+    return world.phase, Digest(world.workers, links).tuples()
 
 
 class _Explorer:
@@ -350,7 +350,7 @@ class _Explorer:
 
     def _end(self, world: Untimed, number: int, path: Path) -> None:
         left = [worker.rank for worker in world.workers if worker.state is not State.GONE]
-        if not world.over or (left and world.bounds.ending):
+        if not world.over or (left and world.bounds.until_stopped):
             raise Law.GETS_ON.broken(f"a state without progress, after {show(path)}")
         if not left:
             self._judge(end_invariants.check_quiet, world, path)

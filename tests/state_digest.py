@@ -1,9 +1,9 @@
 """What tells two states of a world without time apart.
 
-A *sketch* is made of tuples.  It holds every attribute of what it is made of, except those named
+A *digest* is made of tuples.  It holds every attribute of what it is made of, except those named
 in ``LEFT_OUT``: what never changes, history that decides nothing, and times, of which only counts
 whether they have come.  Objects get numbers in the order in which they are met, so that two
-worlds with the same shape have the same sketch.
+worlds with the same shape have the same digest.
 
 Threads: one.
 
@@ -23,11 +23,11 @@ from dtm.core.balancer import Balancer, Mode
 from dtm.core.deque import Deque
 from dtm.core.ledger import Ledger
 from dtm.core.messages import Grant, Load, Message, Refusal, StealRequest
-from dtm.core.relay import Gathering
+from dtm.core.relay import Relay
 from dtm.core.scheduler import Scheduler
-from dtm.core.shutdown import Ending
+from dtm.core.shutdown import Shutdown
 from dtm.task import Call, Range
-from dtm.testing.act_invariants import Conduct
+from dtm.testing.act_invariants import ActChecker
 from dtm.testing.mail import Mail
 from dtm.testing.programs import Inner
 from dtm.testing.simulated_runner import NEVER, Frame, State
@@ -49,9 +49,9 @@ LEFT_OUT: dict[type, frozenset[str]] = {
         "_parent", "_children", "_random", "_granularity", "_stride",  # constant
         "_serial",  # renamed
     }),
-    Conduct: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
-    Ending: frozenset({"_rank", "_size", "counters", "_last"}),
-    Gathering: frozenset({"_rank", "_size", "many"}),
+    ActChecker: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
+    Shutdown: frozenset({"_rank", "_size", "counters", "_last"}),
+    Relay: frozenset({"_rank", "_size", "many"}),
     Ledger: frozenset({"dropped"}),
     Deque: frozenset(),
     Call: frozenset({
@@ -67,8 +67,8 @@ SEARCH = {"asked", "_tried", "_tries", "_idlers", "_probe"}  # cleared by the ne
 Links = Mapping[tuple[int, int], Sequence[Mail]]
 
 
-class Sketch:
-    """The sketch of workers and of what is under way between them."""
+class Digest:
+    """The digest of workers and of what is under way between them."""
 
     def __init__(self, workers: Sequence[Simulated], links: Links) -> None:
         self._workers = workers
@@ -81,8 +81,8 @@ class Sketch:
         self._numbers: dict[int, int] = {}
         self._serials = self._renamed()
 
-    def draw(self) -> Any:
-        """Return it."""
+    def tuples(self) -> Any:
+        """Return the digest."""
         here = tuple(
             self._any(worker) if worker.state is not State.GONE else None
             for worker in self._workers
@@ -179,7 +179,7 @@ class Sketch:
         kind = Balancer if isinstance(value, Balancer) else type(value)
         if kind in LEFT_OUT:
             return self._object(value, kind)
-        raise TypeError(f"a sketch does not know what {value!r} is")
+        raise TypeError(f"a digest does not know what {value!r} is")
 
 
 def _names(thing: Any) -> Sequence[str]:

@@ -420,7 +420,7 @@ def test_without_pidfds_a_child_is_waited_for_all_the_same(
         assert not child.watchable
         assert not child.wait(0.01)
         assert child.wait(10)
-        assert child.ending() == "exited with status 0"
+        assert child.outcome() == "exited with status 0"
         child.close()
 
 

@@ -435,7 +435,7 @@ def test_shares_follow_the_weights(size: int, weights: list[int], running: bool)
     for number, weight in enumerate(weights, 100):
         made.requested(number, StealRequest(number, weight, stays=True), Deque(), 0.0)
     whole = work(size, seconds=0.01)
-    shares = given_away(made.share(deque_of(whole), 0.0))
+    shares = given_away(made.answer_lifelines(deque_of(whole), 0.0))
     assert sum(shares.values()) + whole.left == size
     if not running:
         assert whole.left >= 1
@@ -450,10 +450,10 @@ def test_an_idle_worker_keeps_its_last_item() -> None:
     made.requested(5, StealRequest(1, 1, stays=True), Deque(), 0.0)
     last = deque_of(work(1, seconds=1.0))
     made.running = False
-    assert made.share(last, 0.0) == []
+    assert made.answer_lifelines(last, 0.0) == []
     made.running = True
-    assert given_away(made.share(last, 0.0)) == {5: 1}
-    assert made.share(last, 0.0) == []
+    assert given_away(made.answer_lifelines(last, 0.0)) == {5: 1}
+    assert made.answer_lifelines(last, 0.0) == []
 
 
 def test_chunks_leave_whole() -> None:

@@ -81,14 +81,14 @@ def test_work_of_unknown_length_is_looked_at_again_soon_and_then_less_often() ->
     made.handle(1, IDLE, LIFELINE, 0.0)
     (wake,) = made.submit(call(2), 0.0)
     assert wake == WakeAt(2 * PATIENCE_SECONDS)
-    assert made.share(PATIENCE_SECONDS) == []
+    assert made.send_due(PATIENCE_SECONDS) == []
     now, waits = 0.0, []
     made.granularity.minimum = 1e9
     for _ in range(8):
         assert isinstance(wake, WakeAt)
         waits.append(round(wake.when - now, 9))
         now = wake.when
-        (wake,) = made.share(now)
+        (wake,) = made.send_due(now)
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(TICK_SECONDS)
 
@@ -96,7 +96,7 @@ def test_work_of_unknown_length_is_looked_at_again_soon_and_then_less_often() ->
 def test_who_waits_at_a_worker_without_work_costs_nothing() -> None:
     made = scheduler()
     made.handle(1, IDLE, LIFELINE, 0.0)
-    assert made.share(1.0) == []
+    assert made.send_due(1.0) == []
 
 
 def test_a_grant_feeds_an_idle_worker() -> None:

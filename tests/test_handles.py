@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from dtm import dtm
 from dtm.core.messages import Found, Message
 from dtm.errors import RunStateError, SerializationError
-from dtm.handle import Handle, gathering, here
+from dtm.handle import Handle, collecting_pickled, here
 from dtm.run import handles as module
 from dtm.run.handles import FAN_OUT, Handles
 from tests.launch import Launcher, launchers
@@ -74,7 +74,7 @@ class Crew:
     def give(self, rank: int, to: int, handle: Handle[Any]) -> None:
         """Send a handle as the wire does."""
         gathered: list[Handle[Any]] = []
-        with self.at(rank) as site, gathering(gathered):
+        with self.at(rank) as site, collecting_pickled(gathered):
             data = pickle.dumps(handle)
         site.handles.pin(to, gathered)
         site.send(to, (data, [each.key for each in gathered]))  # type: ignore[arg-type]

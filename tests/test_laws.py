@@ -25,7 +25,7 @@ from dtm.testing import (
     invariants,
     random_simulation,
 )
-from dtm.testing.act_invariants import Conduct
+from dtm.testing.act_invariants import ActChecker
 from dtm.testing.laws import Law
 from dtm.testing.mail import Mail
 from dtm.testing.simulated_worker import Simulated
@@ -111,7 +111,7 @@ def test_a_timer_far_ahead_is_found(what: str) -> None:
     if what == "lifelines":
         worker.timer = worker.clock + 100.0
     elif what == "results":
-        worker.scheduler.gathering.deadline = worker.clock + 100.0
+        worker.scheduler.relay.deadline = worker.clock + 100.0
     else:
         worker.scheduler.balancer.deadline = worker.clock + 100.0
     with law(Law.NEAR_TIMERS):
@@ -247,64 +247,64 @@ def test_no_message_to_oneself_or_to_nobody(to: int, check: bool) -> None:
         worker.send(to, Refusal(1))
 
 
-def conduct_of(rank: int = 1) -> tuple[Conduct, Simulated]:
+def checker_of(rank: int = 1) -> tuple[ActChecker, Simulated]:
     worker = Simulation(3, Script(1e-3), check=True).world.workers[rank]
-    assert worker.conduct is not None
-    return worker.conduct, worker
+    assert worker.act_checker is not None
+    return worker.act_checker, worker
 
 
 def test_a_cancelled_item_is_not_begun_nor_is_one_that_comes_later() -> None:
-    conduct, _ = conduct_of()
+    checker, _ = checker_of()
     call = Call(len, [1.0] * 9, 9, 0, None, "map", key=4)
-    conduct.begins(call, 0, 9)
-    conduct.hears(0, LOAD, Cancel(0, 4, 5))
-    conduct.hears(0, LOAD, Cancel(0, 4, 7))
-    conduct.begins(call, 0, 5)
+    checker.begins(call, 0, 9)
+    checker.hears(0, LOAD, Cancel(0, 4, 5))
+    checker.hears(0, LOAD, Cancel(0, 4, 7))
+    checker.begins(call, 0, 5)
     with law(Law.CANCELLED):
-        conduct.begins(call, 0, 6)
+        checker.begins(call, 0, 6)
 
 
 def test_who_stops_begins_nothing_of_others_and_asks_nobody() -> None:
-    conduct, worker = conduct_of()
+    checker, worker = checker_of()
     worker.scheduler.handle(0, LOAD, Stop(), 0.0)
-    conduct.begins(Call(len, [1.0], 1, 1, None, "map"), 0, 1)
+    checker.begins(Call(len, [1.0], 1, 1, None, "map"), 0, 1)
     with law(Law.STOP):
-        conduct.begins(Call(len, [1.0], 1, 0, None, "map", key=1), 0, 1)
+        checker.begins(Call(len, [1.0], 1, 0, None, "map", key=1), 0, 1)
     for message in (StealRequest(1, 1, stays=True), Refusal(1)):
         with law(Law.STOP):
-            conduct.says(0, LOAD, message)
+            checker.says(0, LOAD, message)
 
 
 def test_who_stops_keeps_nothing_ready() -> None:
-    conduct, worker = conduct_of()
-    conduct.heard(Stop())
+    checker, worker = checker_of()
+    checker.heard(Stop())
     worker.scheduler.deque.push(Range(Call(len, [1.0], 1, 0, None, "map", key=1), 0, 1))
     with law(Law.STOP):
-        conduct.heard(Stop())
+        checker.heard(Stop())
 
 
 @pytest.mark.parametrize("load", [Load(1, 0.0, idle=True), Load(1, 1.0, idle=False)])
 def test_a_report_that_lies_is_found(load: Load) -> None:
-    conduct, _ = conduct_of()
-    conduct.says(0, LOAD, Refusal(1))
+    checker, _ = checker_of()
+    checker.says(0, LOAD, Refusal(1))
     with law(Law.TRUE_REPORTS):
-        conduct.says(0, load, Refusal(1))
+        checker.says(0, load, Refusal(1))
 
 
 def test_a_thief_gives_up_after_two_idle_answers_unless_somebody_says_that_he_has_work() -> None:
-    conduct, worker = conduct_of()
-    conduct.hungry()
+    checker, worker = checker_of()
+    checker.hungry()
     balancer = worker.scheduler.balancer
     balancer.asked.update({0: 7, 2: 8})
     idle = Load(1, 0.0, idle=True)
     request = StealRequest(9, 1, stays=False)
-    conduct.hears(0, idle, Refusal(7))
-    conduct.says(2, LOAD, request)
-    conduct.hears(2, idle, Refusal(8))
+    checker.hears(0, idle, Refusal(7))
+    checker.says(2, LOAD, request)
+    checker.hears(2, idle, Refusal(8))
     with law(Law.SOON_SILENT):
-        conduct.says(2, LOAD, request)
+        checker.says(2, LOAD, request)
     balancer.hear(2, Load(2, 1.0, idle=False), 0.0)
-    conduct.says(2, LOAD, request)
+    checker.says(2, LOAD, request)
 
 
 @pytest.mark.slow
@@ -315,7 +315,8 @@ def test_random_worlds_cancel_work_that_others_have() -> None:
         world = simulation.world
         report = simulation.run(400_000)
         cancelled += report.messages.get("Cancel", 0)
-        told += sum(len(worker.conduct.cancelled) for worker in world.workers if worker.conduct)
+        acts = [each.act_checker for each in world.workers if each.act_checker]
+        told += sum(len(each.cancelled) for each in acts)
         silent += any(call.key for call in world.failed) and report.failure is None
         again += sum(worker.scheduler.ledger.dropped for worker in world.workers)
     assert cancelled > 100

@@ -77,7 +77,7 @@ def test_a_worker_that_cannot_reach_another_tells_the_root() -> None:
 def test_a_worker_whose_run_is_ending_does_not() -> None:
     comm = Fake(1)
     worker = Worker(comm)
-    worker.scheduler.ending.told(0, Stop())
+    worker.scheduler.shutdown.told(0, Stop())
     comm.losses.append(LostPeer(2, "no answer"))
     worker.service()
     assert comm.outbox == []

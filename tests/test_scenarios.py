@@ -38,7 +38,7 @@ from dtm.testing.mail import Mail
 from dtm.testing.simulated_worker import Simulated
 
 FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
-SETTINGS = {"workers", "speeds", "seed", "patience", "host", "known", "gather", "main", "fault"}
+SETTINGS = {"workers", "speeds", "seed", "patience", "host", "known", "relay", "main", "fault"}
 FAULTS = {
     "dies": "dies RANK EVENT",
     "suspected": "suspected RANK EVENT",
@@ -161,7 +161,7 @@ def play(settings: dict[str, list[str]]) -> list[str]:
         network=Network(host=int(number("host", 64)), seconds_a_byte=0.0),
         known=float(known[0].removesuffix("ms")) / 1e3 if known else None,
         faults=[fault(text) for text in settings.get("fault", [])],
-        gather_from=int(number("gather", 512)),
+        relay_from=int(number("relay", 512)),
     )
     world = simulation.world
     lines: list[str] = []
@@ -230,7 +230,7 @@ def test_there_are_scenarios_enough() -> None:
 
 
 WRONG = [
-    ("workrs: 5", "line 2: unknown setting 'workrs'; there are: fault, gather, host, known, main"),
+    ("workrs: 5", "line 2: unknown setting 'workrs'; there are: fault, host, known, main"),
     ("workers 5", "line 2: unknown setting 'workers 5'"),
     ("workers:", "line 2: workers has no value"),
     ("fault: explodes 1 30", "line 2: unknown fault 'explodes'; there are: dies RANK EVENT"),

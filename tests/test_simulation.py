@@ -76,7 +76,7 @@ def test_a_seed_that_does_not_end_is_named_with_the_command_that_runs_it_again()
         # Who turned idle with its timer overdue kept the results of others.
         (558911913377, {}),
         # A timer for lifelines that had gone left results that were gathered later without one.
-        (70285, {"gather_from": 2}),
+        (70285, {"relay_from": 2}),
         # Work below a cancelled item stood ready at the root while main alone had something to do.
         (693800735367, {}),
         # (In a law:) a root that had just run its last task was to have no timer left.
@@ -179,7 +179,7 @@ def ends_as_documented(fault: Death | Suspicion) -> bool:
     except WorkerLostError as error:
         assert f"worker {fault.rank} was lost" in str(error)
         return True
-    stage = simulation.world.workers[fault.rank].scheduler.ending.stage
+    stage = simulation.world.workers[fault.rank].scheduler.shutdown.stage
     assert report.lost or stage is Stage.STOPPED, f"{fault} went unnoticed"
     assert f"worker {fault.rank} was lost" in (report.lost or f"worker {fault.rank} was lost")
     return False

@@ -53,7 +53,7 @@ REFUSED: list[tuple[str, Callable[[], object], str]] = [
     ("negative minimum", lambda: simulate(minimum=-1e-3), "minimum must be"),
     ("known 0", lambda: simulate(known=0.0), "known must be a number above 0"),
     ("known nan", lambda: simulate(known=NAN), "known must be"),
-    ("gather from 0", lambda: simulate(gather_from=0), "gather_from must be"),
+    ("gather from 0", lambda: simulate(relay_from=0), "relay_from must be"),
     ("no seed", lambda: simulate(seed="seed"), "seed must be"),
     ("no events", lambda: simulate().run(0), "most_events must be"),
     ("host 0", lambda: Network(host=0), "host must be a whole number of at least 1, not 0"),

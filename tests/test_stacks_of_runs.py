@@ -15,7 +15,7 @@ import pytest
 
 from dtm.errors import OptionError
 from dtm.options import Options
-from dtm.run.autopsy import Found, Task, told
+from dtm.run.stack_dump import Found, Task, told
 from tests.launch import PROGRAMS, environment, run
 
 PROGRAM = str(PROGRAMS / "stalled.py")

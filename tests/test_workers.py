@@ -45,9 +45,9 @@ def test_who_submits_a_call_is_not_held_for_blocked_elsewhere() -> None:
     worker = Worker(FakeManager())
     worker.service()  # long after its main thread came by
     granularity = worker.scheduler.granularity
-    assert granularity.forsaken
+    assert granularity.main_thread_away
     worker.runner.submit(Call(len, [()] * 9, 9, 1, Profile(), "map"))
-    assert not granularity.forsaken, "what is dear to send would leave at once"
+    assert not granularity.main_thread_away, "what is dear to send would leave at once"
 
 
 def test_nobody_is_woken_while_the_main_thread_runs_a_task() -> None:

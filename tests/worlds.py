@@ -9,7 +9,7 @@ from tests.exploring import EVERYTHING, Bounds, Untimed
 
 LEAF = 1.0
 # What is left out of the larger worlds, so that they stay small enough.
-IN_TIME = Bounds(frozenset({"give up"}), dice=False, ending=False)
+IN_TIME = Bounds(frozenset({"give up"}), dice=False, until_stopped=False)
 NO_TIMERS = Bounds(frozenset({"timer"}), dice=False)
 
 
@@ -80,5 +80,5 @@ def _said(bounds: Bounds) -> str:
     never = {"give up": "no request is given up", "timer": "no timer goes off"}
     said = [never[kind] for kind in sorted(bounds.left_out)]
     said += [] if bounds.dice else ["chance and the age of reports are fixed"]
-    said += [] if bounds.ending else ["until ``main`` returns"]
+    said += [] if bounds.until_stopped else ["until ``main`` returns"]
     return ", ".join(said) or "none"

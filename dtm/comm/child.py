@@ -46,7 +46,7 @@ class Child:
                 self._pidfd = -1
 
     def __repr__(self) -> str:
-        return f"<Child {self.process.pid}: {self.ending() or 'running'}>"
+        return f"<Child {self.process.pid}: {self.outcome() or 'running'}>"
 
     @property
     def watchable(self) -> bool:
@@ -63,7 +63,7 @@ class Child:
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def ending(self) -> str | None:
+    def outcome(self) -> str | None:
         """Say how the process ended ("killed by SIGKILL"), None while it runs."""
         status = self.process.poll()
         if status is None:

@@ -189,8 +189,8 @@ class LocalRoot(LocalManager):
     def _explain(self, rank: int) -> str:
         child = self._children[rank]
         child.wait(_EXIT)
-        ending = child.ending() or "its connection ended while its process goes on"
-        return ending if self._links[rank].greeted else f"{ending} before it joined the run"
+        outcome = child.outcome() or "its connection ended while its process goes on"
+        return outcome if self._links[rank].greeted else f"{outcome} before it joined the run"
 
 
 class LocalWorker(LocalManager):

@@ -94,7 +94,7 @@ class _Peer:
         tickets: the segments that it reads.
         read: the last of its tickets that was used here.
         held: its messages behind one whose segment could not be opened; None if there is none.
-        again: bytes that it has sent instead of segments, by tickets.
+        resent: bytes that it has sent instead of segments, by tickets.
         notices: what it is to be told.
         owed: the bytes that these are about.
         since: when the first of them was noted.
@@ -106,7 +106,7 @@ class _Peer:
         self.tickets: dict[int, Segment] = {}
         self.read = 0
         self.held: deque[tuple[list[Place], list[Frame]]] | None = None
-        self.again: dict[int, Frame] = {}
+        self.resent: dict[int, Frame] = {}
         self.notices: list[Notice] = []
         self.owed = 0
         self.since = 0.0
@@ -297,7 +297,7 @@ class Sharing(Forkable):
             if kind == _PLACES:
                 places = what
             elif kind == _AGAIN:
-                peer.again.update(
+                peer.resent.update(
                     (ticket, frame)
                     for ticket, frame in zip(what, rest, strict=True)
                     if ticket > peer.read
@@ -347,7 +347,7 @@ class Sharing(Forkable):
             held.popleft()
         if not held:
             peer.held = None
-            peer.again.clear()
+            peer.resent.clear()
 
     def _deliver(
         self,
@@ -367,7 +367,7 @@ class Sharing(Forkable):
         frames = list(rest)
         for (index, ticket, _, _, size), (frame, area) in zip(places, found, strict=True):
             frames.insert(index, frame)
-            if peer.again.pop(ticket, None) is not None:
+            if peer.resent.pop(ticket, None) is not None:
                 continue
             if area is None:
                 self._owe(source, _RELEASED, ticket, size)
@@ -383,9 +383,9 @@ class Sharing(Forkable):
     def _look(self, peer: _Peer, place: Place) -> tuple[Frame, mmap | None] | None:
         """Return a frame, and the mapping if it lies in one; None if its bytes must come."""
         _, ticket, descriptor, number, size = place
-        again = peer.again.get(ticket)
-        if again is not None:
-            return again, None
+        resent = peer.resent.get(ticket)
+        if resent is not None:
+            return resent, None
         opened = None
         if peer.card is not None:
             opened = segments.opened(peer.card, descriptor, number)

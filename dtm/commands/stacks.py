@@ -24,7 +24,7 @@ def execute(given: Namespace) -> int:
     import signal
     from time import monotonic, sleep
 
-    from dtm.run.autopsy import answer_directory
+    from dtm.run.stack_dump import answer_directory
 
     directory = answer_directory(given.pid)
     if given.pid <= 0 or not _catches(given.pid):

@@ -263,7 +263,7 @@ class Balancer:
             if other not in self.tied and waiting - {other}
         ]
 
-    def share(self, work: Deque, now: float) -> Sends:
+    def answer_lifelines(self, work: Deque, now: float) -> Sends:
         """Give the workers that wait here what is worth giving."""
         if not self.waiting:
             return []

@@ -138,7 +138,7 @@ class Granularity:
         self._appraise_results = appraise_results
         self.appraise_function: AppraiseFunction = _weightless
         self.lacking: AppraiseItems = _everybody
-        self.forsaken = False  # see ``pays``
+        self.main_thread_away = False  # see ``pays``
         self._by_code: dict[tuple[int, int], tuple[CodeType, Profile]] = {}
         self._by_object: WeakIdentity[dict[int, Profile]] = WeakIdentity()
 
@@ -203,7 +203,7 @@ class Granularity:
             return False
         call = work.call
         overhead = CALL_SECONDS if call.size == 1 else 0.0
-        if self.forsaken:
+        if self.main_thread_away:
             # The thread that runs tasks here has not come by for a while.  It may be blocked,
             # outside of dtm, until just this is done: whatever can be sent is worth it.
             if call.cost is None:
@@ -211,9 +211,9 @@ class Granularity:
             return call.cost < NEVER
         if each <= overhead:
             return False
-        if now >= call.again:
+        if now >= call.appraise_at:
             call.cost = call.result_cost = call.weight = None
-            call.again = NEVER
+            call.appraise_at = NEVER
         if call.cost is None:
             call.cost = self._appraise_items(work) + overhead
         result_cost = self._result_cost(work, each)
@@ -221,13 +221,13 @@ class Granularity:
             return False
         if each > call.cost + result_cost and self._carries(work, each):
             return True
-        if call.again == NEVER:
-            call.again = work.born + DOUBT * max(now - work.born, PATIENCE_SECONDS)
+        if call.appraise_at == NEVER:
+            call.appraise_at = work.born + DOUBT * max(now - work.born, PATIENCE_SECONDS)
         return False
 
     def enough(self, seconds: float) -> bool:
         """Whether so much work is worth a message."""
-        return seconds >= self.minimum or self.forsaken
+        return seconds >= self.minimum or self.main_thread_away
 
     def _result_cost(self, work: Range, each: float) -> float | None:
         """Return what a result costs; None if one will be there soon to judge by."""

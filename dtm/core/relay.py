@@ -5,7 +5,7 @@ the owner would do nothing but receive (16,384 workers: 60,000 messages, 0.3 s o
 processor).  So they go up the 4-ary tree rooted at the owner, by half of the depth at
 each hop (7, 4, 2, 1, 0), and each worker on the way gathers what passes.
 
-How long it gathers follows from how long the call has been passing here: ``SHARE`` of that
+How long it gathers follows from how long the call has been passing here: ``DELAY_SHARE`` of that
 time.  So gathering delays a call by a few hundredths at most, whatever its
 length, and the owner gets a number of messages that grows with the logarithm of it.
 
@@ -26,7 +26,7 @@ from dtm.core.messages import Message, Relayed, Results, Segment
 from dtm.core.topology import tree_parent
 
 MANY = 512
-SHARE = 0.01
+DELAY_SHARE = 0.01
 SHORTEST_SECONDS = 100e-6
 LONGEST_SECONDS = 20e-3
 FORGET_SECONDS = 1.0
@@ -47,11 +47,11 @@ class _Passing:
 
     def due(self) -> float:
         """Return when to send on what has gathered."""
-        pause = SHARE * (self.last - self.began)
+        pause = DELAY_SHARE * (self.last - self.began)
         return self.last + min(LONGEST_SECONDS, max(SHORTEST_SECONDS, pause))
 
 
-class Gathering:
+class Relay:
     """The results of others that pass through one worker.
 
     Attributes:

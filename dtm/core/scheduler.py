@@ -7,7 +7,7 @@ events, same effects: it reads no clock, owns no thread and rolls no dice but
 those of the generator passed in.
 
 Events: work submitted (``submit``), nothing left to run (``hungry``), a message
-(``handle``), time gone by (``share``), a strip done (``Call.account`` by whoever ran
+(``handle``), time gone by (``send_due``), a strip done (``Call.account`` by whoever ran
 it, then ``completed``).  The frequent ones are methods rather than objects handed
 to one function: a nested call costs a few microseconds in all, and an event
 object would be a tenth of that.
@@ -53,8 +53,8 @@ from dtm.core.messages import (
     Stopped,
     Unprepared,
 )
-from dtm.core.relay import Gathering
-from dtm.core.shutdown import Ending, Stage
+from dtm.core.relay import Relay
+from dtm.core.shutdown import Shutdown, Stage
 from dtm.core.topology import BASE
 from dtm.task import Call, Range
 
@@ -78,7 +78,7 @@ class Resume(NamedTuple):
 
 
 class WakeAt(NamedTuple):
-    """Call ``share`` at this time even if a task runs."""
+    """Call ``send_due`` at this time even if a task runs."""
 
     when: float
 
@@ -100,14 +100,15 @@ class End(NamedTuple):
     lost: int | None = None
 
 
-Question = LookRequest | Looked | StatusRequest | Status | Unprepared | Noted | Fetch | Found
+WorkerMessage = LookRequest | Looked | StatusRequest | Status | Unprepared | Noted | Fetch | Found
+"""What is not the scheduler's business: stacks and status, initializers, shared objects."""
 
 
 class Tell(NamedTuple):
-    """Hand on a message that is not the scheduler's business."""
+    """Hand a message on to the worker."""
 
     source: int
-    message: Question
+    message: WorkerMessage
 
 
 Effect = Send | Resume | WakeAt | Print | End | Tell
@@ -160,10 +161,10 @@ class Scheduler:
         self.size = size
         self.deque = Deque()
         self.ledger = Ledger()
-        self.gathering = Gathering(rank, size)
+        self.relay = Relay(rank, size)
         self.granularity = Granularity(minimum, chunk, appraise_items, appraise_results)
         self.balancer = balancer(rank, size, random, self.granularity)
-        self.ending = Ending(rank, size)
+        self.shutdown = Shutdown(rank, size)
         self.counters = Counters()
         self._sequence = 0
         self._timer = 0.0
@@ -183,14 +184,14 @@ class Scheduler:
             Stop: self._on_stop,
             Stopped: self._on_stopped,
             Broken: self._on_broken,
-            Unprepared: self._on_question,
-            LookRequest: self._on_question,
-            Looked: self._on_question,
-            StatusRequest: self._on_question,
-            Status: self._on_question,
-            Noted: self._on_question,
-            Fetch: self._on_question,
-            Found: self._on_question,
+            Unprepared: self._tell_worker,
+            LookRequest: self._tell_worker,
+            Looked: self._tell_worker,
+            StatusRequest: self._tell_worker,
+            Status: self._tell_worker,
+            Noted: self._tell_worker,
+            Fetch: self._tell_worker,
+            Found: self._tell_worker,
         }
 
     # Work of this worker.
@@ -203,7 +204,7 @@ class Scheduler:
             return []
         if self.balancer.mode is not Mode.WORKING:
             self.balancer.fed()
-        return self.share(now) if self.balancer.waiting else []
+        return self.send_due(now) if self.balancer.waiting else []
 
     def completed(self, call: Call) -> list[Effect]:
         """A call has become complete here."""
@@ -248,17 +249,17 @@ class Scheduler:
             return []
         return [self._send(to, message) for to, message in self.balancer.hungry(now)]
 
-    def share(self, now: float) -> list[Effect]:
+    def send_due(self, now: float) -> list[Effect]:
         """Answer the workers that wait here, or see to it that this is tried again soon."""
-        due = now >= self.gathering.deadline
+        due = now >= self.relay.deadline
         looks = now >= self._timer and self.balancer.waiting and self.deque.newest() is not None
         if not (due or looks):
-            passed = now >= self._armed and self.gathering.deadline < NEVER
+            passed = now >= self._armed and self.relay.deadline < NEVER
             asks = [self._send(*each) for each in self.balancer.pass_on(self.deque)]
             return [*asks, *(self._wake(now) if passed else [])]
-        effects: list[Effect] = [Send(*each) for each in self.gathering.send_on(now)]
+        effects: list[Effect] = [Send(*each) for each in self.relay.send_on(now)]
         if looks:
-            grants = self.balancer.share(self.deque, now)
+            grants = self.balancer.answer_lifelines(self.deque, now)
             said = *grants, *self.balancer.pass_on(self.deque)
             effects += [self._send(to, message) for to, message in said]
             self._pause = PATIENCE_SECONDS if grants else min(2 * self._pause, TICK_SECONDS)
@@ -268,7 +269,7 @@ class Scheduler:
 
     def _wake(self, now: float) -> list[Effect]:
         """Set the one timer that there is to what is due first."""
-        when = self.gathering.deadline
+        when = self.relay.deadline
         if now < self._timer < when:
             when = self._timer
         self._armed = when
@@ -311,7 +312,7 @@ class Scheduler:
             return []
         answers = self.balancer.requested(source, message, self.deque, now)
         effects: list[Effect] = [self._send(to, answer) for to, answer in answers]
-        return effects + self.share(now)
+        return effects + self.send_due(now)
 
     def _on_grant(self, source: int, message: Grant, now: float) -> list[Effect]:
         if self.stopping:  # main has returned: nobody needs it
@@ -333,7 +334,7 @@ class Scheduler:
                 call.limit = min(call.limit, known)
             part.born = now
             self.deque.push(part)
-        return self.share(now) if balancer.waiting else []
+        return self.send_due(now) if balancer.waiting else []
 
     def _on_refusal(self, source: int, message: Refusal, now: float) -> list[Effect]:
         sends = self.balancer.refused(source, message.serial, now)
@@ -349,10 +350,10 @@ class Scheduler:
 
     def deliver(self, owner: int, segments: tuple[Segment, ...]) -> list[Effect]:
         """Send results of this worker home."""
-        return [Send(*each) for each in self.gathering.route(owner, segments)]
+        return [Send(*each) for each in self.relay.route(owner, segments)]
 
     def _on_relayed(self, source: int, message: Relayed, now: float) -> list[Effect]:
-        sends = self.gathering.take(message.owner, message.segments, now)
+        sends = self.relay.take(message.owner, message.segments, now)
         return [*(Send(*each) for each in sends), *self._wake(now)]
 
     def _on_returned(self, source: int, message: Returned, now: float) -> list[Effect]:
@@ -395,7 +396,7 @@ class Scheduler:
     def _on_broken(self, source: int, message: Broken, now: float) -> list[Effect]:
         return [End(message.reason, message.lost)]
 
-    def _on_question(self, source: int, message: Question, now: float) -> list[Effect]:
+    def _tell_worker(self, source: int, message: WorkerMessage, now: float) -> list[Effect]:
         return [Tell(source, message)]
 
     # The end of the run.
@@ -403,7 +404,7 @@ class Scheduler:
     @property
     def stopping(self) -> bool:
         """Whether the end of the run has reached this worker."""
-        return self.ending.stage is not Stage.RUNNING
+        return self.shutdown.stage is not Stage.RUNNING
 
     def stop(self, absent: Collection[int] = ()) -> list[Effect]:
         """(Root) end the run, without the workers that never joined or are gone."""
@@ -411,26 +412,26 @@ class Scheduler:
 
     def hurry(self, absent: Collection[int]) -> list[Effect]:
         """(Root, at the end) tell those who have not been heard of once more, without the tree."""
-        return [*(Send(*each) for each in self.ending.hurry(absent)), *self._finish()]
+        return [*(Send(*each) for each in self.shutdown.hurry(absent)), *self._finish()]
 
     def excuse(self, absent: Collection[int]) -> list[Effect]:
         """(Root, at the end) wait no more for those who are gone."""
-        self.ending.excuse(absent)
+        self.shutdown.excuse(absent)
         return self._finish()
 
     def _on_stop(self, source: int, message: Stop, now: float) -> list[Effect]:
         self.deque.clear()
         self.balancer.end()
-        return [*(Send(*each) for each in self.ending.told(source, message)), *self._finish()]
+        return [*(Send(*each) for each in self.shutdown.told(source, message)), *self._finish()]
 
     def _on_stopped(self, source: int, message: Stopped, now: float) -> list[Effect]:
-        late = self.ending.stopped(source, message)
+        late = self.shutdown.stopped(source, message)
         return [*(Send(*each) for each in late), *self._finish()]
 
     def _finish(self) -> list[Effect]:
-        last = self.ending.finish(self.counters.as_dict())
+        last = self.shutdown.finish(self.counters.as_dict())
         return [] if last is None else [*(Send(*each) for each in last), End(None)]
 
     def summary(self) -> dict[int, dict[str, float]]:
         """(Root, at the end) return the counters of all workers, by rank."""
-        return {self.rank: self.counters.as_dict(), **self.ending.counters}
+        return {self.rank: self.counters.as_dict(), **self.shutdown.counters}

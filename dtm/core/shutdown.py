@@ -13,7 +13,7 @@ a worker, and whoever has stopped sends nothing more.
 What can go wrong: an heir dies, or its parent cannot reach it, though the root can.  The root
 waits for nobody who is gone.  Where ways may be cut it tells, after a while, each worker
 that it has not heard of once more, by itself; who is told so waits for nobody, and answers
-the root (:meth:`Ending.hurry`).
+the root (:meth:`Shutdown.hurry`).
 
 Threads: under the worker's lock.
 
@@ -52,7 +52,7 @@ TRANSITIONS: dict[Stage, dict[str, Stage]] = {
 }
 
 
-class Ending:
+class Shutdown:
     """One worker's part in the end of the run.
 
     Attributes:

@@ -108,7 +108,7 @@ class InsideRun(runtime.Run):
     def _catch_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
             self._interrupts = Interrupts(self.runner)
-            self._take_questions()
+            self._take_stacks_signal()
 
     def _on_end(self, reason: BaseException | None) -> None:
         if self.comm.rank or self._interrupts is None:

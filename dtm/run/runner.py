@@ -188,7 +188,7 @@ class Runner:
             if not self.thread.main:
                 self._waiting.of_another_thread(call)
             self.submitted = now = perf_counter()
-            self.scheduler.granularity.forsaken = False  # for here it is
+            self.scheduler.granularity.main_thread_away = False  # for here it is
             effects = self.scheduler.submit(call, now)
             if effects:
                 self.world.perform(effects)

@@ -43,10 +43,10 @@ from dtm.handle import here
 from dtm.launch.command_line import why_not_again
 from dtm.options import Options, old_hosts_file, settings
 from dtm.run import local
-from dtm.run.autopsy import Autopsy, Watchman
 from dtm.run.initializing import initializer_of
 from dtm.run.late_globals import late_globals
 from dtm.run.stack import call_with_room
+from dtm.run.stack_dump import StackDump, Watchman
 from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
 
@@ -193,26 +193,26 @@ class Run:
             if handler is default:
                 self._handlers[int(number)] = handler
                 signal.signal(number, self._on_signal)
-        self._take_questions()
+        self._take_stacks_signal()
 
-    def _take_questions(self) -> None:
+    def _take_stacks_signal(self) -> None:
         if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
             self._handlers[int(signal.SIGUSR1)] = signal.SIG_DFL
-            signal.signal(signal.SIGUSR1, self._on_question)
+            signal.signal(signal.SIGUSR1, self._on_stacks_signal)
 
-    def _on_question(self, _number: int, _frame: object) -> None:
+    def _on_stacks_signal(self, _number: int, _frame: object) -> None:
         """Tell what all tasks do, in a thread: the main thread may hold the worker's lock."""
-        report = self._asking().report
-        threading.Thread(target=report, name="dtm-autopsy", daemon=True).start()
+        report = self._stack_dump().report
+        threading.Thread(target=report, name="dtm-stack-dump", daemon=True).start()
 
-    def _asking(self) -> Autopsy:
-        if self.worker.autopsy is None:
-            self.worker.autopsy = Autopsy(self.worker)
-        return self.worker.autopsy
+    def _stack_dump(self) -> StackDump:
+        if self.worker.stack_dump is None:
+            self.worker.stack_dump = StackDump(self.worker)
+        return self.worker.stack_dump
 
     def _watch_for_stalls(self) -> None:
         if self.options.stallAfter:
-            self._watchman = Watchman(self._asking(), self.worker, self.options.stallAfter)
+            self._watchman = Watchman(self._stack_dump(), self.worker, self.options.stallAfter)
             self._watchman.start()
 
     def _open_view(self) -> None:

@@ -78,11 +78,11 @@ from dtm.core.messages import (
 )
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
 from dtm.errors import InitializerError, RemoteTraceback, WorkerLostError
-from dtm.run.autopsy import Autopsy, look
 from dtm.run.handles import Handles
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
 from dtm.run.shipping import Shipping
+from dtm.run.stack_dump import StackDump, look
 from dtm.run.status import status
 from dtm.task import Call
 from dtm.wire.codec import Wire
@@ -100,7 +100,7 @@ MOST_SEGMENTS = 256
 OUTPUT_SECONDS = 5e-3
 HEARSAY_SECONDS = 1.0
 HURRY_SECONDS = 0.3
-FORSAKEN_SECONDS = 0.05
+AWAY_SECONDS = 0.05
 ABANDONED_SECONDS = 0.5
 
 
@@ -126,7 +126,7 @@ class Worker:
     Attributes:
         ended: whether the run is over for this worker.
         cancelled: whether a call was cancelled, so that others may be in the middle of its items.
-        autopsy, view: (root) who is told what the workers answer, if somebody asks.
+        stack_dump, view: (root) who is told what the workers answer, if somebody asks.
     """
 
     SHARED: ClassVar = dict.fromkeys(
@@ -150,7 +150,7 @@ class Worker:
         self.ended = False
         self.cancelled = False
         self.output: Streamed | None = None
-        self.autopsy: Autopsy | None = None
+        self.stack_dump: StackDump | None = None
         self.view: View | None = None
         self.taken = 0
         rank, size = comm.rank, comm.size
@@ -253,8 +253,8 @@ class Worker:
                 self.view.heard(told.source, told.message)
         elif isinstance(told.message, (Noted, Fetch, Found)):
             self.handles.hear(told.source, told.message)
-        elif self.autopsy is not None:
-            self.autopsy.answered(told.source, told.message)
+        elif self.stack_dump is not None:
+            self.stack_dump.answered(told.source, told.message)
 
     def _conclude(self, end: End) -> None:
         reason = end.reason
@@ -318,10 +318,10 @@ class Worker:
             if now >= self._timer:  # first of all, for what follows may set it anew
                 self._timer = float("inf")
             came_by = max(self.runner.polled, self.runner.submitted)
-            self.scheduler.granularity.forsaken = now - came_by > FORSAKEN_SECONDS
+            self.scheduler.granularity.main_thread_away = now - came_by > AWAY_SECONDS
             self._take_all()
             self.handles.settle()
-            self.perform(self.scheduler.share(now))
+            self.perform(self.scheduler.send_due(now))
             if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
                 self.flush()
             if self._lines and now - self._lines_sent > OUTPUT_SECONDS:
@@ -523,8 +523,8 @@ class Worker:
                 if quiet >= HURRY_SECONDS and not hurried and not self._end_reached:
                     hurried, heard = True, perf_counter()
                     self.perform(self.scheduler.hurry(absent))
-            if len(self.scheduler.ending.counters) != stopped:
-                stopped, heard = len(self.scheduler.ending.counters), perf_counter()
+            if len(self.scheduler.shutdown.counters) != stopped:
+                stopped, heard = len(self.scheduler.shutdown.counters), perf_counter()
         return True
 
     def _take_all(self) -> None:

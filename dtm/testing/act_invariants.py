@@ -34,7 +34,7 @@ IDLE_ANSWERS = 2
 WHEN_STOPPING = (Stop, Stopped, Results, Relayed, Cancel)
 
 
-class Conduct:
+class ActChecker:
     """Checks what a simulated worker sends and starts against what it has been told.
 
     Attributes:

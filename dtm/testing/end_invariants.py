@@ -44,8 +44,8 @@ def check_silent(world: World) -> None:
         if worker.rank or world.returned == NEVER:  # the root has run until now, and may look again
             _silent(worker)
         for call in world.failed:
-            if call.key and call.owner != worker.rank and worker.conduct is not None:
-                told = worker.conduct.cancelled.get((call.owner, call.key))
+            if call.key and call.owner != worker.rank and worker.act_checker is not None:
+                told = worker.act_checker.cancelled.get((call.owner, call.key))
                 who = f"worker {worker.rank} has been told {told} of {call!r}"
                 require(told == call.limit, Law.CANCELLED, partial(str, who))
 
@@ -56,7 +56,7 @@ def _silent(worker: Simulated) -> None:
         "timer": worker.timer,
         "deadline": min(worker.deadline, scheduler.balancer.deadline),
         "service": worker.service_at,
-        "results of others": scheduler.gathering.deadline,
+        "results of others": scheduler.relay.deadline,
     }
     for what, when in timers.items():
         if when < NEVER:
@@ -130,7 +130,7 @@ def _kept(worker: Simulated, needless: _Needless) -> Iterator[tuple[str, object]
         for frame in stack:
             if frame.work is None or not needless.items(frame.work.call, frame.hi):
                 yield "a task", frame.work
-    for owner, segments in (*worker.outbox.items(), *worker.scheduler.gathering):
+    for owner, segments in (*worker.outbox.items(), *worker.scheduler.relay):
         for segment in segments:
             if not needless.segment(owner, segment):
                 yield "results", segment

@@ -97,7 +97,7 @@ if TYPE_CHECKING:
 Place = tuple[int, int, str]
 ANSWER_SECONDS = 5e-3
 LIFELINE_SECONDS = 1e-3
-GATHERING_SECONDS = 20e-3
+RELAY_SECONDS = 20e-3
 
 
 def check(world: World, touched: Simulated | None = None) -> None:
@@ -106,7 +106,7 @@ def check(world: World, touched: Simulated | None = None) -> None:
     Raises:
         InvariantError: one is broken; the message names it.
     """
-    if world.ending:
+    if world.stopping:
         return
     moving = list(under_way(world))
     one_place(world, moving)
@@ -188,7 +188,7 @@ class _Census:
         for stack in (worker.stack, *worker.parked, *worker.ready):
             for frame in stack:
                 self.put_frame(frame)
-        for owner, segments in (*worker.outbox.items(), *worker.scheduler.gathering):
+        for owner, segments in (*worker.outbox.items(), *worker.scheduler.relay):
             for segment in segments:
                 self.put_segment(owner, segment, "finished")
 
@@ -299,7 +299,7 @@ def nobody_forgotten(worker: Simulated) -> None:
         raise law.broken(f"{who} rests with its timer overdue")
     if worker.timer != NEVER or worker.service_at != NEVER or worker.inbox:
         return
-    if scheduler.gathering.deadline < NEVER:
+    if scheduler.relay.deadline < NEVER:
         raise law.broken(f"{who} keeps results and has set no timer")
     lifelines = worker.state is State.COMPUTING and scheduler.balancer.waiting
     if lifelines and scheduler.deque.newest() is not None:
@@ -320,10 +320,10 @@ def nobody_buried(worker: Simulated) -> None:
 def timers_near(worker: Simulated) -> None:
     """No worker sleeps for longer than it may."""
     scheduler, clock = worker.scheduler, worker.clock
-    gathers = scheduler.size >= scheduler.gathering.many
+    relays = scheduler.size >= scheduler.relay.many
     latest = {
-        "to look at lifelines": (worker.timer, GATHERING_SECONDS if gathers else LIFELINE_SECONDS),
-        "to send on results": (scheduler.gathering.deadline, GATHERING_SECONDS),
+        "to look at lifelines": (worker.timer, RELAY_SECONDS if relays else LIFELINE_SECONDS),
+        "to send on results": (scheduler.relay.deadline, RELAY_SECONDS),
         "to give up a request": (scheduler.balancer.deadline, ANSWER_SECONDS),
     }
     for what, (when, most) in latest.items():

@@ -28,7 +28,7 @@ from dtm.run.runner import FLUSH_SECONDS, POLL_SECONDS
 from dtm.run.waiting import MOST_NESTED
 from dtm.run.worker import TICK_SECONDS
 from dtm.task import Call, Range
-from dtm.testing.act_invariants import Conduct
+from dtm.testing.act_invariants import ActChecker
 from dtm.testing.cores import Cores
 from dtm.testing.mail import Mail
 from dtm.testing.network import Network
@@ -168,7 +168,7 @@ class SimulatedRunner(metaclass=ABCMeta):
         self.timer = NEVER
         self.deadline = NEVER
         self.polled = 0.0
-        self.conduct = Conduct(scheduler) if world.watched else None
+        self.act_checker = ActChecker(scheduler) if world.watched else None
 
     def _go(self, event: str) -> None:
         self.state = TRANSITIONS[self.state][event]
@@ -312,8 +312,8 @@ class SimulatedRunner(metaclass=ABCMeta):
         """Ask for work; go on if something has come meanwhile."""
         self.flush()
         self.scheduler.balancer.running = False
-        if self.conduct is not None:
-            self.conduct.hungry()
+        if self.act_checker is not None:
+            self.act_checker.hungry()
         self.perform(self.scheduler.hungry(self.clock))
         if self.ready:
             return True
@@ -342,8 +342,8 @@ class SimulatedRunner(metaclass=ABCMeta):
             frame.length = self.scheduler.granularity.strip_length(work, frame.length)
             lo, hi = work.claim(frame.length)
             if lo < hi:
-                if self.conduct is not None:
-                    self.conduct.begins(work.call, lo, hi)
+                if self.act_checker is not None:
+                    self.act_checker.begins(work.call, lo, hi)
                 if lo != frame.start + len(frame.values):
                     self._segment(frame, work.call)
                     frame.start = lo

@@ -67,8 +67,8 @@ class Simulated(SimulatedRunner):
             self.flush()
         load = self.scheduler.load(self.clock)
         addressed(self.rank, self.scheduler.size, to, message)
-        if self.conduct is not None:
-            self.conduct.says(to, load, message)
+        if self.act_checker is not None:
+            self.act_checker.says(to, load, message)
         mail = Mail(load, message, self.rank)
         if self.world.costly:
             packed = mail.packed(to)[0]
@@ -160,7 +160,7 @@ class Simulated(SimulatedRunner):
             else:
                 self.clock += self.receiving
             self._read(source, mail)
-        self.perform(scheduler.share(self.clock))
+        self.perform(scheduler.send_due(self.clock))
         if self.outbox and self.clock - self.outbox_since > RESULTS_SECONDS:
             self.flush()
 
@@ -170,14 +170,14 @@ class Simulated(SimulatedRunner):
         return self.slowness * (items * network.item_receive + results * network.result_receive)
 
     def _read(self, source: int, mail: Mail) -> None:
-        message, conduct = mail.open(self.scheduler), self.conduct
-        if conduct is not None:
+        message, checker = mail.open(self.scheduler), self.act_checker
+        if checker is not None:
             if not mail.echo or source not in self.scheduler.balancer.reports:
                 self.heard[source] = mail.load.sequence
-            conduct.hears(source, mail.load, message)
+            checker.hears(source, mail.load, message)
         self.perform(self.scheduler.handle(source, mail.load, message, self.clock))
-        if conduct is not None:
-            conduct.heard(message)
+        if checker is not None:
+            checker.heard(message)
 
     # Results out.
 

@@ -68,7 +68,7 @@ class Simulation:
         minimum: seconds of work worth sending.
         settle: whether ``main`` begins when the idle workers have fallen silent.
         known: an estimate for the tasks of the first map, as if it had run before.
-        gather_from: from how many workers on results go home by way of others.
+        relay_from: from how many workers on results go home by way of others.
         sleeping: whether the bodies of tasks sleep: then they need neither the interpreter nor, on
             a host with fewer ``cores`` than workers, a core.
     """
@@ -88,7 +88,7 @@ class Simulation:
         minimum: float = FOUR_ROUND_TRIPS,
         settle: bool = True,
         known: float | None = None,
-        gather_from: int = MANY,
+        relay_from: int = MANY,
         sleeping: bool = False,
     ) -> None:
         count("workers", workers, least=1)
@@ -104,7 +104,7 @@ class Simulation:
         if not isinstance(sleeping, bool):
             raise TypeError(f"sleeping must be True or False, not {sleeping!r}")
         number("minimum", minimum)
-        count("gather_from", gather_from, least=1)
+        count("relay_from", relay_from, least=1)
         if known is not None:
             number("known", known, positive=True)
         check_ranks(faults, workers)
@@ -123,7 +123,7 @@ class Simulation:
             minimum=minimum,
             settle=settle,
             known=known,
-            gather_from=gather_from,
+            relay_from=relay_from,
             sleeping=sleeping,
         )
 
@@ -182,7 +182,7 @@ def random_simulation(seed: int, workers: int = 8, tasks: int = 200, **options: 
     slow = random.randrange(workers) if random.random() < 0.2 else None
     world = {
         "network": Network(host=random.choice((2, 4, 64)), jitter=random.choice((0.0, 20e-6))),
-        "gather_from": random.choice((2, MANY, MANY, MANY)),
+        "relay_from": random.choice((2, MANY, MANY, MANY)),
         "speeds": [0.1 if rank == slow else 1.0 for rank in range(workers)],
         "patience": random.choice((0.0, 0.1e-3, PATIENCE)),
         "settle": random.random() < 0.5,

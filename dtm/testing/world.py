@@ -93,7 +93,7 @@ class World:
         balancer: makes the balancers.
         minimum: seconds of work worth sending.
         known: an estimate for the tasks of the first map, as if it had run before.
-        gather_from: from how many workers on results go home by way of others.
+        relay_from: from how many workers on results go home by way of others.
         settle: whether ``main`` begins only when the idle workers are silent.
         sleeping: whether the bodies of tasks sleep and so need no core.
     """
@@ -113,7 +113,7 @@ class World:
         minimum: float = FOUR_ROUND_TRIPS,
         settle: bool = True,
         known: float | None = None,
-        gather_from: int = MANY,
+        relay_from: int = MANY,
         sleeping: bool = False,
     ) -> None:
         self.network = network
@@ -161,7 +161,7 @@ class World:
         for rank, speed in enumerate(speeds):
             chance = Random(seed * size + rank)
             scheduler = Scheduler(rank, size, chance, minimum, 1, items, results, balancer)
-            scheduler.gathering.many = gather_from
+            scheduler.relay.many = relay_from
             cores = hosts[rank // network.host] if hosts else None
             self.workers.append(Simulated(self, scheduler, speed, cores))
         if known is not None:
@@ -178,7 +178,7 @@ class World:
         return self._report.events
 
     @property
-    def ending(self) -> bool:
+    def stopping(self) -> bool:
         """Whether ``main`` has returned, or cannot, for somebody has died."""
         return self._maimed or self.phase in (Phase.STOPPING, Phase.OVER)
 
@@ -256,8 +256,8 @@ class World:
         self._go("main returns")
         worker.flush()
         worker.perform(worker.scheduler.stop())
-        if worker.conduct is not None:
-            worker.conduct.told_to_stop()
+        if worker.act_checker is not None:
+            worker.act_checker.told_to_stop()
 
     def _left_alone(self) -> bool:
         """Whether nothing but ``main`` has run for so long that all others must be silent.
@@ -290,7 +290,7 @@ class World:
             worker.advance()
         if self._settle:
             self._events(most_events)
-            if self._silent is not None and not self.ending:
+            if self._silent is not None and not self.stopping:
                 self._silent(self)
         if self.phase is not Phase.OVER:
             self._begin()
@@ -392,7 +392,7 @@ class World:
         what = f"worker {rank} was lost: {reason}"
         if rank and self.phase is Phase.STOPPING:
             self._report.lost = what
-            if self.workers[rank].scheduler.ending.stage is Stage.STOPPED:
+            if self.workers[rank].scheduler.shutdown.stage is Stage.STOPPED:
                 return
         else:
             self._lost = what

@@ -35,7 +35,7 @@ from dtm.core.messages import (
     Segment,
 )
 from dtm.errors import SerializationError, Unsendable
-from dtm.handle import Handle, Key, gathering
+from dtm.handle import Handle, Key, collecting_pickled
 from dtm.task import Call, Range, Same
 from dtm.wire.cost import SECONDS_PER_BYTE_OF_FUNCTION, SECONDS_PER_BYTE_SHARED, function_cost
 from dtm.wire.definitions import DefinitionReceiver, Definitions, DefinitionSender
@@ -252,7 +252,7 @@ class Wire:
             return call.owner, call.key, part.lo, part.hi, estimate
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
-            with gathering(parcel.handles):
+            with collecting_pickled(parcel.handles):
                 packed = self._tamed(dumps, items, parcel.definitions)
         except Exception as error:  # users' code may raise anything when pickled
             sequence = [items.item] if isinstance(items, Same) else items
@@ -361,7 +361,7 @@ class Wire:
             frames += values.frames
             return values.content
         try:
-            with gathering(parcel.handles):
+            with collecting_pickled(parcel.handles):
                 packed = self._tamed(dumps, values, definitions)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
             index, why = self.culprit(values, segment.lo) or (segment.lo, str(error))

@@ -36,7 +36,7 @@ from typing import Any, Final, NamedTuple
 from dtm.comm.base import Frame
 from dtm.core.identity import WeakIdentity
 from dtm.errors import InvariantError
-from dtm.handle import Handle, Key, arriving, gathering
+from dtm.handle import Handle, Key, collecting_loaded, collecting_pickled
 from dtm.wire.imports import imports
 from dtm.wire.pickling import dumps, loads
 from dtm.wire.rebuilding import is_module_dict
@@ -101,7 +101,7 @@ class FunctionSender:
         if known is None:
             key: bytes | None
             handles: list[Handle[Any]] = []
-            with gathering(handles):
+            with collecting_pickled(handles):
                 frames = dumps(function)
             size = _size(frames)
             if size >= DIGESTED and self._shares_memory():
@@ -187,7 +187,7 @@ class FunctionReceiver:
         size = _size(frames)
         self._make_room(size)
         try:
-            with arriving() as handles:
+            with collecting_loaded() as handles:
                 function = loads(frames)
         except BaseException:  # however it ends, the sender has to learn that it is not kept
             self._dropped.setdefault(sender, []).append(key)

@@ -153,7 +153,7 @@ def make_class(
                 namespace[key] = value
             made: type = meta(name, bases, namespace)
         else:
-            with _hooks_quiet(bases):
+            with _without_hooks(bases):
                 made = _native(meta).__new__(meta, name, bases, dict(body))
         _things[class_id] = made
         _ids.set(made, class_id)
@@ -170,7 +170,7 @@ def _native(meta: type) -> Any:
 
 
 @contextmanager
-def _hooks_quiet(bases: tuple[type, ...]) -> Iterator[None]:
+def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
     """Keep the ``__init_subclass__`` of these classes from running in this thread."""
     me = get_ident()
     hooked = {
@@ -180,7 +180,7 @@ def _hooks_quiet(bases: tuple[type, ...]) -> Iterator[None]:
         if "__init_subclass__" in vars(kind) and kind.__module__ != "typing"
     }
 
-    def quiet(original: Any) -> Any:
+    def unhooked(original: Any) -> Any:
         def hook(cls: type, /, **keywords: Any) -> Any:
             if get_ident() != me:
                 return original.__get__(None, cls)(**keywords)
@@ -192,7 +192,7 @@ def _hooks_quiet(bases: tuple[type, ...]) -> Iterator[None]:
     try:
         for kind, original in hooked.values():
             if kind.__flags__ & HEAP_TYPE:
-                type.__setattr__(kind, "__init_subclass__", quiet(original))
+                type.__setattr__(kind, "__init_subclass__", unhooked(original))
                 changed.append((kind, original))
         yield
     finally:

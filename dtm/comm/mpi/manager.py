@@ -239,16 +239,16 @@ class MpiManager(Forkable):
             self._traffic_seen = self._mail.traffic
             self._stirred = monotonic()
 
-    def _pause(self, quiet: float) -> float:
+    def _pause(self, since_traffic: float) -> float:
         """Say how long to sleep when there has been no sign of traffic for so many seconds."""
         if load := self._mail.load:
-            return 0.0 if quiet < _SHORT_SLEEP + load / _SLOWEST_TRANSFER else _SHORT_SLEEP
-        if quiet < self._spin:
+            return 0.0 if since_traffic < _SHORT_SLEEP + load / _SLOWEST_TRANSFER else _SHORT_SLEEP
+        if since_traffic < self._spin:
             return 0.0
         if self._far:
-            return min(max(quiet / 10, _SHORT_SLEEP), _LONGEST_SLEEP_FAR)
+            return min(max(since_traffic / 10, _SHORT_SLEEP), _LONGEST_SLEEP_FAR)
         # What has just been sent, or rung for, may need MPI to be called a little longer.
-        return _SHORT_SLEEP if quiet < _SETTLE else _LONGEST_SLEEP_NEAR
+        return _SHORT_SLEEP if since_traffic < _SETTLE else _LONGEST_SLEEP_NEAR
 
     def _sleep(self, pause: float) -> bool:
         """Sleep, or only yield the core; tell whether ``wait`` has to return.  Without the lock."""

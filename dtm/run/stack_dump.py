@@ -1,4 +1,4 @@
-"""What every task of a run does at this moment: the stacks of all workers, for people.
+"""Stack dumps: what every task of a run does at this moment, on all workers, for people.
 
 The root asks every worker, and each answers with what it finds (:func:`look`): the frames of its
 main thread and of the stacks that are put aside, those of the program's own threads, and for each
@@ -16,7 +16,7 @@ One long item, all others idle, is no movement, and is what one wants to be show
 
 Nothing of this costs anything before it is asked for: what a task does is read off its frames.
 
-Threads: ``look`` runs in whatever thread reads messages; ``Autopsy.report`` in one of its own.
+Threads: ``look`` runs in whatever thread reads messages; ``StackDump.report`` in one of its own.
 
 Rejected: ``faulthandler`` and ``py-spy`` for it.  Neither sees stacks that are put aside, nor which
 item of which call a frame belongs to.
@@ -43,7 +43,7 @@ from dtm.run.waiting import Waiting
 
 ANSWER_SECONDS = 2.0
 MOST_TASKS = 5
-_HANDLER = "_on_question"  # of the signal: what it runs is not what the task does
+_HANDLER = "_on_stacks_signal"  # of the signal: what it runs is not what the task does
 _SHARED = "/dev/shm"  # noqa: S108 - a directory in it is trusted if only this user can enter it
 if not os.path.isdir(_SHARED):
     from tempfile import gettempdir  # not where it need not be: it takes as long as all of this
@@ -162,7 +162,7 @@ def _is_ours(code: CodeType) -> bool:
 # On the root.
 
 
-class Autopsy:
+class StackDump:
     """Asks the workers, on the root, and tells people what they say."""
 
     def __init__(self, worker: Worker) -> None:
@@ -276,8 +276,8 @@ def _workers(ranks: list[int], hosts: Any) -> str:
 class Watchman:
     """(Root) tells what the tasks do when nothing has moved for some seconds, once each time."""
 
-    def __init__(self, autopsy: Autopsy, worker: Worker, seconds: float) -> None:
-        self._autopsy = autopsy
+    def __init__(self, stack_dump: StackDump, worker: Worker, seconds: float) -> None:
+        self._stack_dump = stack_dump
         self._worker = worker
         self._seconds = seconds
         self._over = threading.Event()
@@ -302,13 +302,13 @@ class Watchman:
             elif said or waited < self._seconds / 2:
                 continue
             elif items is None:
-                items = self._autopsy.under_way()
+                items = self._stack_dump.under_way()
             elif waited < self._seconds:
                 continue
-            elif items != self._autopsy.under_way():
+            elif items != self._stack_dump.under_way():
                 since, items = perf_counter(), None
             else:
-                self._autopsy.report(f": nothing has moved for {self._seconds:g} s")
+                self._stack_dump.report(f": nothing has moved for {self._seconds:g} s")
                 said = True
             seen = worker.taken, worker.scheduler.counters.items  # the answers are no movement
 
