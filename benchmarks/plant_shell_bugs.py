@@ -81,9 +81,9 @@ BUGS = [
     ),
     ShellBug(
         "the outbox is emptied twice",
-        "run/worker.py",
-        "            outbox, self._outbox = self._outbox, {}\n",
-        "            outbox = self._outbox\n",
+        "run/outbox.py",
+        "        results, self._results = self._results, {}\n",
+        "        results = self._results\n",
         "tests/test_workers.py",
     ),
     ShellBug(
@@ -199,14 +199,14 @@ BUGS = [
     ShellBug(
         "results are gathered without the lock",
         "run/worker.py",
-        "        with self.lock:\n            outbox, self._outbox = self._outbox, {}\n            for owner, segments in outbox.items():\n                self.perform(self.scheduler.deliver(owner, tuple(segments)))\n",
-        "        outbox = self._outbox\n        with self.lock:\n            for owner, segments in outbox.items():\n                self.perform(self.scheduler.deliver(owner, tuple(segments)))\n        self._outbox = {}\n",
+        "        with self.lock:\n            for owner, segments in self._outbox.take_results().items():\n",
+        "        results = self._outbox.take_results()\n        with self.lock:\n            for owner, segments in results.items():\n",
     ),
     ShellBug(
         "only results of the last owner are kept",
-        "run/worker.py",
-        "            gathered = self._outbox.setdefault(owner, [])\n            gathered.append(segment)\n",
-        "            gathered = self._outbox[owner] = []\n            gathered.append(segment)\n",
+        "run/outbox.py",
+        "        kept = self._results.setdefault(owner, [])\n",
+        "        kept = self._results[owner] = []\n",
         "tests/test_workers.py",
     ),
     ShellBug(
@@ -218,7 +218,7 @@ BUGS = [
     ),
     ShellBug(
         "lines of output are sent twice",
-        "run/worker.py",
+        "run/outbox.py",
         "        lines, self._lines = self._lines, []\n",
         "        lines = list(self._lines)\n",
         "tests/test_workers.py",

@@ -433,3 +433,14 @@ def old_hosts_file(arguments: Sequence[str]) -> str | None:
                 raise OptionError(f"{_OLD_OPTION} needs the file of hosts")
             named = following
     return named
+
+
+def imported(option: str, path: str) -> Any:
+    """Return the object that an import path names."""
+    from importlib import import_module
+
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"option {option}: cannot import {path!r}: {error}") from error

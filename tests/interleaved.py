@@ -19,7 +19,7 @@ WAITING = ("dtm.lazy", "dtm.future")
 FOCI: tuple[tuple[str, ...], ...] = (
     ("dtm.run", "dtm.wire", *WAITING, *MESSAGES),
     ("dtm.run.runner", *WAITING),
-    ("dtm.run.worker",),
+    ("dtm.run.worker", "dtm.run.outbox"),
     ("dtm.run.runner", "dtm.task"),
     ("dtm.run",),
     (*WAITING, "dtm.comm.mpi.messages"),

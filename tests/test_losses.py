@@ -11,7 +11,7 @@ from dtm.comm.serial import SingleManager
 from dtm.core.granularity import Profile
 from dtm.core.messages import Broken, Load, Message, Stop
 from dtm.errors import WorkerLostError
-from dtm.run import worker as worker_module
+from dtm.run import losses
 from dtm.run.worker import Worker
 from dtm.wire.codec import Wire
 
@@ -95,7 +95,7 @@ def test_the_root_prefers_what_it_knows_itself() -> None:
 def test_the_root_believes_another_if_it_learns_nothing_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_module, "HEARSAY_SECONDS", 0.0)
+    monkeypatch.setattr(losses, "HEARSAY_SECONDS", 0.0)
     root = Root()
     root.hear(1, HEARSAY)
     root.worker.service()
@@ -103,7 +103,7 @@ def test_the_root_believes_another_if_it_learns_nothing_better(
 
 
 def test_the_root_believes_nobody_when_the_run_is_ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "HEARSAY_SECONDS", 0.0)
+    monkeypatch.setattr(losses, "HEARSAY_SECONDS", 0.0)
     root = Root()
     root.hear(1, HEARSAY)
     root.worker.abandon()

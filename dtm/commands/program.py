@@ -29,6 +29,7 @@ from dtm.commands.completion import FILES, hint
 from dtm.errors import CommunicationError, OptionError
 from dtm.options import Options
 from dtm.run import runtime
+from dtm.run.managers import join
 
 
 def add_program(parser: ArgumentParser) -> None:
@@ -61,7 +62,7 @@ def run_program(given: Namespace) -> None:
 
     chosen = Options().overridden(os.environ)
     try:
-        comm = runtime.join(chosen)
+        comm = join(chosen)
     except (OptionError, CommunicationError) as error:
         sys.exit(f"dtm: {error}")
     if comm.rank:

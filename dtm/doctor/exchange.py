@@ -191,7 +191,7 @@ def tell(**fields: Any) -> None:
 def main() -> None:
     """Become a run, exchange, and print what came of it."""
     from dtm.options import Options
-    from dtm.run.runtime import join
+    from dtm.run.managers import join
 
     chosen = Options().overridden(os.environ)
     manager = _join_mpi() if chosen.communicationManager == "mpi" else join(chosen)

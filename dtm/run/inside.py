@@ -44,6 +44,7 @@ from dtm.launch.local_workers import interrupts_blocked, is_invited, start_serve
 from dtm.options import Options
 from dtm.run import runtime
 from dtm.run.interrupts import Interrupts, ItemInterrupts
+from dtm.run.managers import join
 from dtm.run.stack import call_with_room
 from dtm.wire.imports import imports
 from dtm.wire.pickling import dumps_flat
@@ -226,7 +227,7 @@ def _joined(chosen: Options) -> CommunicationManager:
         return SingleManager()
     manager = chosen.communicationManager
     if manager not in MANAGERS:
-        return runtime.join(chosen)
+        return join(chosen)
     if manager is None:
         _refuse_ranks()
     workers = 1 if manager == "serial" else chosen.workers or default_workers(os.environ)

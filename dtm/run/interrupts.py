@@ -48,6 +48,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
 from dtm.run.runner import Runner
+from dtm.run.seeding import Streams
 
 if TYPE_CHECKING:
     from signal import getsignal
@@ -65,7 +66,7 @@ _DOORS = tuple(
 )  # fmt: skip
 _BODIES: frozenset[CodeType] = frozenset(
     function.__code__
-    for function in (Runner._single, Runner._strip, Runner._seeded)  # noqa: SLF001
+    for function in (Runner._single, Runner._strip, Streams.results)  # noqa: SLF001
 )
 _LIMITED = os.path.join(_PACKAGE, "time_limit.py"), "limited"
 

@@ -9,12 +9,6 @@ Each range runs in a context of its own (:mod:`contextvars`), a copy of the one 
 began with: what a task sets there reaches neither the task that waits below it nor the next range,
 just as if it ran on another worker.
 
-Depth: each level of inline nesting takes some Python frames and those of the task itself; with
-``MOST_FRAMES`` of them on its stack a waiting task parks although it has children, and they run on
-another stack.  The recursion limit is raised by ``MOST_FRAMES`` while a run lasts, so a task has
-the depth for itself that it has without dtm.  A lower bound costs switches: a search 400
-levels deep, cut every 24, spent a fifth of its time on them when they were hand-overs of threads.
-
 A child that a task forks is no worker.  When the body of the task returns in it, the child ends.
 
 Shared attributes:
@@ -324,7 +318,8 @@ class Runner:
             if call.path is None:
                 values.extend(call.strip(lo, hi))
             else:
-                values.extend(self._seeded(call, context, lo, hi))
+                assert self.streams is not None
+                values.extend(self.streams.results(call, context, lo, hi))
             if len(values) == due:
                 return None
             failure: BaseException = StopIteration("raised by the function itself")
@@ -343,26 +338,6 @@ class Runner:
         """Raise what interrupts ``main``: the item has failed by it, and the stack ends."""
         if failure is not None and failure is self.interruption:
             raise failure
-
-    def _seeded(self, call: Call, context: Context, lo: int, hi: int) -> Any:
-        streams = self.streams
-        path = call.path
-        assert streams is not None
-        assert path is not None
-        saved = streams.save()
-        items = call.items[lo - call.base : hi - call.base]
-        try:
-            for index, item in enumerate(items, lo):
-                context.path = (*path, index)
-                context.calls = 0
-                streams.enter(context.path)
-                try:
-                    value = call.function(*item) if call.star else call.function(item)
-                except StopIteration:
-                    return
-                yield value
-        finally:
-            streams.restore(saved)
 
     def _segment(
         self,

@@ -18,8 +18,12 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
+
+from dtm.run.context import Context
+from dtm.task import Call
 
 Path = tuple[int, ...]
 
@@ -44,6 +48,24 @@ class Streams:
             # Both are Mersenne twisters: from the same number they would draw the same.
             words = [~number >> shift & 0xFFFFFFFF for shift in range(0, 128, 32)]
             numpy.seed(words)
+
+    def results(self, call: Call, context: Context, lo: int, hi: int) -> Iterator[Any]:
+        """Run some items of a call, each with a stream of its own, and yield their results."""
+        assert call.path is not None
+        saved = self.save()
+        items = call.items[lo - call.base : hi - call.base]
+        try:
+            for index, item in enumerate(items, lo):
+                context.path = (*call.path, index)
+                context.calls = 0
+                self.enter(context.path)
+                try:
+                    value = call.function(*item) if call.star else call.function(item)
+                except StopIteration:
+                    return
+                yield value
+        finally:
+            self.restore(saved)
 
     def generator(self, path: Path) -> random.Random:
         """Return a generator of :mod:`random` for a path."""

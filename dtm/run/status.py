@@ -23,6 +23,7 @@ from time import perf_counter, process_time
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, Protocol
 
+from dtm.core.messages import Status
 from dtm.core.scheduler import Scheduler
 from dtm.run.runner import Runner
 from dtm.task import Call
@@ -39,6 +40,13 @@ class Worker(Protocol):
 
     runner: Runner
     scheduler: Scheduler
+
+
+class View(Protocol):
+    """Whoever watches the run, on the root."""
+
+    def heard(self, source: int, message: Status) -> None:
+        """Take the status of a worker.  Called with the worker's lock held."""
 
 
 class Task(NamedTuple):

@@ -15,24 +15,17 @@ that interfered in this way took 15 % of a core and answered thieves after 50 ms
 thread looks for work, it alone reads messages: with two threads awake for each, 64
 workers that asked each other at the end of a map kept its last results waiting for 80 ms.
 
-What can go wrong: a worker dies: the root raises :class:`WorkerLostError` out of
-``main``, wherever that stands; the others are told to end, or see the root go.
-The root dies: its workers end at once, without a word.  An error inside dtm
-(a broken invariant): the root is told and ends the run.  A worker cannot reach another,
-which the root may well reach: it tells the root, which waits for a moment, since if that
-worker has died it will find out itself, and knows how; then it ends the run.  To go on
-is no choice: what the two have for each other does not arrive.  A wake-up that is meant for the
-main thread reaches the load-balancer thread, which is on its way out of ``comm.wait``: it passes
-it on.
+What can go wrong: a worker dies, or cannot reach another (:mod:`dtm.run.losses`).  An error inside
+dtm (a broken invariant): the root is told and ends the run.  A wake-up that is meant for the main
+thread reaches the load-balancer thread, which is on its way out of ``comm.wait``: it passes it on.
 
 Shared attributes:
 
     =========================================  ============  =============  ======================
     attribute                                  written by    read by        under
     =========================================  ============  =============  ======================
-    _outbox, _lines, _finish,                  any thread    any thread     ``lock``
-    _outbox_since, _lines_sent
-    _timer, _hearsay, _end_reached             any thread    any thread     ``lock`` to write; who
+    _finish                                    any thread    any thread     ``lock``
+    _timer, _end_reached                       any thread    any thread     ``lock`` to write; who
                                                                             sets one wakes those
                                                                             that have read it
     _busy                                      main thread   load balancer  an ``Event``
@@ -46,14 +39,13 @@ Threads: ``perform``, ``service`` and what they call hold ``lock``; ``idle``, ``
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from random import Random
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 from dtm.core.balancer import Balancer
@@ -68,7 +60,6 @@ from dtm.core.messages import (
     LookRequest,
     Message,
     Noted,
-    Output,
     Refusal,
     Segment,
     Status,
@@ -79,11 +70,13 @@ from dtm.core.messages import (
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, Tell, WakeAt
 from dtm.errors import InitializerError, RemoteTraceback, WorkerLostError
 from dtm.run.handles import Handles
+from dtm.run.losses import Losses
+from dtm.run.outbox import Outbox
 from dtm.run.output import Output as Streamed
 from dtm.run.runner import Runner
 from dtm.run.shipping import Shipping
 from dtm.run.stack_dump import StackDump, look
-from dtm.run.status import status
+from dtm.run.status import View, status
 from dtm.task import Call
 from dtm.wire.codec import Wire
 from dtm.wire.failures import annotate, traceback_text
@@ -95,20 +88,9 @@ if TYPE_CHECKING:
 
 FOUR_ROUND_TRIPS = 200e-6
 TICK_SECONDS = 0.25
-RESULTS_SECONDS = 300e-6
-MOST_SEGMENTS = 256
-OUTPUT_SECONDS = 5e-3
-HEARSAY_SECONDS = 1.0
 HURRY_SECONDS = 0.3
 AWAY_SECONDS = 0.05
 ABANDONED_SECONDS = 0.5
-
-
-class View(Protocol):
-    """Whoever watches the run, on the root."""
-
-    def heard(self, source: int, message: Status) -> None:
-        """Take the status of a worker.  Called with the worker's lock held."""
 
 
 class Worker:
@@ -129,10 +111,8 @@ class Worker:
         stack_dump, view: (root) who is told what the workers answer, if somebody asks.
     """
 
-    SHARED: ClassVar = dict.fromkeys(
-        ("_outbox", "_outbox_since", "_lines", "_lines_sent", "_finish"), "lock"
-    )
-    SHARED_READ_FREELY: ClassVar = dict.fromkeys(("_timer", "_hearsay", "_end_reached"), "lock")
+    SHARED: ClassVar = {"_finish": "lock"}
+    SHARED_READ_FREELY: ClassVar = {"_timer": "lock", "_end_reached": "lock"}
 
     def __init__(
         self,
@@ -188,16 +168,13 @@ class Worker:
         self.scheduler.granularity.appraise_function = self._shipping.function_cost
         self.scheduler.granularity.lacking = self._shipping.lacking
         self._on_end = on_end
-        self._outbox: dict[int, list[Segment]] = {}
-        self._outbox_since = 0.0
+        self._outbox = Outbox(self.lock)
+        self._losses = Losses(self)
         self._timer = float("inf")
         self._inside: set[int] = set()
         self._busy = threading.Event()
-        self._lines: list[Output] = []
-        self._lines_sent = 0.0
         self._finish: list[tuple[BaseException | None]] = []
         self._end_reached = False
-        self._hearsay: tuple[float, str] | None = None
         self._thread: threading.Thread | None = None
 
     def _make_runner(self, streams: Streams | None) -> Runner:
@@ -242,7 +219,7 @@ class Worker:
         if isinstance(told.message, Unprepared):
             error = InitializerError(told.message.reason)
             error.__cause__ = RemoteTraceback(told.message.traceback)
-            self._finish.append((error,))
+            self.fail(error)
             return
         if isinstance(told.message, LookRequest):
             self._send(told.source, Looked(told.message.serial, look(self)))
@@ -261,8 +238,12 @@ class Worker:
         if end.lost is None:
             self._finish.append((WorkerLostError(reason) if reason else None,))
             self._end_reached = True
-        elif reason and not self._hearsay:
-            self._hearsay = perf_counter() + HEARSAY_SECONDS, reason
+        elif reason:
+            self._losses.hear(reason)
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error, as soon as the lock is free.  Called with the lock held."""
+        self._finish.append((error,))
 
     def _send(self, to: int, message: Message) -> None:
         if isinstance(message, Grant):
@@ -322,14 +303,13 @@ class Worker:
             self._take_all()
             self.handles.settle()
             self.perform(self.scheduler.send_due(now))
-            if self._outbox and now - self._outbox_since > RESULTS_SECONDS:
+            if self._outbox.results_due(now):
                 self.flush()
-            if self._lines and now - self._lines_sent > OUTPUT_SECONDS:
+            if self._outbox.lines_due(now):
                 self._flush_lines()
             for peer in self.comm.lost():
                 self._mourn(peer)
-            if self._hearsay and now >= self._hearsay[0]:
-                self._believe(self._hearsay[1])
+            self._losses.believe(now)
             finish, self._finish = self._finish, []
         for (reason,) in finish:
             self._on_end(reason)
@@ -349,24 +329,7 @@ class Worker:
         self.perform(self.scheduler.handle(source, load, message, perf_counter()))
 
     def _mourn(self, peer: LostPeer) -> None:
-        if self.scheduler.stopping:
-            return
-        host = self.comm.hosts[peer.rank]
-        if peer.rank == 0:
-            os._exit(1)
-        text = f"worker {peer.rank} on {host} was lost"
-        if self.comm.rank == 0:
-            self._finish.append((WorkerLostError(f"{text}: {peer.reason}"),))
-            return
-        own = f"worker {self.comm.rank} on {self.comm.hosts[self.comm.rank]}"
-        self._send(0, Broken(f"{text} to {own}: {peer.reason}", peer.rank))
-
-    def _believe(self, hearsay: str) -> None:
-        """End the run for a loss that another worker reports and the root has not seen itself."""
-        self._hearsay = None
-        if not self.scheduler.stopping:
-            reason = f"{hearsay} (this worker, the root, has lost neither of the two)"
-            self._finish.append((WorkerLostError(reason),))
+        self._losses.mourn(peer)
 
     def broken(self, error: BaseException) -> None:
         """An error inside dtm: tell the root, which ends the run."""
@@ -388,36 +351,25 @@ class Worker:
     def ship(self, owner: int, segment: Segment) -> None:
         """Send results soon: with others, or before this worker does anything long."""
         with self.lock:
-            if not self._outbox:
-                self._outbox_since = perf_counter()
-            gathered = self._outbox.setdefault(owner, [])
-            gathered.append(segment)
-            if len(gathered) >= MOST_SEGMENTS:
+            if self._outbox.add_results(owner, segment):
                 self.flush()
 
     def flush(self) -> None:
         """Send all results now."""
         with self.lock:
-            outbox, self._outbox = self._outbox, {}
-            for owner, segments in outbox.items():
+            for owner, segments in self._outbox.take_results().items():
                 self.perform(self.scheduler.deliver(owner, tuple(segments)))
 
     def say(self, stream: str, text: str) -> None:
         """Send lines that a task has printed to the root."""
         with self.lock:
-            self._lines.append(Output(stream, text))
-            if perf_counter() - self._lines_sent > OUTPUT_SECONDS:
+            self._outbox.add_lines(stream, text)
+            if self._outbox.lines_due(perf_counter()):
                 self._flush_lines()
 
     def _flush_lines(self) -> None:
-        lines, self._lines = self._lines, []
-        self._lines_sent = perf_counter()
-        while lines:
-            stream = lines[0].stream
-            count = next((i for i, line in enumerate(lines) if line.stream != stream), len(lines))
-            text = "".join(line.text for line in lines[:count])
-            self._send(0, Output(stream, text))
-            del lines[:count]
+        for lines in self._outbox.take_lines():
+            self._send(0, lines)
 
     # Threads.
 
@@ -436,8 +388,7 @@ class Worker:
 
     def _due(self) -> float:
         """Return when ``service`` is to be called even if no message comes."""
-        hearsay = self._hearsay
-        return min(self._timer, hearsay[0]) if hearsay else self._timer
+        return min(self._timer, self._losses.due)
 
     def busy(self) -> None:
         """A task runs again: from here on messages are the load-balancer thread's business."""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from dtm.core.messages import Message, Segment, Stopped
 from dtm.core.scheduler import Effect, End, Print, Resume, Scheduler, Send, WakeAt
-from dtm.run.worker import MOST_SEGMENTS, RESULTS_SECONDS
+from dtm.run.outbox import MOST_SEGMENTS, RESULTS_SECONDS
 from dtm.testing.act_invariants import addressed
 from dtm.testing.cores import Cores
 from dtm.testing.mail import Mail
