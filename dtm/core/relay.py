@@ -3,10 +3,10 @@
 In a run of fewer than ``MANY`` workers results go to their owner directly.  In a larger one
 the owner would do nothing but receive (16,384 workers: 60,000 messages, 0.3 s of its
 processor).  So they go up the 4-ary tree rooted at the owner, by half of the depth at
-each hop (7, 4, 2, 1, 0), and each worker on the way gathers what passes.
+each hop (7, 4, 2, 1, 0), and each worker on the way collects what passes.
 
-How long it gathers follows from how long the call has been passing here: ``DELAY_SHARE`` of that
-time.  So gathering delays a call by a few hundredths at most, whatever its
+How long it waits for more follows from how long results of the call have been passing here:
+``DELAY_SHARE`` of that time.  So a call is delayed by a few hundredths at most, whatever its
 length, and the owner gets a number of messages that grows with the logarithm of it.
 
 Failures go directly: they save work.
@@ -46,7 +46,7 @@ class _Passing:
         self.segments: list[Segment] = []
 
     def due(self) -> float:
-        """Return when to send on what has gathered."""
+        """Return when to send on what has come."""
         pause = DELAY_SHARE * (self.last - self.began)
         return self.last + min(LONGEST_SECONDS, max(SHORTEST_SECONDS, pause))
 
@@ -91,7 +91,7 @@ class Relay:
         return ((owner, passing.segments) for owner, passing in self._passing.items())
 
     def send_on(self, now: float) -> Sends:
-        """Return the results that have gathered for long enough."""
+        """Return the results that have waited for long enough."""
         if now < self.deadline:
             return []
         sends: Sends = []
