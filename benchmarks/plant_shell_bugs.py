@@ -226,7 +226,7 @@ BUGS = [
     ShellBug(
         "the loss of a worker is not told",
         "run/worker.py",
-        "            for peer in self.comm.lost():\n                self._mourn(peer)\n",
+        "            for peer in self.comm.lost():\n                self._note_loss(peer)\n",
         "            self.comm.lost()\n",
         "tests/test_interleavings.py -k lost_at_each_point",
     ),

@@ -115,7 +115,7 @@ class Crew:
             getattr(site.handles, name)
             for site in self.sites
             for name in ("_recent", "_unneeded", "_refs", "_own", "_held", "_confirmed", "_pins",
-                         "_unkept", "_errands", "_asking", "_loose")
+                         "_unkept", "_fetching", "_asking", "_loose")
         )  # fmt: skip
 
 

@@ -34,9 +34,9 @@ class Worker:
 
     def serve(self) -> None:
         while True:
-            heir = self.stacks.choose(self.stacks.may_go_on())
-            if heir is not None:
-                self.stacks.retire(heir)
+            successor = self.stacks.choose(self.stacks.may_go_on())
+            if successor is not None:
+                self.stacks.retire(successor)
             elif self.todo:
                 self.todo.pop(0)()
             else:

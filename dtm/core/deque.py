@@ -20,7 +20,7 @@ from dtm.task import Range
 
 
 class Deque:
-    """Ranges between an owner's end and a thief's end."""
+    """A double-ended queue of ranges: the owner works at one end, thieves take from the other."""
 
     __slots__ = ("_ranges",)
 

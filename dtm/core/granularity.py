@@ -230,7 +230,7 @@ class Granularity:
         return seconds >= self.minimum or self.main_thread_away
 
     def _result_cost(self, work: Range, each: float) -> float | None:
-        """Return what a result costs; None if one will be there soon to judge by."""
+        """Return what shipping a result costs; None if it is better to wait for one to judge by."""
         call = work.call
         profile: Profile = call.profile
         if call.result_cost is None:

@@ -23,7 +23,7 @@ from dtm.task import Range
 
 
 class Load(NamedTuple):
-    """What a worker says of itself with every message.
+    """The load report of a worker, which goes along with every message.
 
     ``sequence`` orders the reports of one worker, ``seconds`` estimates its queued
     work, ``idle`` says that it has none and runs none.

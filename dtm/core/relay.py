@@ -35,7 +35,7 @@ Sends = list[tuple[int, Message]]
 
 
 class _Passing:
-    """What passes here for one owner."""
+    """Results for one owner that pass here."""
 
     __slots__ = ("began", "key", "last", "segments")
 

@@ -215,7 +215,7 @@ class Scheduler:
         return [Resume(call)]
 
     def abandon(self, call: Call, *, running: bool = False) -> list[Effect]:
-        """Nobody wants the rest of a call; with ``running`` nor what has begun of it."""
+        """Drop what is left of a call everywhere; with ``running``, what runs of it too."""
         call.abandon()
         if not call.key:
             return []
@@ -250,7 +250,7 @@ class Scheduler:
         return [self._send(to, message) for to, message in self.balancer.hungry(now)]
 
     def send_due(self, now: float) -> list[Effect]:
-        """Answer the workers that wait here, or see to it that this is tried again soon."""
+        """Send what is due: work to those who wait here, and results that pass; set the timer."""
         due = now >= self.relay.deadline
         looks = now >= self._timer and self.balancer.waiting and self.deque.newest() is not None
         if not (due or looks):

@@ -176,7 +176,7 @@ class Launcher:
             self._note(message)
             self._end(message)
         elif isinstance(message, messages.Gone):
-            self._mourn(message)
+            self._note_loss(message)
 
     def _begin(self) -> None:
         """Have the workers started if every host is ready; give up when all have answered."""
@@ -260,7 +260,7 @@ class Launcher:
         if self.stage is Stage.PARTING and not self._left:
             self._go("all ended")
 
-    def _mourn(self, gone: messages.Gone) -> None:
+    def _note_loss(self, gone: messages.Gone) -> None:
         self._left.difference_update(gone.ranks)
         if self.stage is Stage.CALLING:
             self._refuse(messages.Refused(gone.hosts[0], gone.reason))

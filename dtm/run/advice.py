@@ -108,7 +108,7 @@ def _pickling(figures: Figures) -> tuple[float, str]:
 
 
 def _imbalance(figures: Figures) -> tuple[float, str]:
-    """Rests that no other rule explains."""
+    """Idle time that no other rule explains."""
     explained = max(_one_item(figures)[0], _few_items(figures)[0])
     loss = figures.idle_otherwise / figures.capacity - explained
     return loss, (

@@ -113,12 +113,12 @@ class Figures:
 
     @property
     def idle_while_serial(self) -> float:
-        """Core-seconds for which others rested since ``main`` computed."""
+        """Core-seconds in which other workers rested because ``main`` computed."""
         return min(sum(self.resting.values()), self.serial * (self.workers - 1))
 
     @property
     def idle_otherwise(self) -> float:
-        """Core-seconds of the other rests: too little work, or its ends do not meet."""
+        """Core-seconds of the other rests: too little work, or work that ends unevenly."""
         return sum(self.resting.values()) - self.idle_while_serial
 
     @property

@@ -73,7 +73,7 @@ class World(Protocol):
         """Read what has come."""
 
 
-class _Errand:
+class _Fetching:
     """An object on its way here."""
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class Handles:
         self._confirmed: set[Key] = set()
         self._pins: dict[tuple[int, Key], list[Handle[Any]]] = {}
         self._unkept: dict[Key, list[int]] = {}
-        self._errands: dict[Key, _Errand] = {}
+        self._fetching: dict[Key, _Fetching] = {}
         self._asking: dict[Key, list[int]] = {}
         self._dead: deque[Key] = deque()
 
@@ -216,7 +216,7 @@ class Handles:
             del self._refs[key]
             self._confirmed.discard(key)
             self._unneeded.discard(key)
-            self._errands.pop(key, None)
+            self._fetching.pop(key, None)
             if key in self._own:
                 for holder in self._own[key].holders:
                     self._world.send(holder, Noted(unneeded=(key,)))
@@ -279,7 +279,7 @@ class Handles:
         key = fetch.key
         frames = self._frames(key)
         if frames is None:
-            if key in self._errands and not fetch.insist:
+            if key in self._fetching and not fetch.insist:
                 self._asking.setdefault(key, []).append(source)
             else:
                 self._world.send(source, Found(key, "it was freed, for nobody had a handle"))
@@ -312,8 +312,8 @@ class Handles:
 
     def _take(self, source: int, found: Found) -> None:
         key = found.key
-        errand = self._errands.get(key)
-        if errand is None:
+        fetching = self._fetching.get(key)
+        if fetching is None:
             return
         if found.at >= 0:
             self._world.send(found.at, Fetch(key))
@@ -324,9 +324,9 @@ class Handles:
         handle = self._living(key)
         if handle is not None and not found.reason:
             handle.frames = found.frames
-        errand.reason = found.reason
-        del self._errands[key]
-        errand.done.set()
+        fetching.reason = found.reason
+        del self._fetching[key]
+        fetching.done.set()
         for asking in self._asking.pop(key, ()):
             self._world.send(asking, Found(key, found.reason, -1, found.frames))
 
@@ -340,18 +340,18 @@ class Handles:
             message = f"{handle!r} cannot be looked at while objects are pickled or loaded"
             raise RunStateError(message)
         with world.lock:
-            errand = None
+            fetching = None
             if handle.frames is None:
                 if key[0] == self._rank:
                     raise RunStateError(f"{handle!r}: it was freed, for nobody had a handle")
                 if world.ended:
                     raise RunStateError(f"{handle!r} was never looked at here, and the run is over")
-                errand = self._errands.get(key)
-                if errand is None:
-                    errand = self._errands[key] = _Errand()
+                fetching = self._fetching.get(key)
+                if fetching is None:
+                    fetching = self._fetching[key] = _Fetching()
                     world.send(key[0], Fetch(key))
-        if errand is not None:
-            self._await(handle, errand)
+        if fetching is not None:
+            self._await(handle, fetching)
         assert handle.frames is not None
         value = _loaded(handle.frames)
         with world.lock:
@@ -359,7 +359,7 @@ class Handles:
         return value
 
     def _keep(self, key: Key, handle: Handle[Any]) -> None:
-        """Keep an object in case it is needed again, and not more than is allowed of them."""
+        """Keep an object in case it is needed again, and drop older ones if they are too large."""
         if key in self._unneeded or self._world.ended:
             return
         recent = self._recent
@@ -367,13 +367,13 @@ class Handles:
         while len(recent) > 1 and sum(one.size for one in recent.values()) > self._cache_bytes:
             recent.popitem(last=False)
 
-    def _await(self, handle: Handle[Any], errand: _Errand) -> None:
-        while not errand.done.wait(_LOOK_SECONDS):
+    def _await(self, handle: Handle[Any], fetching: _Fetching) -> None:
+        while not fetching.done.wait(_LOOK_SECONDS):
             if self._world.ended:
                 raise RunStateError(f"{handle!r} had not come when the run ended")
             self._world.service()
-        if errand.reason:
-            raise RunStateError(f"{handle!r}: {errand.reason}")
+        if fetching.reason:
+            raise RunStateError(f"{handle!r}: {fetching.reason}")
 
 
 def _loaded(frames: Sequence[Frame]) -> Any:

@@ -45,7 +45,7 @@ from dtm.options import Options
 from dtm.run import runtime
 from dtm.run.interrupts import Interrupts, ItemInterrupts
 from dtm.run.managers import join
-from dtm.run.stack import call_with_room
+from dtm.run.stack_chunks import call_with_room
 from dtm.wire.imports import imports
 from dtm.wire.pickling import dumps_flat
 

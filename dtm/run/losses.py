@@ -64,7 +64,7 @@ class Losses:
         self.due = NEVER
         self._told = ""
 
-    def mourn(self, peer: LostPeer) -> None:
+    def notice(self, peer: LostPeer) -> None:
         """Act on the loss of a worker that this one has noticed itself."""
         worker = self.worker
         if worker.scheduler.stopping:

@@ -138,7 +138,7 @@ class Watch:
         return found
 
     def span(self, kind: int, began: float, call: Call | None = None, flag: int = 0) -> None:
-        """Something has ended in the middle of which no item of the strip under way ran."""
+        """Note what has ended, and that no item of the strip under way ran meanwhile."""
         now = perf_counter()
         self.moment.inner += now - began
         if kind == REST:
@@ -171,14 +171,14 @@ class ObservedStacks(Stacks):
         self._awaited = calls[0] if calls else None
         super().park(calls)
 
-    def _switch(self, me: Stack, heir: Stack | None) -> None:
+    def _switch(self, me: Stack, successor: Stack | None) -> None:
         watch, place = self.watch, me.place
         moment = watch.moment
         call = self._awaited if place is Place.PARKED else None
         kept = moment.inner, moment.strip, moment.waits
         began = perf_counter()
         try:
-            super()._switch(me, heir)
+            super()._switch(me, successor)
         finally:
             watch.stack = self.number()
             moment.inner, moment.strip, moment.waits = kept
@@ -348,11 +348,11 @@ class ObservedWorker(Worker):
         if self.recorder is not None:
             self.recorder.tick(perf_counter())
 
-    def _mourn(self, peer: LostPeer) -> None:
+    def _note_loss(self, peer: LostPeer) -> None:
         """Take note that a worker is gone; if it is the root, this process ends at once."""
         if self.recorder is not None:
             self.recorder.flush()
-        super()._mourn(peer)
+        super()._note_loss(peer)
 
     def leave(self, timeout: float) -> None:
         """Let go of the other workers, and close the trace."""

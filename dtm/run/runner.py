@@ -146,12 +146,12 @@ class Runner:
                 self.check()
             thread.context = None
             with self._lock:
-                heir = stacks.choose(stacks.may_go_on())
-                work = self._waiting.next_work() if heir is None else None
-                if heir is None and work is None and stacks.prompt:
-                    heir = stacks.choose(stacks.prompt[-1])
-            if heir is not None:
-                stacks.retire(heir)
+                successor = stacks.choose(stacks.may_go_on())
+                work = self._waiting.next_work() if successor is None else None
+                if successor is None and work is None and stacks.prompt:
+                    successor = stacks.choose(stacks.prompt[-1])
+            if successor is not None:
+                stacks.retire(successor)
             elif work is not None:
                 self.go_on()
                 now = perf_counter()
@@ -216,7 +216,7 @@ class Runner:
                 put_running_loop(loop)
 
     def _prepare(self, body: Body) -> BaseException | None:
-        """Have what stands around a function prepare this process; return what fails."""
+        """Have the wrapper of a function prepare this process; return the exception if it fails."""
         try:
             body.prepare(self)
         except BaseException as exception:
@@ -335,7 +335,7 @@ class Runner:
         return self.interrupted or (self.ended and isinstance(exception, GreenletExit))
 
     def _hand_on(self, failure: BaseException | None) -> None:
-        """Raise what interrupts ``main``: the item has failed by it, and the stack ends."""
+        """Raise the interrupt of ``main`` again if an item has failed by it: the stack ends too."""
         if failure is not None and failure is self.interruption:
             raise failure
 

@@ -45,7 +45,7 @@ from dtm.run import local
 from dtm.run.initializing import initializer_of
 from dtm.run.late_globals import late_globals
 from dtm.run.managers import join
-from dtm.run.stack import call_with_room
+from dtm.run.stack_chunks import call_with_room
 from dtm.run.stack_dump import StackDump, Watchman
 from dtm.run.waiting import MOST_FRAMES
 from dtm.run.worker import Worker
@@ -216,7 +216,7 @@ class Run:
             self._watchman.start()
 
     def _open_view(self) -> None:
-        """Let the run be watched, if that is wanted, by what stands above this room."""
+        """Open the live view, if it is wanted; its module is of a higher layer, so by its name."""
         if self.options.live:
             view = imported("live", LIVE_VIEW)
             self._view = view(self.worker, self.options.live)

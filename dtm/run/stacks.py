@@ -59,7 +59,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from dtm.core.scheduler import Counters
 from dtm.core.wait_policy import STALE_SECONDS, UNTAKEN_SECONDS
 from dtm.run.loops import put_running_loop, take_running_loop
-from dtm.run.stack import call_with_room
+from dtm.run.stack_chunks import call_with_room
 from dtm.task import Call, Range
 
 
@@ -303,9 +303,9 @@ class Stacks:
                 call.listeners = [*(call.listeners or ()), me.resume]
             me.go("parks")
             self._counters.parked += 1
-            heir = self.choose(self.may_go_on())
+            successor = self.choose(self.may_go_on())
         try:
-            self._switch(me, heir)
+            self._switch(me, successor)
         finally:
             with self._lock:
                 self._recover(me)
@@ -317,13 +317,13 @@ class Stacks:
         """Let the stacks that are ready go first."""
         me = self.current
         with self._lock:
-            heir = self.choose(self.may_go_on())
-            if heir is None:
+            successor = self.choose(self.may_go_on())
+            if successor is None:
                 return
             me.go("gives way")
             self.ready.append(me)
         try:
-            self._switch(me, heir)
+            self._switch(me, successor)
         finally:
             with self._lock:
                 self._recover(me)
@@ -351,28 +351,28 @@ class Stacks:
             self._settling.remove(me)
         return True
 
-    def retire(self, heir: Stack) -> None:
+    def retire(self, successor: Stack) -> None:
         """(A server) let a stack go on that has been chosen; return when there is work again."""
         me = self.current
         with self._lock:
             me.go("nothing to do")
         self._spares.append(me)
-        self._switch(me, heir)
+        self._switch(me, successor)
         me.ran = 0.0
 
-    def _switch(self, me: Stack, heir: Stack | None) -> None:
+    def _switch(self, me: Stack, successor: Stack | None) -> None:
         """Go on with another stack, a server if it is None; return when this one is chosen."""
         self._switched = now = perf_counter()
         me.ran += now - me.since
         loop = take_running_loop()
         try:
-            if heir is not None:
-                heir.greenlet.switch()
+            if successor is not None:
+                successor.greenlet.switch()
             elif self._spares:
-                heir = self._spares.pop()
+                successor = self._spares.pop()
                 with self._lock:
-                    heir.go("chosen")
-                heir.greenlet.switch()
+                    successor.go("chosen")
+                successor.greenlet.switch()
             else:
                 self._hub.switch()
         finally:

@@ -215,7 +215,7 @@ class Worker:
         self._send(to, message)
 
     def _tell(self, told: Tell) -> None:
-        """Say what the tasks here do, or hear of those of another worker."""
+        """Act on a message that is not the scheduler's business."""
         if isinstance(told.message, Unprepared):
             error = InitializerError(told.message.reason)
             error.__cause__ = RemoteTraceback(told.message.traceback)
@@ -308,7 +308,7 @@ class Worker:
             if self._outbox.lines_due(now):
                 self._flush_lines()
             for peer in self.comm.lost():
-                self._mourn(peer)
+                self._note_loss(peer)
             self._losses.believe(now)
             finish, self._finish = self._finish, []
         for (reason,) in finish:
@@ -328,8 +328,8 @@ class Worker:
             self.runner.interrupt_items(message.owner, message.key)
         self.perform(self.scheduler.handle(source, load, message, perf_counter()))
 
-    def _mourn(self, peer: LostPeer) -> None:
-        self._losses.mourn(peer)
+    def _note_loss(self, peer: LostPeer) -> None:
+        self._losses.notice(peer)
 
     def broken(self, error: BaseException) -> None:
         """An error inside dtm: tell the root, which ends the run."""

@@ -73,8 +73,8 @@ class _Parcel:
         self.handles: list[Handle[Any]] = []
 
 
-class Passage(Protocol):
-    """Who looks after the handles of shared objects that messages carry."""
+class HandleKeeper(Protocol):
+    """Keeps the handles of shared objects that messages carry until they have come."""
 
     def pin(self, to: int, handles: Iterable[Handle[Any]]) -> None:
         """Note that these are on their way to a worker."""
@@ -97,7 +97,7 @@ class Wire:
         profile: finds the profile of a function at a depth.
         interrupted: whether the run is being ended by a signal.
         cache_bytes: how much is kept of functions that others have sent.
-        passage: looks after handles of shared objects.
+        keeper: looks after handles of shared objects.
         shares_memory: tells whether all workers read large frames from this one's memory.
     """
 
@@ -108,11 +108,11 @@ class Wire:
         profile: Callable[[Any, int], Profile],
         interrupted: Callable[[], bool] = lambda: False,
         cache_bytes: int = CACHE_BYTES,
-        passage: Passage | None = None,
+        keeper: HandleKeeper | None = None,
         shares_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         self._shares_memory = shares_memory
-        self._passage = passage
+        self._keeper = keeper
         self._rank = rank
         self._where = where
         self._profile = profile
@@ -123,8 +123,8 @@ class Wire:
         self._definitions_in = DefinitionReceiver()
         self._newest: Callable[[], Call | None] = lambda: None  # of the epoch
 
-    def _tamed(self, act: Callable[..., Any], *args: Any) -> Any:
-        """Do what runs users' code, which may exit: only a signal's exit passes through here."""
+    def _guarded(self, act: Callable[..., Any], *args: Any) -> Any:
+        """Call what may run users' code; an exit in it is an error, unless by a signal."""
         try:
             return act(*args)
         except Exception:  # what callers expect; the rest is what tries to exit
@@ -159,8 +159,8 @@ class Wire:
         ahead = self._definitions_out.note(to, parcel.definitions) if parcel.definitions else None
         dropped = self._functions_in.dropped_for(to)
         handles: tuple[Key | None, ...] = ()
-        if parcel.handles and self._passage is not None:
-            self._passage.pin(to, parcel.handles)
+        if parcel.handles and self._keeper is not None:
+            self._keeper.pin(to, parcel.handles)
             handles = tuple(handle.key for handle in parcel.handles)
         aside = (ahead, dropped, handles) if ahead or dropped or handles else None
         head = (_KINDS[cls], load.sequence, load.seconds, load.idle, content, aside)
@@ -187,8 +187,8 @@ class Wire:
             self._functions_out.not_held(source, dropped)
             return self._read(source, Load(sequence, seconds, idle), kind, content, frames)
         finally:
-            if handles and self._passage is not None:
-                self._passage.came(source, handles)
+            if handles and self._keeper is not None:
+                self._keeper.came(source, handles)
 
     def _read(
         self, source: int, load: Load, kind: int, content: Any, frames: Sequence[Frame]
@@ -227,7 +227,7 @@ class Wire:
         if known is not None:
             return known.size * per_byte
         try:
-            cost: float = self._tamed(function_cost, call.function, seconds, per_byte)
+            cost: float = self._guarded(function_cost, call.function, seconds, per_byte)
         except SerializationError:
             return 0.0  # to be told when it is sent
         return cost
@@ -253,14 +253,14 @@ class Wire:
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
             with collecting_pickled(parcel.handles):
-                packed = self._tamed(dumps, items, parcel.definitions)
+                packed = self._guarded(dumps, items, parcel.definitions)
         except Exception as error:  # users' code may raise anything when pickled
             sequence = [items.item] if isinstance(items, Same) else items
             found = self.culprit(sequence, part.lo)
             index, why = found or (part.lo, str(error))
             raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
         try:
-            function = self._tamed(self._functions_out.pack, call.function, call)
+            function = self._guarded(self._functions_out.pack, call.function, call)
         except Exception as error:  # users' code may raise anything when pickled
             advice = "a function of the program that calls it would travel by its name"
             raise Unsendable(None, f"the function of {call.name}: {error}; {advice}") from error
@@ -291,7 +291,7 @@ class Wire:
         packed = [next(rest) for _ in range(count)]
         what = "the function"
         try:
-            function, kept = self._tamed(self._functions_in.unpack, source, name, function_frames)
+            function, kept = self._guarded(self._functions_in.unpack, source, name, function_frames)
             what = f"items {lo} to {hi - 1}"
             items, bad = self._loaded(packed)
         except AbsentError:
@@ -332,9 +332,9 @@ class Wire:
         Raises what loading raises if it cannot be told which items are to blame.
         """
         try:
-            return self._tamed(loads, packed), {}
+            return self._guarded(loads, packed), {}
         except Exception as error:  # users' code may raise anything on load
-            found = self._tamed(salvage, packed)
+            found = self._guarded(salvage, packed)
             if found is None:
                 raise error from None
             values, bad = found
@@ -346,7 +346,7 @@ class Wire:
         """Return the index and the reason of the first value that cannot be pickled, if any."""
         for index, value in enumerate(values, base):
             try:
-                found: tuple[int, str] | None = self._tamed(culprit, [value], index)
+                found: tuple[int, str] | None = self._guarded(culprit, [value], index)
             except SerializationError as error:
                 return index, str(error)
             if found is not None:
@@ -362,7 +362,7 @@ class Wire:
             return values.content
         try:
             with collecting_pickled(parcel.handles):
-                packed = self._tamed(dumps, values, definitions)
+                packed = self._guarded(dumps, values, definitions)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
             index, why = self.culprit(values, segment.lo) or (segment.lo, str(error))
             failure = SerializationError(

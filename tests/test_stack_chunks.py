@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dtm.run.stack import call_with_room
+from dtm.run.stack_chunks import call_with_room
 from dtm.run.waiting import MOST_FRAMES
 
 LOOPS = 500

@@ -1,4 +1,4 @@
-"""Room on the interpreter's stack, so that no loop of a task crosses from one chunk to the next.
+"""Keeps a task's frames within one chunk of the interpreter's stack: crossing into another is slow.
 
 CPython keeps the frames of a thread in chunks of 16 KiB.  A call that
 does not fit maps a new chunk, and its return unmaps it.  A loop whose calls cross that
