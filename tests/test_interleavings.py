@@ -9,9 +9,11 @@ A failure prints the seed of its schedule, and its traceback the lines that were
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -31,6 +33,7 @@ from dtm.testing import (
     locks_checked,
 )
 from dtm.testing.schedules import from_seed
+from tests import launch
 from tests.interleaved import FOCI, PROGRAMS, SMALL, SQUARES, square, survives
 
 SCHEDULES = int(os.environ.get("DTM_SCHEDULES", "10000"))
@@ -38,6 +41,7 @@ DEPTHS = (3, 16)  # few changes find what few events bring about; many, what tak
 A_PROGRAM = max(6, SCHEDULES // 55)
 A_DEATH = max(1, SCHEDULES // 5000)
 HERE = __name__
+ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -268,6 +272,22 @@ def test_a_seed_replays_a_schedule_to_the_last_switch() -> None:
     assert program.replay("pct 17 2000 3") == first
     assert program.replay("pct 18 2000 3") != first
     assert program.replay("chess 5:1 40:1") == program.replay("chess 5:1 40:1")
+
+
+REPLAY_IN_A_FRESH_PROCESS = """
+from tests.interleaved import FOCI, PROGRAMS
+for lines in FOCI:
+    program = PROGRAMS["map"].interleavings(lines)
+    for seed in ("chess 5:1 40:1", "chess", "pct 17 2000 3"):
+        first, second = program.replay(seed).points, program.replay(seed).points
+        assert first == second, (lines, seed, first, second)
+"""
+
+
+def test_the_first_schedule_of_a_process_is_like_the_second() -> None:
+    command = [sys.executable, "-c", REPLAY_IN_A_FRESH_PROCESS]
+    done = launch.run(command, launch.environment(), launch.DEFAULT_TIMEOUT, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("seed", ["", "dice 3", "pct 1 2", "pct one 2 3", "chess 3", "chess a:b"])

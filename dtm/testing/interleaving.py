@@ -50,6 +50,7 @@ from dtm.testing.substitution import substituted
 from dtm.testing.virtual_mpi import VirtualMpiManager, exchanged, mpi_world
 from dtm.testing.virtual_network import Links, joined
 from dtm.testing.virtual_time import stage
+from dtm.wire.pickling import idle_picklers
 from dtm.wire.reductions import rules
 
 SHELL = ("dtm.run", "dtm.wire", "dtm.lazy", "dtm.future", "dtm.comm.mpi.messages")
@@ -236,6 +237,7 @@ class Interleavings:
 
     def _run(self, schedule: Schedule) -> Outcome:
         rules.forget()  # or a seed would mean another schedule in a process that has just begun
+        idle_picklers.clear()
         controller = stage.controller = Controller(
             schedule,
             lines=self._lines,
@@ -346,9 +348,11 @@ def _broken_unless_over(worker: Worker, error: BaseException) -> None:
     _broken(worker, error)
 
 
-# What the process holds by import is the same in all workers here, and long to walk through.
+# What the process holds by import is the same in all workers here, and long to walk through.  Late
+# globals keep what they find of code, so the first schedule of a process would be like no other.
 EXCHANGED: dict[str, Any] = {
     "dtm.wire.imports:Imports.remember": nothing,
+    "dtm.run.late_globals:LateGlobals.remember": nothing,
     "dtm.run.worker:Worker.broken": _broken_unless_over,
 }
 

@@ -120,7 +120,7 @@ class Reusable(Pickler):
         return False
 
 
-_free: list[Reusable] = []
+idle_picklers: list[Reusable] = []
 """Picklers that nobody uses; taken and put back in one step each, by any thread."""
 
 
@@ -151,7 +151,7 @@ def dumps(obj: Any, definitions: Definitions | None = None) -> list[Frame]:
         SerializationError: it cannot be pickled; the message says what of it, and why.
     """
     try:
-        pickler = _free.pop()
+        pickler = idle_picklers.pop()
     except IndexError:
         pickler = Reusable()
     pieces, buffers = pickler.pieces, pickler.buffers
@@ -173,8 +173,8 @@ def dumps(obj: Any, definitions: Definitions | None = None) -> list[Frame]:
         pickler.definitions = None
         if pickler.has_state:
             pickler.drop_state()
-        if small and len(_free) < MOST_FREE:
-            _free.append(pickler)
+        if small and len(idle_picklers) < MOST_FREE:
+            idle_picklers.append(pickler)
 
 
 def dumps_flat(obj: Any) -> bytes:
