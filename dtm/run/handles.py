@@ -381,5 +381,5 @@ def _loaded(frames: Sequence[Frame]) -> Any:
     buffers = [memoryview(frame).toreadonly() for frame in frames[1:]]
     try:
         return pickle.loads(frames[0], buffers=buffers)
-    except Exception as error:
+    except Exception as error:  # the object's own methods may raise anything
         raise SerializationError(f"a shared object cannot be loaded here: {error!r}") from error

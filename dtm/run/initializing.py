@@ -134,7 +134,7 @@ class Initializer:
         try:
             with no_task(runner, f"the initializer {called}"), late_globals.excused():
                 function(*self._arguments)
-        except BaseException as error:
+        except BaseException as error:  # a function of users may raise anything
             if runner.interrupted or isinstance(error, GreenletExit):
                 raise  # the run is being ended
             text = str(error) if isinstance(error, DtmError) else f"{type(error).__name__}: {error}"

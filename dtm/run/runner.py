@@ -219,7 +219,7 @@ class Runner:
         """Have the wrapper of a function prepare this process; return the exception if it fails."""
         try:
             body.prepare(self)
-        except BaseException as exception:
+        except BaseException as exception:  # an initializer, which may raise anything
             if self.passes(exception):
                 raise
             return exception
