@@ -194,10 +194,10 @@ BUGS = [
         "if other not in",
     ),
     Bug(
-        "ask on when all are idle",
+        "ask on for ever",
         "balancer",
-        "IDLE_ANSWERS = 2\n",
-        "IDLE_ANSWERS = 10**9\n",
+        "MOST_REFUSALS = 2\n",
+        "MOST_REFUSALS = 10**9\n",
     ),
     Bug(
         "say the contrary of idle",

@@ -145,6 +145,9 @@ class Doubtful(Balancer):
                 self.reports[other] = (known[0]._replace(seconds=0.0), now)
         return super()._choose(now)
 
+    def _is_idle(self, other: int, now: float) -> bool:
+        return super()._is_idle(other, now) and not self.dice.fall(2)
+
 
 class Known(Profile):
     """An estimate that does not change."""

@@ -49,7 +49,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
         "_parent", "_children", "_random", "_granularity", "_stride",  # constant
         "_serial",  # renamed
     }),
-    ActChecker: frozenset({"_scheduler", "_idle_answers"}),  # what `_idlers` of the balancer holds
+    ActChecker: frozenset({"_scheduler", "_refusals"}),  # what `_refusals` of the balancer holds
     Shutdown: frozenset({"_rank", "_size", "counters", "_last"}),
     Relay: frozenset({"_rank", "_size", "many"}),
     Ledger: frozenset({"dropped"}),
@@ -63,7 +63,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
     Mail: frozenset({"estimates", "sender", "bytes"}),
 }  # fmt: skip
 TIMES = {"deadline", "timer", "service_at", "_timer"}
-SEARCH = {"asked", "_tried", "_tries", "_idlers", "_probe"}  # cleared by the next search
+SEARCH = {"asked", "_tried", "_tries", "_refusals", "_probe"}  # cleared by the next search
 Links = Mapping[tuple[int, int], Sequence[Mail]]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dtm.core.balancer import (
     ANSWER_SECONDS,
     ASKED_AT_ONCE,
+    FRESH_SECONDS,
     MOST_TRIED,
     TRANSITIONS,
     Balancer,
@@ -294,6 +295,27 @@ def test_a_loaded_neighbour_is_asked_first() -> None:
     made.hear(0, Load(1, 2.0, idle=False), 0.0)
     (victim, _), *_ = made.hungry(0.001)
     assert victim == 0
+
+
+def test_workers_that_have_said_of_late_that_they_are_idle_are_not_asked() -> None:
+    made = balancer()
+    for rank in (0, *range(2, 21)):
+        made.hear(rank, Load(1, 0.0, idle=True), 0.0)
+    said = made.hungry(FRESH_SECONDS / 2)
+    assert [to for to, _ in said] == list(neighbours(1, 21))
+    assert made.mode is Mode.WAITING
+
+
+def test_two_refusals_end_a_search_even_of_workers_that_are_at_work() -> None:
+    made = balancer(1, 300)
+    asked = made.hungry(0.0)
+    for victim, request in asked:
+        assert isinstance(request, StealRequest)
+        made.hear(victim, Load(1, 0.0, idle=False), 0.0)
+        said = made.refused(victim, request.serial, 0.0)
+        asked += [each for each in said if made.mode is Mode.ASKING]
+    assert len(asked) == ASKED_AT_ONCE + 1
+    assert made.mode is Mode.WAITING
 
 
 def test_stale_reports_do_not_count() -> None:

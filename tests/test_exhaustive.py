@@ -85,7 +85,7 @@ def test_to_be_busy_without_an_end_is_found() -> None:
         explore(WORLDS["two leaves"].make)
 
 
-@pytest.mark.parametrize("name", ["_tries", "_idlers", "_probe"])
+@pytest.mark.parametrize("name", ["_tries", "_refusals", "_probe"])
 def test_states_differ_by_all_that_a_search_for_work_remembers(name: str) -> None:
     world, mark = searching()
     balancer = next(each.scheduler.balancer for each in world.workers if balancing(each))

@@ -291,7 +291,7 @@ def test_a_report_that_lies_is_found(load: Load) -> None:
         checker.says(0, load, Refusal(1))
 
 
-def test_a_thief_gives_up_after_two_idle_answers_unless_somebody_says_that_he_has_work() -> None:
+def test_a_thief_gives_up_after_two_refusals_unless_somebody_says_that_he_has_work() -> None:
     checker, worker = checker_of()
     checker.hungry()
     balancer = worker.scheduler.balancer

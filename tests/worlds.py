@@ -29,9 +29,9 @@ class Small(NamedTuple):
 
 
 WORLDS = {
-    "two leaves": Small(3, Script([LEAF, LEAF]), 2503, 1, 0),
+    "two leaves": Small(3, Script([LEAF, LEAF]), 3066, 1, 0),
     "a chain of waits": Small(3, Script([Script([Script([LEAF])])]), 23, 1, 0),
-    "two calls": Small(3, Script(Calls([LEAF, LEAF])), 655, 1, 0),
+    "two calls": Small(3, Script(Calls([LEAF, LEAF])), 808, 1, 0),
     "a task that waits abroad": Small(2, Script([LEAF, Script([LEAF, LEAF])]), 128, 1, 14),
     "two calls that wait": Small(
         2, Script(Calls([Script([LEAF, LEAF]), Script([LEAF])])), 195, 1, 0
@@ -43,13 +43,13 @@ WORLDS = {
         2, Script([Script([LEAF, LEAF]), Script([LEAF, LEAF, LEAF])]), 403, 1, 152
     ),
     "a failure": Small(2, Script([LEAF, Script(LEAF, ValueError("planned")), LEAF]), 137, 1, 0),
-    "three leaves": Small(3, Script([LEAF] * 3), 3867, 1077, 0, IN_TIME),
-    "five tasks": Small(3, Script([Script([LEAF, LEAF]), LEAF]), 3026, 1090, 0, IN_TIME),
+    "three leaves": Small(3, Script([LEAF] * 3), 437, 90, 0, IN_TIME),
+    "five tasks": Small(3, Script([Script([LEAF, LEAF]), LEAF]), 457, 133, 0, IN_TIME),
     "seven tasks": Small(
-        3, Script([Script([LEAF, LEAF]), Script([LEAF, LEAF])]), 1888, 1, 223, NO_TIMERS
+        3, Script([Script([LEAF, LEAF]), Script([LEAF, LEAF])]), 491, 1, 33, NO_TIMERS
     ),
     "a wait below a wait": Small(
-        3, Script([Script([Script([LEAF, LEAF])]), LEAF]), 1349, 1, 0, NO_TIMERS
+        3, Script([Script([Script([LEAF, LEAF])]), LEAF]), 380, 1, 0, NO_TIMERS
     ),
     "not settled": Small(2, Script([LEAF, Script([LEAF, LEAF])]), 68, 1, 14, settled=False),
 }

@@ -8,9 +8,10 @@ As a thief, a worker is in one of three modes:
 
 ASKING: two requests are out, at the better of two random neighbours whose fresh
 reports say that they have work (going to the apparent best would herd all thieves
-to one victim; Mitzenmacher 2001), then at ranks in an order of its own.  It asks on
-while those who refuse are at work, since another may have more than the item that it runs;
-after ``IDLE_ANSWERS`` from workers that are idle too, or ``MOST_TRIES``, it gives up.
+to one victim; Mitzenmacher 2001), then at ranks in an order of its own.  It gives up after
+``MOST_REFUSALS``; a worker whose fresh report says that it is idle is not asked, which counts as
+one.  What there is comes by the lifelines then, also from behind workers that run their last item,
+see below.  (Asking up to 16 workers cost short maps a quarter of their messages, for nothing.)
 A victim in the middle of a task answers late, so two at once halve the wait.  WAITING: every
 neighbour holds a *lifeline*, a request that stays with it until it has something
 to share (Saraswat et al. 2011).  A waiting worker says nothing, so an idle
@@ -54,8 +55,7 @@ from dtm.task import Range
 
 ANSWER_SECONDS = 5e-3
 FRESH_SECONDS = 10e-3
-MOST_TRIES = 16
-IDLE_ANSWERS = 2
+MOST_REFUSALS = 2
 ASKED_AT_ONCE = 2
 MOST_BUNDLED = 2048
 MOST_TRIED = 16
@@ -112,7 +112,7 @@ class Balancer:
         self.tied: dict[int, int] = {}
         self._tried: set[int] = set()
         self._tries = 0
-        self._idlers = 0
+        self._refusals = 0
         self._probe = 0
         self._stride = _stride(size, random)
         self._serial = 0
@@ -145,7 +145,7 @@ class Balancer:
                 return []
             self._tried.clear()
             self.asked.clear()
-            self._tries = self._idlers = 0
+            self._tries = self._refusals = 0
             self._probe = self._random.randrange(self.size)
             self._go("hungry")
             return self._ask(now)
@@ -173,8 +173,7 @@ class Balancer:
             return [(source, self._lifeline(source))] if self.mode is Mode.WAITING else []
         if self.mode is Mode.ASKING and self.asked.get(source) == serial:
             del self.asked[source]
-            known = self.reports.get(source)
-            self._idlers += known is not None and known[0].idle
+            self._refusals += 1
             self._go("refused")
             return self._ask(now)
         return []
@@ -206,17 +205,23 @@ class Balancer:
         if loaded:
             first, second = self._random.choice(loaded), self._random.choice(loaded)
             return max(first, second, key=lambda other: self._seconds(other, now))
-        most = min(MOST_TRIES, self.size) if self.size > len(self.neighbours) + 1 else 0
-        while self._tries < most and self._idlers < IDLE_ANSWERS:
+        most = self.size if self.size > len(self.neighbours) + 1 else 0
+        while self._tries < most and self._refusals < MOST_REFUSALS:
             self._tries += 1
             other = self._probe = (self._probe + self._stride) % self.size
             if other != self.rank and other not in self._tried and other not in self.tied:
-                return other
+                if not self._is_idle(other, now):
+                    return other
+                self._refusals += 1
         return None
 
     def _seconds(self, other: int, now: float) -> float:
         known = self.reports.get(other)
         return known[0].seconds if known and now - known[1] < FRESH_SECONDS else 0.0
+
+    def _is_idle(self, other: int, now: float) -> bool:
+        known = self.reports.get(other)
+        return known is not None and now - known[1] < FRESH_SECONDS and known[0].idle
 
     def _lifeline(self, other: int) -> StealRequest:
         self._serial += 1

@@ -30,7 +30,7 @@ from dtm.task import Call
 from dtm.testing.laws import Law
 
 NEVER = float("inf")
-IDLE_ANSWERS = 2
+MOST_REFUSALS = 2
 WHEN_STOPPING = (Stop, Stopped, Results, Relayed, Cancel)
 
 
@@ -41,17 +41,17 @@ class ActChecker:
         cancelled: (owner, key) -> the limit that it has been told.
     """
 
-    __slots__ = ("_idle_answers", "_scheduler", "cancelled")
+    __slots__ = ("_refusals", "_scheduler", "cancelled")
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.cancelled: dict[tuple[int, int], int] = {}
         self._scheduler = scheduler
-        self._idle_answers = 0
+        self._refusals = 0
 
     def hungry(self) -> None:
         """It has nothing to run: a search begins, if none is under way."""
         if self._scheduler.balancer.mode is Mode.WORKING:
-            self._idle_answers = 0
+            self._refusals = 0
 
     def hears(self, source: int, load: Load, message: Message) -> None:
         """It is about to take in a message."""
@@ -59,8 +59,7 @@ class ActChecker:
             name = (message.owner, message.key)
             self.cancelled[name] = min(message.limit, self.cancelled.get(name, message.limit))
         elif type(message) is Refusal:
-            asked = self._scheduler.balancer.asked.get(source) == message.serial
-            self._idle_answers += asked and load.idle
+            self._refusals += self._scheduler.balancer.asked.get(source) == message.serial
 
     def heard(self, message: Message) -> None:
         """It has taken in a message."""
@@ -87,14 +86,12 @@ class ActChecker:
             self._asks(to)
 
     def _asks(self, victim: int) -> None:
-        if self._idle_answers < IDLE_ANSWERS:
+        if self._refusals < MOST_REFUSALS:
             return
         known = self._scheduler.balancer.reports.get(victim)
         if known is None or known[0].seconds <= 0.0:
             who = f"worker {self._scheduler.rank}"
-            raise Law.SOON_SILENT.broken(
-                f"{who} asks {victim}, after {self._idle_answers} answers of idle workers"
-            )
+            raise Law.SOON_SILENT.broken(f"{who} asks {victim}, after {self._refusals} refusals")
 
     def begins(self, call: Call, lo: int, hi: int) -> None:
         """It begins with items of a call."""

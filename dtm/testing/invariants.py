@@ -42,8 +42,7 @@ every neighbour; one that asks has a deadline, no other has.
 *Timers are near*: a request is given up after at most 5 ms, lifelines are looked at again within
 1 ms, results of others are sent on within 20.
 
-*Soon silent*: after two answers of idle workers, a thief asks only those who have said that they
-have work.
+*Soon silent*: after two refusals, a thief asks only those who have said that they have work.
 
 *Silent when idle*: when the idle workers have nothing more to say, before ``main`` begins or
 while it alone has run for long, all of them wait, nothing is under way, and no timer is left.
