@@ -304,8 +304,8 @@ def _line(function: FunctionType, reader: FunctionType, module: str, name: str) 
     return (
         f"dtm: {function.__qualname__} reads the global {name} of {module}{by}, which was set "
         "after dtm.start, so the other workers have what the import left: hand it over as a "
-        f"keyword (dtm.map(..., {name.lower()}={name})), or set it in an "
-        "initializer (dtm.setOptions(initializer=...))\n"
+        f"keyword (dtm.map(..., {name.lower()}={name})), if it is large by dtm.share, or set it "
+        "in an initializer (dtm.setOptions(initializer=...))\n"
     )
 
 
