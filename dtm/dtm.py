@@ -99,6 +99,7 @@ def run(**given: Any) -> Block:
     Raises (on entering the block):
         RunStateError: a run is under way, or this is not the main thread.
         OptionError: an option is unknown, impossible, or makes no sense here.
+        InitializerError: the initializer has failed in this process.
         CommunicationError: the workers cannot be started.
 
     Raises (in the block):

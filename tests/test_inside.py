@@ -250,6 +250,33 @@ def test_deap_and_its_creator_need_no_guard() -> None:
     assert run_source(body) == "done\n"
 
 
+def test_a_class_put_into_a_module_is_read_through_it_as_it_is_now() -> None:
+    body = """
+    from deap import base, creator
+    import deap.creator
+
+    def make(x):
+        return creator.Kind([x])
+
+    def rank(x):
+        return deap.creator.Kind([x]).rank
+
+    class Maker:
+        def made(self, x):
+            return creator.Kind([x]).rank
+
+    with dtm.run(workers=3):
+        for rank_now in range(3):
+            creator.__dict__.pop("Kind", None)
+            creator.create("Kind", list, rank=rank_now)
+            made = both(make, range(20))
+            assert made == [[x] for x in range(20)]
+            assert {type(each) for each in made} == {creator.Kind}
+            assert both(rank, range(20)) == both(Maker().made, range(20)) == [rank_now] * 20
+    """
+    run_source(body)
+
+
 def test_modules_that_nobody_can_import_go_by_value(tmp_path: Path) -> None:
     body = """
     import importlib.util, sys, types
@@ -906,3 +933,55 @@ def test_options_reach_the_workers(tmp_path: Path) -> None:
     """
     run_source(body, str(tmp_path / "trace"))
     assert len(list((tmp_path / "trace").iterdir())) >= 2
+
+
+def test_the_initializer_is_called_at_the_root_and_what_it_sets_is_seen_everywhere() -> None:
+    body = """
+    scale, table = 1, {}
+
+    def prepare(value):
+        global scale
+        scale = value
+        table["there"] = value
+        dtm.local.mine = os.getpid()
+
+    def scaled(x):
+        return scale * x, table.get("there"), dtm.local.mine == os.getpid()
+
+    def begun():
+        dtm.start(workers=2, initializer=prepare, initargs=(3,))
+        seen = both(scaled, range(20))
+        dtm.stop()
+        return seen
+
+    with dtm.run(workers=3, initializer=prepare, initargs=(5,)):
+        assert both(scaled, range(20)) == [(5 * x, 5, True) for x in range(20)]
+    assert (scale, table) == (5, {"there": 5})
+    assert begun() == [(3 * x, 3, True) for x in range(20)]
+    with dtm.run(workers=1, initializer=prepare, initargs=(7,)):
+        assert dtm.map(scaled, range(2)) == [(0, 7, True), (7, 7, True)]
+    """
+    run_source(body)
+
+
+def test_a_run_whose_initializer_fails_at_the_root_does_not_begin() -> None:
+    body = """
+    def broken():
+        raise OSError("no licence")
+
+    root = os.getpid()
+    def broken_here():
+        if os.getpid() == root:
+            broken()
+
+    for initializer in (broken, broken_here):
+        try:
+            with dtm.run(workers=2, initializer=initializer):
+                print("in the block")
+        except dtm.InitializerError as error:
+            assert "no licence" in str(error)
+        assert dtm.size() == 1
+    with dtm.run(workers=2):
+        print(sum(both(abs, range(20))))
+    """
+    assert run_source(body) == "190\n"
