@@ -593,6 +593,7 @@ def test_a_worker_that_is_lost_ends_the_run_and_not_the_program() -> None:
 
 INTERRUPTED = """
     import signal, threading
+    from concurrent import futures
 
     root = os.getpid()
 
@@ -629,6 +630,16 @@ INTERRUPTED = """
         while True:
             yield n
             n += 1
+
+    def joined(function, items):
+        pool = dtm.Pool()
+        pool.map_async(function, items)
+        pool.close()
+        pool.join()
+
+    def in_executor(wait):
+        with dtm.Executor() as executor:
+            wait([executor.submit(slow, x) for x in range(2000)])
 """
 
 
@@ -646,6 +657,12 @@ INTERRUPTED = """
         "dtm.options(on_error=1).map, slow, range(100_000)",
         "dtm.options(timeout=60).map, busy, range(100_000)",
         "dtm.Pool(2).map, slow, range(100_000)",
+        "joined, slow, range(100_000)",
+        "dtm.Executor().submit(time.sleep, 60).result",
+        "in_executor, lambda later: later[-1].result()",
+        "in_executor, futures.wait",
+        "in_executor, lambda later: list(futures.as_completed(later))",
+        "in_executor, lambda later: None",
         "time.sleep, 60",
     ],
 )
@@ -722,6 +739,36 @@ def test_what_other_workers_run_of_it_is_interrupted_too(body: str, call: str) -
         for _ in range(2):
             interrupted({call}, hopeless, range(3), seconds=1.0)
             assert everybody() == before
+    print("done")
+    """
+    assert run_source(dedent(INTERRUPTED) + dedent(source)) == "done\n"
+
+
+@pytest.mark.parametrize("call", ["joined, hopeless, range(3)", "submitted, hopeless"])
+def test_pools_and_executors_withdraw_what_other_workers_run_too(call: str) -> None:
+    source = f"""
+    def hopeless(x):
+        while True:
+            sum(range(1000))
+
+    def submitted(function):
+        with dtm.Executor() as executor:
+            [executor.submit(function, x) for x in range(3)][-1].result()
+
+    def where(x):
+        time.sleep(0.01)
+        return os.getpid()
+
+    with dtm.run(workers=3):
+        def everybody():
+            seen, end = set(), time.monotonic() + 30
+            while len(seen) < 3:
+                assert time.monotonic() < end, seen
+                seen.update(dtm.map(where, range(60)))
+
+        everybody()
+        interrupted({call}, seconds=1.0)
+        everybody()
     print("done")
     """
     assert run_source(dedent(INTERRUPTED) + dedent(source)) == "done\n"
