@@ -1032,3 +1032,25 @@ def test_a_run_whose_initializer_fails_at_the_root_does_not_begin() -> None:
         print(sum(both(abs, range(20))))
     """
     assert run_source(body) == "190\n"
+
+
+def test_tasks_choose_the_backend_of_joblib_that_the_program_has_imported() -> None:
+    pytest.importorskip("joblib")
+    body = """
+    import joblib
+    from joblib import Parallel, delayed, parallel_config
+
+    def by_name(n):
+        with parallel_config(backend="dtm"):
+            return sum(Parallel(n_jobs=-1)(delayed(abs)(x) for x in range(n)))
+
+    def by_module(n):
+        with joblib.parallel_config(backend="dtm"):
+            return sum(joblib.Parallel(n_jobs=-1)(joblib.delayed(abs)(x) for x in range(n)))
+
+    with dtm.run(workers=3):
+        import dtm.joblib
+        for function in (by_name, by_module):
+            assert both(function, range(20)) == [sum(range(n)) for n in range(20)]
+    """
+    run_source(body)

@@ -13,6 +13,9 @@ cell, is no name of the function's module either, and code reads it through the 
 (``creator.Individual``).  Those classes go along under full names too; at their arrival the module
 gets them (:func:`dtm.wire.rebuilding.make_class`).
 
+A package may have a *companion*, whose import changes what the package knows.  A program that has
+imported it expects that of its functions anywhere, so it goes along with what is of the package.
+
 Threads: any.  Importing :mod:`dis` takes a few milliseconds, so only runs whose workers stand apart
 pay for it, when they begin.
 
@@ -23,7 +26,7 @@ method ``run`` would take the global ``run`` along, which may be large, or canno
 from __future__ import annotations
 
 import sys
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from dtm.core.identity import WeakIdentity
@@ -32,6 +35,9 @@ from dtm.wire.imports import imports
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 
 _found: WeakIdentity[frozenset[str]] = WeakIdentity()
+
+companions: dict[str, str] = {}
+"""Modules to be imported where a package is used, by the package's name."""
 
 
 def globals_read(code: CodeType, names: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +55,22 @@ def globals_read(code: CodeType, names: dict[str, Any]) -> dict[str, Any]:
                 for each in below.values():
                     read.update(_classes_put_into(each, mentioned))
             read.update(_classes_put_into(module, mentioned))
+    if companions:
+        for value in list(read.values()):
+            companion = companions.get(_package_of(value))
+            if companion is not None:
+                read[companion] = sys.modules[companion]
     return read
+
+
+def _package_of(value: Any) -> str:
+    """Return the package that a module, function or class is of; empty for all else."""
+    home = None
+    if isinstance(value, ModuleType):
+        home = value.__name__
+    elif isinstance(value, (type, FunctionType)):
+        home = value.__module__
+    return home.partition(".")[0] if isinstance(home, str) else ""
 
 
 def _names_read(code: CodeType) -> frozenset[str]:
