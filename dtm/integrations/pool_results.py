@@ -20,6 +20,7 @@ from dtm.future import AsyncResult
 from dtm.guard import Failed
 from dtm.integrations.flight import Flight, value_of
 from dtm.run import runtime
+from dtm.run.callbacks import called
 
 PATIENCE_SECONDS = 1.0
 
@@ -67,10 +68,10 @@ class Told:
             result = value()
         except Exception as error:  # noqa: BLE001 - handed to whom it concerns
             if self._error_callback is not None:
-                self._error_callback(error)
+                called(self._error_callback, error)
         else:
             if self._callback is not None:
-                self._callback(result)
+                called(self._callback, result)
 
 
 class PoolResult(AsyncResult):

@@ -186,6 +186,29 @@ def check_callbacks_come_before_results():
     assert told[:2] == [9, []] and isinstance(told[2], ValueError) and told[3] == [8], told
 
 
+def check_what_callbacks_raise_reaches_nobody_who_waits():
+    def breaks(_):
+        raise RuntimeError("callback")
+
+    told, end = [], threading.Event()
+    with dtm.Pool() as pool, dtm.Pool(1) as one:
+        for wait in (0, 0.1):
+            for each in (
+                pool.map_async(square, [1, 2], callback=breaks),
+                one.map_async(square, [1, 2], callback=breaks),
+            ):
+                time.sleep(wait)
+                assert each.get(60) == each.get() == [1, 4]
+            failed = pool.apply_async(fails_at_3, (3,), error_callback=breaks)
+            time.sleep(wait)
+            assert isinstance(raised(failed.get), ValueError)
+        pool.apply_async(square, (2,), callback=sys.exit).get()
+        later = pool.apply_async(square, (3,), callback=lambda x: (told.append(x), end.set()))
+        assert later.get() == 9
+        assert end.wait(60)
+    assert told == [9]
+
+
 def check_a_pool_travels_by_reference():
     pool = dtm.Pool()
     assert pickle.loads(pickle.dumps(pool)) is pool
