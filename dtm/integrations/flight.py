@@ -85,13 +85,12 @@ class Flight:
         self._flying: deque[Made] = deque()
         self._landed: deque[Any] = deque()
         self._pulled = 0
-        self._taken = 0
+        self._settled = 0  # how many outcomes have been in _landed
         self._exhausted = False
         self._error: BaseException | None = None
         self._wanted = False
         self._gate = Lock()
         self._landing = Lock()
-        self._counting = Lock()
         self.fill()
 
     def fill(self) -> None:
@@ -111,7 +110,8 @@ class Flight:
                 at_end()
 
     def _has_room(self) -> bool:
-        if self._exhausted or (self.keep is not None and self._pulled - self._taken >= self.keep):
+        waiting = self._pulled - self._settled + len(self._landed)
+        if self._exhausted or (self.keep is not None and waiting >= self.keep):
             return False
         under_way = sum(1 for made in list(self._flying) if made.call.missing)
         return under_way < self._batches
@@ -181,13 +181,9 @@ class Flight:
         deadline = None if timeout is None else perf_counter() + timeout
         while True:
             try:
-                found = self._landed.popleft()
+                return self._landed.popleft()
             except IndexError:
                 self._fetch(deadline)
-            else:
-                with self._counting:
-                    self._taken += 1
-                return found
 
     def _fetch(self, deadline: float | None) -> None:
         """See to it that an outcome is there to be taken, or that one is nearer."""
@@ -223,7 +219,10 @@ class Flight:
             if made not in self._flying or (self._ordered and made != self._flying[0]):
                 return  # another thread has moved them meanwhile
             self._flying.remove(made)
-            self._landed += outcomes(made.runner, made.call)
+            try:
+                self._landed += outcomes(made.runner, made.call)
+            finally:
+                self._settled += made.call.size
             made.call.whole, made.call.sample = [], None  # what is taken is not to be kept alive
         finally:
             self._landing.release()
