@@ -67,8 +67,8 @@ class Door:
         guard: Callable[[Function], Body] | None = None,
         tolerance: Tolerance | None = None,
     ) -> None:
-        self._chunksize = _whole("chunksize", chunksize)
-        self._window = _whole("window", window)
+        self._chunksize = whole("chunksize", chunksize)
+        self._window = whole("window", window)
         for name, function in (("callback", callback), ("error_callback", error_callback)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be callable, not {function!r}")
@@ -271,7 +271,7 @@ class Door:
         if isinstance(last, SupportsIndex) and not hasattr(last, "__iter__"):  # arrays have both
             *rest, chunksize = iterables
             iterables = tuple(rest)
-        most = _whole("chunksize", chunksize) or 1
+        most = whole("chunksize", chunksize) or 1
         window = self._lazy("imap_unordered", function, iterables, most if most > 1 else None)
         return LazyResults(window, ordered=False)
 
@@ -297,7 +297,12 @@ class Door:
         return Window(runner, submit, source, batches, most, largest, partial(self._values, runner))
 
 
-def _whole(name: str, value: Any) -> int | None:
+def whole(name: str, value: Any) -> int | None:
+    """Return a number of things, of whichever kind of integer, or None for none given.
+
+    Raises:
+        ValueError: it is no whole number of at least 1.
+    """
     if value is None:
         return None
     if not isinstance(value, SupportsIndex) or int(value) < 1:

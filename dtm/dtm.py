@@ -99,6 +99,7 @@ def run(**given: Any) -> Block:
     Raises (on entering the block):
         RunStateError: a run is under way, or this is not the main thread.
         OptionError: an option is unknown, impossible, or makes no sense here.
+        InitializerError: the initializer has failed in this process.
         CommunicationError: the workers cannot be started.
 
     Raises (in the block):
@@ -182,7 +183,9 @@ def options(**given: Any) -> Door:
         callback: called with the result; of an asynchronous call, in some thread of dtm.
         error_callback: called with the exception instead.
         timeout: seconds that one item may take; one that takes longer fails with
-            :class:`ItemTimeoutError`, in the middle of Python code, or when C code returns.
+            :class:`ItemTimeoutError`, in the middle of Python code, or when C code returns.  Of an
+            item that waits for calls of its own all counts until it goes on, also the other tasks
+            that its worker runs meanwhile.
         on_error: the result of an item that fails, takes too long or has a result that cannot be
             sent; if it is callable, it is called with the exception for the result.
         return_exceptions: whether such an item has its exception for its result.

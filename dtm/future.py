@@ -82,6 +82,16 @@ def end_early(runner: Waits, call: Call, reason: BaseException, *, unbegun: bool
     return True
 
 
+def wait_or_withdraw(runner: Waits, call: Call, deadline: float | None) -> bool:
+    """Wait for a call; an interrupt ends the call, too, and what other workers run of it."""
+    try:
+        return runner.wait(call, deadline)
+    except KeyboardInterrupt as error:
+        if error is runner.interruption and not end_early(runner, call, error):
+            runner.abandon(call)
+        raise
+
+
 class AsyncResult:
     """The result of a call under way.
 
@@ -166,12 +176,7 @@ class AsyncResult:
         if call.missing:
             if self._runner.ended:
                 raise RunStateError(f"the run is over, and {call.name} had not ended")
-            try:
-                self._runner.wait(call, deadline)
-            except KeyboardInterrupt as error:
-                if error is self._runner.interruption and not end_early(self._runner, call, error):
-                    self._runner.abandon(call)
-                raise
+            wait_or_withdraw(self._runner, call, deadline)
         told = self._called_back
         if (
             told is not None

@@ -250,6 +250,33 @@ def test_deap_and_its_creator_need_no_guard() -> None:
     assert run_source(body) == "done\n"
 
 
+def test_a_class_put_into_a_module_is_read_through_it_as_it_is_now() -> None:
+    body = """
+    from deap import base, creator
+    import deap.creator
+
+    def make(x):
+        return creator.Kind([x])
+
+    def rank(x):
+        return deap.creator.Kind([x]).rank
+
+    class Maker:
+        def made(self, x):
+            return creator.Kind([x]).rank
+
+    with dtm.run(workers=3):
+        for rank_now in range(3):
+            creator.__dict__.pop("Kind", None)
+            creator.create("Kind", list, rank=rank_now)
+            made = both(make, range(20))
+            assert made == [[x] for x in range(20)]
+            assert {type(each) for each in made} == {creator.Kind}
+            assert both(rank, range(20)) == both(Maker().made, range(20)) == [rank_now] * 20
+    """
+    run_source(body)
+
+
 def test_modules_that_nobody_can_import_go_by_value(tmp_path: Path) -> None:
     body = """
     import importlib.util, sys, types
@@ -566,6 +593,7 @@ def test_a_worker_that_is_lost_ends_the_run_and_not_the_program() -> None:
 
 INTERRUPTED = """
     import signal, threading
+    from concurrent import futures
 
     root = os.getpid()
 
@@ -602,6 +630,16 @@ INTERRUPTED = """
         while True:
             yield n
             n += 1
+
+    def joined(function, items):
+        pool = dtm.Pool()
+        pool.map_async(function, items)
+        pool.close()
+        pool.join()
+
+    def in_executor(wait):
+        with dtm.Executor() as executor:
+            wait([executor.submit(slow, x) for x in range(2000)])
 """
 
 
@@ -619,6 +657,12 @@ INTERRUPTED = """
         "dtm.options(on_error=1).map, slow, range(100_000)",
         "dtm.options(timeout=60).map, busy, range(100_000)",
         "dtm.Pool(2).map, slow, range(100_000)",
+        "joined, slow, range(100_000)",
+        "dtm.Executor().submit(time.sleep, 60).result",
+        "in_executor, lambda later: later[-1].result()",
+        "in_executor, futures.wait",
+        "in_executor, lambda later: list(futures.as_completed(later))",
+        "in_executor, lambda later: None",
         "time.sleep, 60",
     ],
 )
@@ -695,6 +739,36 @@ def test_what_other_workers_run_of_it_is_interrupted_too(body: str, call: str) -
         for _ in range(2):
             interrupted({call}, hopeless, range(3), seconds=1.0)
             assert everybody() == before
+    print("done")
+    """
+    assert run_source(dedent(INTERRUPTED) + dedent(source)) == "done\n"
+
+
+@pytest.mark.parametrize("call", ["joined, hopeless, range(3)", "submitted, hopeless"])
+def test_pools_and_executors_withdraw_what_other_workers_run_too(call: str) -> None:
+    source = f"""
+    def hopeless(x):
+        while True:
+            sum(range(1000))
+
+    def submitted(function):
+        with dtm.Executor() as executor:
+            [executor.submit(function, x) for x in range(3)][-1].result()
+
+    def where(x):
+        time.sleep(0.01)
+        return os.getpid()
+
+    with dtm.run(workers=3):
+        def everybody():
+            seen, end = set(), time.monotonic() + 30
+            while len(seen) < 3:
+                assert time.monotonic() < end, seen
+                seen.update(dtm.map(where, range(60)))
+
+        everybody()
+        interrupted({call}, seconds=1.0)
+        everybody()
     print("done")
     """
     assert run_source(dedent(INTERRUPTED) + dedent(source)) == "done\n"
@@ -906,3 +980,77 @@ def test_options_reach_the_workers(tmp_path: Path) -> None:
     """
     run_source(body, str(tmp_path / "trace"))
     assert len(list((tmp_path / "trace").iterdir())) >= 2
+
+
+def test_the_initializer_is_called_at_the_root_and_what_it_sets_is_seen_everywhere() -> None:
+    body = """
+    scale, table = 1, {}
+
+    def prepare(value):
+        global scale
+        scale = value
+        table["there"] = value
+        dtm.local.mine = os.getpid()
+
+    def scaled(x):
+        return scale * x, table.get("there"), dtm.local.mine == os.getpid()
+
+    def begun():
+        dtm.start(workers=2, initializer=prepare, initargs=(3,))
+        seen = both(scaled, range(20))
+        dtm.stop()
+        return seen
+
+    with dtm.run(workers=3, initializer=prepare, initargs=(5,)):
+        assert both(scaled, range(20)) == [(5 * x, 5, True) for x in range(20)]
+    assert (scale, table) == (5, {"there": 5})
+    assert begun() == [(3 * x, 3, True) for x in range(20)]
+    with dtm.run(workers=1, initializer=prepare, initargs=(7,)):
+        assert dtm.map(scaled, range(2)) == [(0, 7, True), (7, 7, True)]
+    """
+    run_source(body)
+
+
+def test_a_run_whose_initializer_fails_at_the_root_does_not_begin() -> None:
+    body = """
+    def broken():
+        raise OSError("no licence")
+
+    root = os.getpid()
+    def broken_here():
+        if os.getpid() == root:
+            broken()
+
+    for initializer in (broken, broken_here):
+        try:
+            with dtm.run(workers=2, initializer=initializer):
+                print("in the block")
+        except dtm.InitializerError as error:
+            assert "no licence" in str(error)
+        assert dtm.size() == 1
+    with dtm.run(workers=2):
+        print(sum(both(abs, range(20))))
+    """
+    assert run_source(body) == "190\n"
+
+
+def test_tasks_choose_the_backend_of_joblib_that_the_program_has_imported() -> None:
+    pytest.importorskip("joblib")
+    body = """
+    import joblib
+    from joblib import Parallel, delayed, parallel_config
+
+    def by_name(n):
+        with parallel_config(backend="dtm"):
+            return sum(Parallel(n_jobs=-1)(delayed(abs)(x) for x in range(n)))
+
+    def by_module(n):
+        with joblib.parallel_config(backend="dtm"):
+            return sum(joblib.Parallel(n_jobs=-1)(joblib.delayed(abs)(x) for x in range(n)))
+
+    with dtm.run(workers=3):
+        import dtm.joblib
+        for function in (by_name, by_module):
+            assert both(function, range(20)) == [sum(range(n)) for n in range(20)]
+    """
+    run_source(body)

@@ -179,3 +179,18 @@ def test_a_wait_without_a_deadline_keeps_no_ready_stack_back() -> None:
     prompt.slack = 0.05
     assert (long.place, prompt.place) == (READY, PARKED)
     assert worker.stacks.may_go_on() is long
+
+
+def test_nobody_waits_for_a_server_whose_range_was_interrupted() -> None:
+    worker = Worker()
+
+    def interrupted() -> None:
+        worker.stacks.begin()
+        raise KeyboardInterrupt
+
+    worker.todo.append(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker.stacks.park([call()])
+    assert worker.stacks.current is worker.first
+    assert not worker.stacks.wait_for_later_ones()
+    assert worker.stacks.aside() == []

@@ -21,8 +21,8 @@ from typing import Any
 from dtm.door import Door, Function, arguments_of, items_of
 from dtm.errors import CallCancelledError
 from dtm.future import AsyncResult, Waits, end_early, raised
-from dtm.guard import Failed
 from dtm.integrations.crew import Crew
+from dtm.integrations.flight import value_of
 from dtm.integrations.lanes import when_over
 from dtm.integrations.pump import look_after
 from dtm.run import runtime
@@ -132,8 +132,6 @@ async def _lazily(
                 found = flight.take(0.0)
             except StopIteration:
                 return
-            if type(found) is Failed:
-                raise found.exception
-            yield found
+            yield value_of(found)
     finally:
         flight.drop()

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from dtm.door import Door, Function, Made, number_of_call
+from dtm.door import Door, Function, Made, number_of_call, whole
 from dtm.errors import CallCancelledError, InitializerError
-from dtm.future import end_early
+from dtm.future import end_early, wait_or_withdraw
 from dtm.guard import Guard
 from dtm.integrations.flight import KEEP, Flight
 from dtm.integrations.lanes import Lanes
@@ -92,8 +92,7 @@ class Crew:
         Raises:
             ValueError: the size of a chunk is impossible.
         """
-        if chunksize is not None and chunksize < 1:
-            raise ValueError(f"chunksize must be at least 1, not {chunksize!r}")
+        chunksize = whole("chunksize", chunksize)
         run = runtime.running()
         task = run.runner.context()
         number = number_of_call(task)
@@ -135,14 +134,18 @@ class Crew:
         return flight
 
     def finish(self) -> None:
-        """Wait until all calls have ended."""
-        while self._open or self._flights:
-            for made in list(self._open.values()):
-                made.runner.wait(made.call)
-                self._forget(made.call)
-            for flight in list(self._flights):
-                flight.finish()
-                self._flights.discard(flight)
+        """Wait until all calls have ended; an interrupt drops them."""
+        try:
+            while self._open or self._flights:
+                for made in list(self._open.values()):
+                    wait_or_withdraw(made.runner, made.call, None)
+                    self._forget(made.call)
+                for flight in list(self._flights):
+                    flight.finish()
+                    self._flights.discard(flight)
+        except KeyboardInterrupt:
+            self.drop()
+            raise
 
     def drop(self) -> None:
         """Drop all calls under way."""

@@ -8,7 +8,8 @@ Threads: any.  A call that is submitted while an event loop runs in the calling 
 looked after by :mod:`dtm.integrations.pump`, for that loop sleeps outside of dtm.
 
 What behaves differently from a process pool: ``cancel`` refuses a call that has left for another
-worker, begun or not; lambdas and closures travel; a call runs as itself where it cannot.
+worker, begun or not; lambdas and closures travel; a call runs as itself where it cannot.  Ctrl-C
+ends a ``with`` block at once: its calls are dropped, where those of other executors are waited for.
 
 Rejected: deriving from ``ProcessPoolExecutor``.  Nothing of that would be left but its queues.
 """
@@ -21,15 +22,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import suppress
 from functools import partial
+from operator import index
 from time import perf_counter
-from typing import Any
+from types import TracebackType
+from typing import Any, SupportsIndex
 from weakref import WeakValueDictionary
 
 from dtm.door import Function
-from dtm.guard import Failed
 from dtm.integrations.crew import Crew
 from dtm.integrations.executor_future import Future
-from dtm.integrations.flight import Flight
+from dtm.integrations.flight import Flight, value_of
 from dtm.task import Call
 
 _known: WeakValueDictionary[str, Any] = WeakValueDictionary()
@@ -63,7 +65,7 @@ class Executor(futures.Executor):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
         given = {"max_workers": max_workers, "max_tasks_per_child": max_tasks_per_child}
         for name, value in given.items():
-            if value is not None and not (isinstance(value, int) and value >= 1):
+            if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= 1):
                 raise ValueError(f"{name} must be greater than 0, a whole number, not {value!r}")
         del mp_context, thread_name_prefix
         self._set_up(os.urandom(8).hex(), (max_workers, initializer, tuple(initargs)))
@@ -120,14 +122,14 @@ class Executor(futures.Executor):
         """
         self._check_open()
         deadline = None if timeout is None else perf_counter() + timeout
-        if buffersize is not None and not isinstance(buffersize, int):
+        if buffersize is not None and not isinstance(buffersize, SupportsIndex):
             raise TypeError(f"buffersize must be a whole number or None, not {buffersize!r}")
-        if buffersize is not None and buffersize < 1:
+        if buffersize is not None and index(buffersize) < 1:
             raise ValueError(f"buffersize must be at least 1, not {buffersize!r}")
         items: Iterable[Any] = zip(*iterables)
         if buffersize is None:
             items = list(items)
-        keep = None if buffersize is None else buffersize * chunksize
+        keep = None if buffersize is None else index(buffersize) * chunksize
         flight = self._crew.flight(
             "Executor.map", fn, items, chunksize, ordered=True, star=True, keep=keep
         )
@@ -159,10 +161,30 @@ class Executor(futures.Executor):
             for future in list(self._futures.values()):
                 future.cancel()
         if wait:
-            self._crew.finish()
-            for future in list(self._futures.values()):
-                with suppress(Exception):  # its own affair
-                    future.exception()
+            try:
+                self._crew.finish()
+                for future in list(self._futures.values()):
+                    with suppress(Exception):  # its own affair
+                        future.exception()
+            except KeyboardInterrupt:
+                self._drop()
+                raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, KeyboardInterrupt):  # who wants to stop does not want to wait
+            self._drop()
+        self.shutdown()
+
+    def _drop(self) -> None:
+        """Drop all calls under way."""
+        self._crew.drop()
+        for future in list(self._futures.values()):
+            future.drop()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrived, (self._name, self._arguments)
@@ -185,9 +207,7 @@ def _next(flight: Flight, deadline: float | None) -> Any:
         found = flight.take(left)
     except TimeoutError as error:
         raise futures.TimeoutError(str(error)) from None
-    if type(found) is Failed:
-        raise found.exception
-    return found
+    return value_of(found)
 
 
 def _arrived(name: str, arguments: tuple[Any, ...]) -> Executor:

@@ -27,7 +27,7 @@ from typing import Any
 
 from dtm.door import Made
 from dtm.errors import RunStateError
-from dtm.future import Waits, end_early, raised
+from dtm.future import Waits, end_early, raised, wait_or_withdraw
 from dtm.integrations.lanes import Lanes
 from dtm.task import Call
 
@@ -116,7 +116,7 @@ class Future(futures.Future[Any]):
                 self.set_result(made.call.values()[0])
             elif isinstance(failure[1], futures.CancelledError):
                 if super().cancel():
-                    self.set_running_or_notify_cancel()
+                    self._notify_of_cancel()
             else:
                 self.set_exception(raised(made.call))
         except (futures.InvalidStateError, RuntimeError):  # another thread came first
@@ -127,17 +127,26 @@ class Future(futures.Future[Any]):
         if self._listed is not None:
             self._listed.future = None
 
+    def _notify_of_cancel(self) -> None:
+        """Tell those who wait, once: several threads may find the call cancelled."""
+        with self._condition:
+            if self._state == "CANCELLED":
+                self.set_running_or_notify_cancel()
+
     def _help(self, timeout: float | None) -> None:
         """Wait for the call as a task of dtm does."""
         made = self._made
         if made is None:
             return
         runner, call, _ = made
-        if call.missing:
-            if runner.ended:
-                raise RunStateError(f"the run is over, and {call.name} had not ended")
-            runner.wait(call, None if timeout is None else perf_counter() + timeout)
-        self.over()
+        if call.missing and runner.ended:
+            raise RunStateError(f"the run is over, and {call.name} had not ended")
+        try:
+            if call.missing:
+                deadline = None if timeout is None else perf_counter() + timeout
+                wait_or_withdraw(runner, call, deadline)
+        finally:
+            self.over()
 
     def add_done_callback(self, fn: Callable[[futures.Future[Any]], object]) -> None:
         """Have a function called with this future when it is over."""
@@ -184,6 +193,13 @@ class Future(futures.Future[Any]):
             end_early(made.runner, made.call, futures.CancelledError(), unbegun=not held)
         self.over()
         return self.cancelled()
+
+    def drop(self) -> None:
+        """Cancel the call whether it has begun or not: what runs of it goes on for nobody."""
+        made = self._made
+        if made is not None:
+            end_early(made.runner, made.call, futures.CancelledError())
+        self.over()
 
 
 class _Waiters(list[Any]):

@@ -8,8 +8,9 @@ outcomes of the items that it gave before.
 It differs from the window of ``dtm.imap`` in that it goes on by itself, as the iterators of a
 process pool do, until it holds ``keep`` outcomes that nobody has taken.
 
-Threads: one at a time takes outcomes; batches are submitted by whichever thread learns that one
-is over, one thread at a time.
+Threads: any takes outcomes, each outcome once; batches are submitted by whichever thread learns
+that one is over, one thread at a time.  Who finds another thread at a gate waits for a moment only,
+and then makes progress: what that thread does behind the gate may wait for a task of this one.
 
 Rejected: a thread that feeds.  It would have to be stopped, and the iterable would be pulled in
 a thread that its author does not expect, even where the caller waits for it.
@@ -25,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from dtm.door import Made
 from dtm.errors import CallCancelledError
-from dtm.future import end_early
+from dtm.future import end_early, wait_or_withdraw
+from dtm.guard import Failed
 from dtm.integrations.lanes import Lanes, when_over
 from dtm.lazy import BATCH_SECONDS, MOST_ITEMS
 from dtm.task import Call
@@ -83,11 +85,12 @@ class Flight:
         self._flying: deque[Made] = deque()
         self._landed: deque[Any] = deque()
         self._pulled = 0
-        self._taken = 0
+        self._settled = 0  # how many outcomes have been in _landed
         self._exhausted = False
         self._error: BaseException | None = None
         self._wanted = False
         self._gate = Lock()
+        self._landing = Lock()
         self.fill()
 
     def fill(self) -> None:
@@ -107,7 +110,8 @@ class Flight:
                 at_end()
 
     def _has_room(self) -> bool:
-        if self._exhausted or (self.keep is not None and self._pulled - self._taken >= self.keep):
+        waiting = self._pulled - self._settled + len(self._landed)
+        if self._exhausted or (self.keep is not None and waiting >= self.keep):
             return False
         under_way = sum(1 for made in list(self._flying) if made.call.missing)
         return under_way < self._batches
@@ -175,41 +179,59 @@ class Flight:
             Exception: what the iterable raised.
         """
         deadline = None if timeout is None else perf_counter() + timeout
-        while not self._landed:
-            self.fill()
-            exhausted = self._exhausted
-            if self._flying:
-                self._land(deadline)
-            elif exhausted:
-                error, self._error = self._error, None
-                raise StopIteration if error is None else error
-            else:
-                self._pause()
-        self._taken += 1
-        return self._landed.popleft()
+        while True:
+            try:
+                return self._landed.popleft()
+            except IndexError:
+                self._fetch(deadline)
 
-    def _pause(self) -> None:
-        """Another thread pulls the next items: let it, and the tasks that it may wait for."""
-        if self._gate.acquire(timeout=PAUSE_SECONDS):
-            self._gate.release()
+    def _fetch(self, deadline: float | None) -> None:
+        """See to it that an outcome is there to be taken, or that one is nearer."""
+        self.fill()
+        exhausted = self._exhausted
+        flying = list(self._flying)
+        if flying:
+            self._land(flying, deadline)
+        elif not exhausted:
+            self._pause(self._gate)  # another thread pulls the next items
+        elif self._landing.locked():
+            self._pause(self._landing)
+        elif not self._landed:
+            error, self._error = self._error, None
+            raise StopIteration if error is None else error
+
+    def _pause(self, gate: Lock) -> None:
+        """Let another thread be done behind a gate, and the tasks that it may wait for."""
+        if gate.acquire(timeout=PAUSE_SECONDS):
+            gate.release()
         else:
             self._runner.step(())
 
-    def _land(self, deadline: float | None) -> None:
+    def _land(self, flying: list[Made], deadline: float | None) -> None:
         """Wait for a batch, and move its outcomes to where they are taken from."""
-        made = self._next(deadline)
+        made = self._next(flying, deadline)
         if made is None:
             raise TimeoutError("no result has come in time")
-        self._flying.remove(made)
-        self._landed += outcomes(made.runner, made.call)
-        made.call.whole, made.call.sample = [], None  # what is taken is not to be kept alive
+        if not self._landing.acquire(blocking=False):
+            self._pause(self._landing)
+            return
+        try:
+            if made not in self._flying or (self._ordered and made != self._flying[0]):
+                return  # another thread has moved them meanwhile
+            self._flying.remove(made)
+            try:
+                self._landed += outcomes(made.runner, made.call)
+            finally:
+                self._settled += made.call.size
+            made.call.whole, made.call.sample = [], None  # what is taken is not to be kept alive
+        finally:
+            self._landing.release()
 
-    def _next(self, deadline: float | None) -> Made | None:
-        first = self._flying[0]
+    def _next(self, flying: list[Made], deadline: float | None) -> Made | None:
+        first = flying[0]
         if self._ordered:
             over = not first.call.missing or first.runner.wait(first.call, deadline)
             return first if over else None
-        flying = list(self._flying)
         if all(made.call.missing for made in flying):
             first.runner.wait_any([made.call for made in flying], deadline)
         return next((made for made in flying if not made.call.missing), None)
@@ -222,8 +244,8 @@ class Flight:
             self.fill()
             calls = self.calls()
             if not calls:
-                self._pause()
-            elif not self._runner.wait(calls[0], deadline):
+                self._pause(self._gate)
+            elif not wait_or_withdraw(self._runner, calls[0], deadline):
                 return False
         return True
 
@@ -237,3 +259,16 @@ class Flight:
     def calls(self) -> list[Call]:
         """Return the calls under way."""
         return [made.call for made in list(self._flying) if made.call.missing]
+
+
+def value_of(outcome: Any) -> Any:
+    """Return the result of an item, or raise what it raised, to whoever iterates.
+
+    Raises:
+        RuntimeError: the item raised StopIteration, which would end the iteration in silence.
+    """
+    if type(outcome) is Failed:
+        if isinstance(outcome.exception, StopIteration):
+            raise RuntimeError("the function raised StopIteration") from outcome.exception
+        raise outcome.exception
+    return outcome

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from dtm.door import Function, Made, arguments_of, items_of
+from dtm.door import Function, Made, arguments_of, items_of, whole
 from dtm.integrations.crew import Crew
 from dtm.integrations.lanes import when_over
 from dtm.integrations.pool_results import Callback, FlightResult, PoolIterator, PoolResult
@@ -59,11 +59,13 @@ class Pool:
     ) -> None:
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
-        for name, value in (("processes", processes), ("maxtasksperchild", maxtasksperchild)):
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         del context
-        arguments = (processes, initializer, tuple(initargs), maxtasksperchild)
+        arguments = (
+            whole("processes", processes),
+            initializer,
+            tuple(initargs),
+            whole("maxtasksperchild", maxtasksperchild),
+        )
         self._set_up(os.urandom(8).hex(), arguments)
 
     def _set_up(self, name: str, arguments: tuple[Any, ...]) -> None:

@@ -1,6 +1,6 @@
 """What the methods of a pool return: results and iterators as those of ``multiprocessing.pool``.
 
-Threads: a result may be used by any thread, an iterator by one at a time.
+Threads: any may use a result or an iterator; threads that share an iterator get different results.
 
 Rejected: to derive them from the classes of ``multiprocessing.pool``.  Those wait on an event, and
 a worker that waits so does nothing else.
@@ -18,8 +18,9 @@ from dtm.door import Made
 from dtm.errors import CallCancelledError, ResultNotReadyError
 from dtm.future import AsyncResult
 from dtm.guard import Failed
-from dtm.integrations.flight import Flight
+from dtm.integrations.flight import Flight, value_of
 from dtm.run import runtime
+from dtm.run.callbacks import called
 
 PATIENCE_SECONDS = 1.0
 
@@ -67,10 +68,10 @@ class Told:
             result = value()
         except Exception as error:  # noqa: BLE001 - handed to whom it concerns
             if self._error_callback is not None:
-                self._error_callback(error)
+                called(self._error_callback, error)
         else:
             if self._callback is not None:
-                self._callback(result)
+                called(self._callback, result)
 
 
 class PoolResult(AsyncResult):
@@ -212,6 +213,4 @@ class PoolIterator(Iterator[Any]):
             found = self._flight.take(timeout)
         except TimeoutError as error:
             raise PoolTimeoutError(str(error)) from None
-        if type(found) is Failed:
-            raise found.exception
-        return found
+        return value_of(found)

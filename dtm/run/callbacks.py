@@ -23,6 +23,14 @@ from typing import Any, ClassVar
 LOOK_SECONDS = 0.5
 
 
+def called(callback: Callable[..., object], *args: Any) -> None:
+    """Call a callback of the user's: there is nobody to raise to, so that goes to stderr."""
+    try:
+        callback(*args)
+    except (Exception, SystemExit):  # noqa: BLE001 - users' code
+        traceback.print_exc()
+
+
 class Callbacks:
     """What is to be called, and the thread that does it.
 
@@ -65,6 +73,6 @@ class Callbacks:
             except Empty:
                 continue
             try:
-                callback()
-            except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to
+                called(callback)
+            except BaseException:  # noqa: BLE001 - nothing ends this thread
                 traceback.print_exc()

@@ -179,6 +179,7 @@ def begin(given: dict[str, Any]) -> InsideRun:
     Raises:
         RunStateError: a run is under way, or this is not the main thread.
         OptionError: the options make no sense.
+        InitializerError: the initializer has failed here.
         CommunicationError: the workers cannot be started.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -202,6 +203,11 @@ def begin(given: dict[str, Any]) -> InsideRun:
             raise
         runtime.current = begun
         begun.begin()
+    try:
+        begun.prepare()
+    except BaseException:
+        begun.finish()
+        raise
     return begun
 
 

@@ -200,10 +200,22 @@ class Stacks:
         assert first is not None
         first.switch()
         while True:
-            stack = self._new(greenlet(lambda: call_with_room(self._serve), first))
+            stack = self._new(greenlet(self._serve_on, first))
             self._servers.append(stack)
             self.current = stack
             stack.greenlet.switch()
+
+    def _serve_on(self) -> None:
+        """(A server) serve; what interrupts its range ends it, and nobody waits for it then."""
+        me = self.current
+        try:
+            call_with_room(self._serve)
+        finally:
+            if me in self._servers:
+                self._servers.remove(me)
+            me.number = 0
+            for stack in self._settling:
+                stack.resume()
 
     # Which stack runs.
 
@@ -397,7 +409,7 @@ class Stacks:
         """
         first = self.current
         loop = take_running_loop()
-        for stack in self._servers:
+        for stack in list(self._servers):
             try:
                 stack.greenlet.throw(GreenletExit)
             except Exception:  # noqa: BLE001 - users' code; there is nobody to raise it to

@@ -1,6 +1,7 @@
 """What ``dtm.Executor`` and ``dtm.asyncio`` do beyond CPython's own tests of executors."""
 
 import asyncio
+import logging
 import pickle
 import sys
 import threading
@@ -102,6 +103,24 @@ def check_cancelling():
     assert all(call.cancelled() or call.result() == 0.02 for call in calls)
     executor.shutdown(cancel_futures=True)
     assert isinstance(raised(executor.submit, square, 1), RuntimeError)
+
+
+def check_a_cancelled_call_is_settled_once():
+    said = []
+    watch = logging.Handler()
+    watch.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger("concurrent.futures").addHandler(watch)
+    told = []
+    with dtm.Executor() as executor:
+        for _ in range(10):
+            later = [executor.submit(nap, 0.001) for _ in range(50)]
+            for each in later:
+                each.add_done_callback(told.append)
+            for each in reversed(later):
+                each.cancel()
+            futures.wait(later)
+    assert len(told) == 500
+    assert not said, said[:3]
 
 
 def check_bounded_executors():

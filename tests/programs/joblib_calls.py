@@ -7,10 +7,12 @@ import joblib
 from checking import fails_at_3, nap, play, raised, square
 from joblib import Parallel, delayed, parallel_config
 
+import dtm as package
 import dtm.joblib
 from dtm import dtm
 
 SIZE = int(sys.argv[1])
+PREPARED = []
 
 
 def where(_):
@@ -81,9 +83,37 @@ def check_failures():
 def check_generators():
     found = Parallel(n_jobs=-1, return_as="generator")(delayed(square)(i) for i in range(200))
     assert list(found) == [x * x for x in range(200)]
-    if SIZE > 1:
-        unordered = Parallel(n_jobs=2, return_as="generator_unordered")
-        assert isinstance(raised(unordered, [delayed(square)(1)]), ValueError)
+    found = Parallel(n_jobs=-1, return_as="generator_unordered")(
+        delayed(square)(i) for i in range(99)
+    )
+    assert sorted(found) == [x * x for x in range(99)]
+
+
+def prepare(name):
+    PREPARED.append(name)
+
+
+def prepared(_):
+    time.sleep(0.01)
+    return where(0), tuple(PREPARED)
+
+
+def breaks():
+    raise OSError("no licence")
+
+
+def check_an_initializer():
+    if SIZE == 1:  # joblib runs the calls by itself, and calls no initializer then
+        return
+    calls = [delayed(prepared)(i) for i in range(30 * SIZE)]
+    found = set(Parallel(n_jobs=-1, initializer=prepare, initargs=("first",))(calls))
+    assert found == {(rank, ("first",)) for rank in range(SIZE)}, found
+    with parallel_config(backend="dtm", initializer=prepare, initargs=("second",)):
+        found = set(Parallel(n_jobs=-1)(calls))
+    assert found == {(rank, ("first", "second")) for rank in range(SIZE)}, found
+    error = raised(Parallel(n_jobs=-1, initializer=breaks), calls)
+    assert isinstance(error, package.InitializerError), error
+    assert isinstance(raised(Parallel(n_jobs=-1, initializer=3), calls), package.OptionError)
 
 
 def check_one_pool_for_many_calls():

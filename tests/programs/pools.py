@@ -16,6 +16,24 @@ SIZE = int(sys.argv[1])
 started = []
 
 
+class Number:
+    """A whole number that is no int, as NumPy has them."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+    __int__ = __index__
+
+
+def stops_at_2(x):
+    if x == 2:
+        raise StopIteration(x)
+    return x
+
+
 def stamped(_):
     began = time.time()
     time.sleep(0.02)
@@ -47,6 +65,12 @@ def check_sizes():
         assert isinstance(raised(dtm.Pool, wrong), ValueError), wrong
         assert isinstance(raised(dtm.Pool, 2, None, (), wrong), ValueError), wrong
     assert isinstance(raised(dtm.Pool, 2, 7), TypeError)
+    assert dtm.Pool(Number(2), maxtasksperchild=Number(3)).size == 2
+    pool = dtm.Pool()
+    for wrong in (0, -1, 1.5, 2.0, "2"):
+        assert isinstance(raised(pool.map, square, [1], wrong), ValueError), wrong
+        assert isinstance(raised(pool.imap, square, [1], wrong), ValueError), wrong
+    assert pool.map(square, [1, 2], Number(2)) == list(pool.imap(square, [1, 2], Number(2)))
 
 
 def check_processes_bound_how_many_run_at_once():
@@ -162,6 +186,29 @@ def check_callbacks_come_before_results():
     assert told[:2] == [9, []] and isinstance(told[2], ValueError) and told[3] == [8], told
 
 
+def check_what_callbacks_raise_reaches_nobody_who_waits():
+    def breaks(_):
+        raise RuntimeError("callback")
+
+    told, end = [], threading.Event()
+    with dtm.Pool() as pool, dtm.Pool(1) as one:
+        for wait in (0, 0.1):
+            for each in (
+                pool.map_async(square, [1, 2], callback=breaks),
+                one.map_async(square, [1, 2], callback=breaks),
+            ):
+                time.sleep(wait)
+                assert each.get(60) == each.get() == [1, 4]
+            failed = pool.apply_async(fails_at_3, (3,), error_callback=breaks)
+            time.sleep(wait)
+            assert isinstance(raised(failed.get), ValueError)
+        pool.apply_async(square, (2,), callback=sys.exit).get()
+        later = pool.apply_async(square, (3,), callback=lambda x: (told.append(x), end.set()))
+        assert later.get() == 9
+        assert end.wait(60)
+    assert told == [9]
+
+
 def check_a_pool_travels_by_reference():
     pool = dtm.Pool()
     assert pickle.loads(pickle.dumps(pool)) is pool
@@ -211,6 +258,50 @@ def check_threads_may_use_it():
     for thread in threads:
         thread.join(60)
     assert found == {i: [x * x for x in range(i, i + 50)] for i in range(3)}
+
+
+def check_threads_may_share_an_iterator():
+    pool = dtm.Pool()
+    for iterate in (pool.imap, pool.imap_unordered):
+        for chunk in (1, 7):
+            iterator, found, failed = iterate(fails_at_3, range(1000), chunk), [], []
+
+            def body(iterator=iterator, found=found, failed=failed):
+                while True:
+                    try:
+                        found.append(next(iterator))
+                    except ValueError as error:
+                        failed.append(error)
+                    except StopIteration:
+                        break
+
+            threads = [threading.Thread(target=body) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            body()
+            for thread in threads:
+                thread.join(60)
+            assert sorted(found) == [x for x in range(1000) if x != 3], len(found)
+            assert len(failed) == 1
+
+
+def check_an_item_that_raises_stop_iteration_ends_no_iteration():
+    for iterator in (
+        dtm.Pool().imap(stops_at_2, range(5)),
+        dtm.Executor().map(stops_at_2, range(5)),
+    ):
+        assert [next(iterator), next(iterator)] == [0, 1]
+        error = raised(next, iterator)
+        assert isinstance(error, RuntimeError)
+        assert isinstance(error.__cause__, StopIteration)
+    iterator = dtm.Pool().imap_unordered(stops_at_2, range(5))
+    found = []
+    while len(found) < 5:
+        try:
+            found.append(next(iterator))
+        except RuntimeError as error:
+            found.append(type(error.__cause__))
+    assert set(found) == {0, 1, StopIteration, 3, 4}
 
 
 def main():
