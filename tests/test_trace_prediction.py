@@ -39,9 +39,9 @@ def steps(task: Any) -> list[Any]:
 def test_the_tree_is_that_of_the_run(tmp_path: Path) -> None:
     """main works 1 s, maps over two items; the second, run by worker 1, maps over three."""
     root, helper = recorders(tmp_path, 2)
-    root._function("map(outer)")
-    helper._function("map(outer)")
-    helper._function("map(inner)")
+    root.function("map(outer)")
+    helper.function("map(outer)")
+    helper.function("map(inner)")
     root.record(CALL, 1.0, 2, 0, 0, 1, 0, 1)
     root.record(KEY, 1.1, 9, number=1)
     root.record(STRIP, 1.0, 3.0, 2.0, 0, 1, 1)
@@ -61,7 +61,7 @@ def test_the_tree_is_that_of_the_run(tmp_path: Path) -> None:
 
 def test_calls_that_were_under_way_together_are_one_step(tmp_path: Path) -> None:
     (root,) = recorders(tmp_path, 1)
-    root._function("apply(f)")
+    root.function("apply(f)")
     for number, made in ((1, 0.0), (2, 0.1), (3, 5.0)):
         root.record(CALL, made, 1, 0, 0, number, 0, 1)
     for number, begin in ((1, 1.0), (2, 2.0), (3, 5.0)):
@@ -78,7 +78,7 @@ def test_calls_that_were_under_way_together_are_one_step(tmp_path: Path) -> None
 
 def test_the_time_between_items_is_added(tmp_path: Path) -> None:
     (root,) = recorders(tmp_path, 1)
-    root._function("map(f)")
+    root.function("map(f)")
     root.record(CALL, 0.0, 50, 0, 0, 1, 0, 1)
     for index in range(50):
         root.record(STRIP, index * 1.0, index + 1.0 - 4e-6, 1.0, index, 1, 1)
@@ -105,7 +105,7 @@ def test_the_network_is_the_recorded_one(tmp_path: Path) -> None:
 
 def test_many_equal_items_go_as_fast_as_there_are_workers(tmp_path: Path) -> None:
     (root,) = recorders(tmp_path, 1)
-    root._function("map(f)")
+    root.function("map(f)")
     root.record(CALL, 0.0, 1024, 0, 0, 1, 0, 1)
     for index in range(1024):
         root.record(STRIP, index * 0.1, index * 0.1 + 0.1, 0.1, index, 1, 1)
@@ -150,7 +150,7 @@ def test_a_prediction_for_the_recorded_number_is_what_was_measured(
 
 def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     both = recorders(tmp_path / "trace", 1)
-    both[0]._function("map(f)")
+    both[0].function("map(f)")
     both[0].record(CALL, 0.0, 8, 0, 0, 1, 0, 1)
     for index in range(8):
         both[0].record(STRIP, index * 1.0, index + 1.0, 1.0, index, 1, 1)

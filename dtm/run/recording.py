@@ -151,7 +151,7 @@ class Recorder:
         number = self._numbered(call)
         self.record(
             CALL, perf_counter(), call.size, call.depth, item, number, parent,
-            min(self._function(call.name), 0xFFFF),
+            min(self.function(call.name), 0xFFFF),
         )  # fmt: skip
 
     def number_of(self, call: Call) -> int:
@@ -161,7 +161,7 @@ class Recorder:
         except AttributeError:
             number = self._numbered(call)
         self.record(
-            PART, perf_counter(), call.key, call.depth, self._function(call.name), number,
+            PART, perf_counter(), call.key, call.depth, self.function(call.name), number,
             call.size, call.owner,
         )  # fmt: skip
         return number
@@ -175,7 +175,7 @@ class Recorder:
         """Record the item of a strip if it is among the slowest of its function."""
         if seconds < SLOW_SECONDS or self._file is None:
             return
-        slowest = self._slowest.setdefault(self._function(call.name), [])
+        slowest = self._slowest.setdefault(self.function(call.name), [])
         if len(slowest) < SLOW_ITEMS:
             heappush(slowest, seconds)
         elif seconds > slowest[0]:
@@ -185,16 +185,17 @@ class Recorder:
         said = {"call": self.number_of(call), "index": index, "seconds": seconds}
         self.text("slow", {**said, "item": _shown(call.items[index - call.base])})
 
-    def _numbered(self, call: Call) -> int:
-        self._calls = call.number = self._calls + 1
-        return call.number
-
-    def _function(self, name: str) -> int:
+    def function(self, name: str) -> int:
+        """Return the number of a function by its name."""
         number = self._functions.get(name)
         if number is None:
             number = self._functions[name] = len(self._functions) + 1
             self.text("function", {"number": number, "name": name})
         return number
+
+    def _numbered(self, call: Call) -> int:
+        self._calls = call.number = self._calls + 1
+        return call.number
 
     # The file.
 

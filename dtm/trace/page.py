@@ -3,6 +3,9 @@
 Whatever comes from the program (names of functions, items, hosts) is escaped; the data of the
 charts stand in blocks of JSON in which no tag can end.
 
+The text is there at once; charts that are in sight are drawn first, the others when they come into
+sight or the browser has nothing else to do.
+
 What can go wrong: ``plotly`` is not there.
 
 Threads: any.
@@ -41,28 +44,41 @@ details { max-width: 46em; text-align: left; } summary { cursor: pointer; }
 .chart { width: 100%; overflow-x: auto; }
 """
 _SCRIPT = """
-const ink = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const idle = window.requestIdleCallback || setTimeout;
+const blocks = [...document.querySelectorAll('script[type="application/json"]')];
+const drawn = new Set();
 function themed(layout) {
-  const axis = {gridcolor: ink('--line'), zerolinecolor: ink('--line'), linecolor: ink('--line')};
+  const style = getComputedStyle(document.documentElement);
+  const [ink, line] = ['--ink', '--line'].map(name => style.getPropertyValue(name).trim());
+  const axis = {automargin: true, gridcolor: line, zerolinecolor: line, linecolor: line};
   const found = {paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: {color: ink('--ink'), family: 'system-ui, sans-serif'},
+    font: {color: ink, family: 'system-ui, sans-serif'},
     margin: {l: 90, r: 20, t: 20, b: 45}, ...layout};
   for (const name of ['xaxis', 'yaxis', 'yaxis2'])
-    if (layout[name]) found[name] = {automargin: true, ...axis, ...layout[name]};
+    if (layout[name]) found[name] = {...axis, ...layout[name]};
   return found;
 }
-function draw() {
-  for (const block of document.querySelectorAll('script[type="application/json"]')) {
-    const zooms = block.dataset.chart === 'timeline';
-    const figure = JSON.parse(block.textContent);
-    Plotly.react(block.dataset.chart, figure.data, themed(figure.layout),
-      {responsive: true, displaylogo: false, displayModeBar: zooms ? 'hover' : false,
-        scrollZoom: zooms});
-  }
-  document.body.dataset.drawn = 'yes';
+function draw(block) {
+  const chart = block.previousElementSibling, zooms = chart.id === 'timeline';
+  const figure = JSON.parse(block.textContent);
+  Plotly.react(chart, figure.data, themed(figure.layout),
+    {responsive: true, displaylogo: false, displayModeBar: zooms ? 'hover' : false,
+      scrollZoom: zooms});
+  drawn.add(block);
+  chart.dataset.drawn = 'yes';
+  if (drawn.size === blocks.length) document.body.dataset.drawn = 'yes';
 }
-draw();
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
+function rest() {
+  const block = blocks.find(each => !drawn.has(each));
+  if (block) { draw(block); idle(rest); }
+}
+const eyes = new IntersectionObserver(entries => {
+  for (const {isIntersecting, target} of entries)
+    if (isIntersecting && !drawn.has(target.nextElementSibling)) draw(target.nextElementSibling);
+  idle(rest);
+});
+for (const block of blocks) eyes.observe(block.previousElementSibling);
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => drawn.forEach(draw));
 """
 
 
@@ -128,7 +144,7 @@ def _chart(name: str, figure: dict[str, Any]) -> str:
 
     data = to_json(figure, validate=False).replace("<", "\\u003c")
     return (
-        f'<div class=chart id="{name}"></div>'
+        f'<div class=chart id="{name}" style="min-height: {figure["layout"]["height"]}px"></div>'
         f'<script type="application/json" data-chart="{name}">{data}</script>'
     )
 
