@@ -96,7 +96,7 @@ CONTENDERS = {
         Contender("dtm mpi", "dtm", before=under_mpi, module="mpi4py"),
         Contender("dtm over tcp", "dtm", before=over_tcp),
         Contender("dtm traced", "dtm", environment=locally, traced=True),
-        Contender("dtm report", "serial", module="playwright"),
+        Contender("dtm offline", "serial"),
         Contender("dtm tcp", "tcp"),
         Contender("dtm tls", "tls", module="cryptography"),
         Contender("Pool", "pool"),

@@ -221,8 +221,8 @@ TRACES = (
             arguments=(f"what={what}",),
             unit="s",
             bar=bar,
-            ours=("dtm report",),
-            asked_of=("dtm report",),
+            ours=("dtm offline",),
+            asked_of=("dtm offline",),
             rounds=1,
         )
         for what, words, bar in (
@@ -230,6 +230,17 @@ TRACES = (
             ("opened", "opens in Chromium", 3.0),
             ("zoomed", "zooms", 3.0),
         )
+    ),
+    Row(
+        name="predict",
+        title="prediction for 16,384 workers from 10^6 tasks",
+        program="prediction",
+        unit="s",
+        bar=600.0,
+        ours=("dtm offline",),
+        asked_of=("dtm offline",),
+        rounds=1,
+        timeout=1200.0,
     ),
 )
 

@@ -103,6 +103,21 @@ def test_the_network_is_the_recorded_one(tmp_path: Path) -> None:
     assert network.host == 2
 
 
+def test_who_rests_hears_later_than_who_works(tmp_path: Path) -> None:
+    """Messages take 30 us to a worker that is busy, and 200 us to one that rests."""
+    root, helper = recorders(tmp_path, 2)
+    for number in range(20):
+        now = number * 1e-2
+        for sent, took in ((now, 30e-6), (now + 5e-3, 200e-6)):
+            root.record(SEND, sent, sent, 0, 10, 0, 0, 1)
+            helper.record(RECEIVE, sent + took, sent + took, 0, 10, 0, 0, 0)
+        helper.record(STRIP, now, now + 4e-3, 4e-3, number, 1, 1)
+        helper.record(REST, now + 4e-3, now + 5e-3 + 190e-6)
+    network = network_of(closed(tmp_path, [root, helper], 1.0))
+    assert network.near == pytest.approx(30e-6, rel=0.01)
+    assert network.wake == pytest.approx(170e-6, rel=0.01)
+
+
 def test_many_equal_items_go_as_fast_as_there_are_workers(tmp_path: Path) -> None:
     (root,) = recorders(tmp_path, 1)
     root.function("map(f)")
@@ -167,6 +182,17 @@ def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     ]
     assert "recorded: 8 s" in done.stdout
     assert 'id="speedup"' in page.read_text(encoding="utf-8")
+
+
+def test_a_reader_that_wants_no_more_ends_the_command_without_a_word(tmp_path: Path) -> None:
+    (root,) = recorders(tmp_path / "trace", 1)
+    root.function("map(f)")
+    root.record(CALL, 0.0, 1, 0, 0, 1, 0, 1)
+    root.record(STRIP, 0.0, 1.0, 1.0, 0, 1, 1)
+    closed(tmp_path / "trace", [root], 1.0)
+    command = f"{sys.executable} -m dtm predict --workers 1,2 {tmp_path / 'trace'} | true"
+    done = run(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], environment(), 60)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize(
