@@ -1,4 +1,4 @@
-"""What ``dtm predict`` takes for 16,384 workers from a million tasks of 10 ms, and how much memory."""
+"""What ``dtm predict`` takes for 16,384 workers from a million tasks, and how much memory."""
 
 from __future__ import annotations
 
