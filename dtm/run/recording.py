@@ -57,7 +57,7 @@ from time import perf_counter, time
 from typing import Any
 
 from dtm.core.messages import MESSAGES
-from dtm.task import Call
+from dtm.task import Call, printable
 
 MAGIC = b"dtmtrace1\n"
 BLOCK = Struct("<cI")
@@ -266,6 +266,6 @@ def _machine() -> str:
 
 def _shown(item: object) -> str:
     try:
-        return _BRIEF.repr(item)[:120]
+        return printable(_BRIEF.repr(item)[:120])
     except Exception as error:  # noqa: BLE001 - users' code, which must not end the run here
         return f"<{type(item).__name__} whose repr raises {type(error).__name__}>"

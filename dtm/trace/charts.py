@@ -13,8 +13,8 @@ only: timeline, matrix and hover would be our own code).  Plotly draws a worker'
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,11 @@ _COLOURS = (
 _OTHER, _MAIN, _IDLE = "#999988", "#8855dd", "rgba(128,128,128,0.28)"
 _STOLEN = [[0, "rgba(68,119,170,0.06)"], [1, _COLOURS[0]]]
 _REST = -3  # functions that have no colour of their own
+
+
+def escape(text: str) -> str:
+    """Return a text in which Plotly, which knows some tags and no quotes' names, finds no tag."""
+    return html.escape(text, quote=False)
 
 
 def by_seconds(findings: Findings) -> list[str]:

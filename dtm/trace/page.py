@@ -39,7 +39,7 @@ h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin-top: 2
 ol.advice li:first-child { font-weight: 600; color: var(--strong); }
 table { border-collapse: collapse; } td, th { padding: .2em .8em; border-bottom: 1px solid
   var(--line); text-align: right; vertical-align: top; } td:first-child, th:first-child,
-  td.text { text-align: left; } td.text { overflow-wrap: anywhere; }
+  .text { text-align: left; } .text { overflow-wrap: anywhere; }
 details { max-width: 46em; text-align: left; } summary { cursor: pointer; }
 .chart { width: 100%; overflow-x: auto; }
 """
@@ -213,17 +213,14 @@ def _efficiencies(findings: Findings, baseline: Findings | None) -> list[tuple[s
 
 
 def _table(head: list[str], rows: list[list[str]], texts: tuple[int, ...] = ()) -> str:
-    heads = "".join(f"<th>{escape(each)}</th>" for each in head)
-    lines = (
-        "<tr>"
-        + "".join(
-            f"<td{' class=text' if place in texts else ''}>{escape(each)}</td>"
-            for place, each in enumerate(row)
+    def line(tag: str, cells: list[str]) -> str:
+        said = (
+            f"<{tag}{' class=text' if place in texts else ''}>{escape(each)}</{tag}>"
+            for place, each in enumerate(cells)
         )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+        return f"<tr>{''.join(said)}</tr>"
+
+    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
 
 
 def _functions(findings: Findings) -> str:
