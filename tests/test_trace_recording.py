@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -139,28 +140,39 @@ def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_event(tmp_path: Path) 
         assert read_file(str(cut)).events["begin"][:10].tolist() == list(range(min(whole, 10)))
 
 
-def test_a_directory_that_cannot_be_written_is_said_once_a_worker(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = traced(tmp_path / "file" / "trace", workers=2)
+    done = traced(tmp_path / "file" / "trace", workers=3)
     assert done.returncode == 0
     assert done.stdout == "done\n"
-    lines = done.stderr.splitlines()
-    assert len(lines) == 2, done.stderr
-    assert all("records no more of its trace" in line and "traceDir" in line for line in lines)
+    (line,) = done.stderr.splitlines()
+    assert "worker 0 records no more of its trace" in line
+    assert "Not a directory; option traceDir" in line
+
+
+def test_what_only_others_cannot_write_is_said_once_at_the_end(tmp_path: Path) -> None:
+    for rank in (1, 2):
+        Path(file_of(str(tmp_path), rank)).symlink_to("/dev/full")
+    done = traced(tmp_path)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dtm: 2 workers (1, 2) have recorded only a part of the trace")
+    assert "No space left on device; option traceDir" in line
 
 
 def test_a_full_disk_ends_the_trace_and_not_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path(file_of(str(tmp_path), 3)).symlink_to("/dev/full")
-    recorder = Recorder(str(tmp_path), 3, 4, "here")
+    Path(file_of(str(tmp_path), 0)).symlink_to("/dev/full")
+    recorder = Recorder(str(tmp_path), 0, 4, "here")
     for number in range(5000):
         recorder.record(STRIP, number, number + 1.0)
     recorder.close()
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "worker 3" in said
+    assert "worker 0" in said
     assert "No space left on device" in said
+    assert recorder.problem == errno.ENOSPC
 
 
 def test_numbers_too_large_are_recorded_as_the_largest(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ microseconds a call, and four tests in it are measurable.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from time import perf_counter
@@ -36,6 +37,7 @@ from dtm.run.recording import (
     WAIT,
     YIELD,
     Recorder,
+    unrecorded,
 )
 from dtm.run.runner import Runner
 from dtm.run.stacks import FOREVER, Place, Stack, Stacks
@@ -55,6 +57,7 @@ class Tally(Counters):
     Attributes:
         rests_since: when the rest under way began, infinity if there is none: at the end of a run
             most workers rest.
+        recorder: writes the trace, if there is one.
     """
 
     busy: float = 0.0
@@ -65,6 +68,7 @@ class Tally(Counters):
     def __init__(self) -> None:
         self.began = perf_counter()
         self.rests_since = FOREVER
+        self.recorder: Recorder | None = None
         self.functions: dict[str, FunctionFigures] = {}
 
     def as_dict(self) -> dict[str, float]:
@@ -75,6 +79,7 @@ class Tally(Counters):
         now = perf_counter()
         values["resting"] += max(0.0, now - self.rests_since)
         values["lived"] = now - self.began
+        values["unrecorded"] = 0 if self.recorder is None else self.recorder.problem
         for name, tally in self.functions.items():
             values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
         return values
@@ -292,6 +297,7 @@ class ObservedWorker(Worker):
 
     def _make_runner(self, streams: Streams | None) -> Runner:
         self.scheduler.counters = self.tally = Tally()
+        self.tally.recorder = self.recorder
         runner = ObservedRunner(self.scheduler, self, streams)
         runner.watched_by(Watch(self.tally, self.recorder))
         return runner
@@ -338,9 +344,17 @@ class ObservedWorker(Worker):
 
     def stop(self, timeout: float) -> bool:
         """(Root) end the run; ``main`` has returned."""
-        if self.recorder is not None:
-            self.recorder.ended = perf_counter()
-        return super().stop(timeout)
+        recorder = self.recorder
+        if recorder is None:
+            return super().stop(timeout)
+        recorder.ended = perf_counter()
+        stopped = super().stop(timeout)
+        counters = self.scheduler.summary()
+        problems = {rank: int(each["unrecorded"]) for rank, each in counters.items()}
+        if any(problems.values()) and not recorder.problem:
+            problems = {rank: problem for rank, problem in problems.items() if problem}
+            sys.stderr.write(unrecorded(recorder.directory, problems))
+        return stopped
 
     def service(self) -> None:
         """Read what has come and answer it; write what has been recorded."""

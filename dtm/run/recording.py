@@ -33,8 +33,9 @@ Invariant: what has been written is whole blocks, but for the last one, so a fil
 however its worker ended.  A worker writes what is older than ``FLUSH_SECONDS`` whenever it reads
 messages, which it does four times a second at least.
 
-What can go wrong: the directory cannot be written, the disk is full.  It is said once, on stderr,
-and nothing more is recorded; the run goes on.
+What can go wrong: the directory cannot be written, the disk is full.  Nothing more is recorded
+then, and the run goes on.  The root says so on stderr at once, if it is its own file; whatever
+the others could not write, :func:`unrecorded` says at the end, in one line for all of them.
 
 Threads: any may record; a queue keeps the events, and one thread at a time writes.
 
@@ -44,12 +45,14 @@ full disk a store to it is a SIGBUS.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from heapq import heappush, heapreplace
 from reprlib import Repr
 from struct import Struct
@@ -72,6 +75,7 @@ FOREIGN_STACK = 0xFFFF  # of threads of the user's
 SUFFIX = ".dtmtrace"
 FLUSH_SECONDS = 0.1
 MOST_KEPT = 1024
+MOST_NAMED = 8
 SLOW_SECONDS = 1e-3
 SLOW_ITEMS = 10
 _LARGEST = 0xFFFFFFFF
@@ -94,11 +98,14 @@ class Recorder:
     Attributes:
         began, ended: when the worker began, on the root ``main``, and when it ended; None until
             the file is closed.
+        problem: number of the error for which nothing more is recorded, 0 if there is none.
     """
 
     def __init__(self, directory: str, rank: int, size: int, host: str) -> None:
         self._rank = rank
+        self.directory = directory
         self._path = file_of(directory, rank)
+        self.problem = 0
         self._pid = os.getpid()
         self._file: int | None = None
         self._events: deque[bytes] = deque()
@@ -249,10 +256,25 @@ class Recorder:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        sys.stderr.write(
-            f"dtm: worker {self._rank} records no more of its trace, and the run goes on without: "
-            f"{self._path}: {error.strerror}; option traceDir says where traces are written\n"
-        )
+        self.problem = error.errno or errno.EIO
+        if self._rank == 0:
+            said = (
+                f"worker 0 records no more of its trace, and the run goes on without: {self._path}"
+            )
+            sys.stderr.write(_complaint(said, self.problem))
+
+
+def unrecorded(directory: str, problems: Mapping[int, int]) -> str:
+    """Return a line about workers that recorded no more, by rank with the number of the error."""
+    ranks = sorted(problems)
+    named = ", ".join(map(str, ranks[:MOST_NAMED])) + (" ..." if len(ranks) > MOST_NAMED else "")
+    which = f"worker {named} has" if len(ranks) == 1 else f"{len(ranks)} workers ({named}) have"
+    said = f"{which} recorded only a part of the trace: {directory}"
+    return _complaint(said, problems[ranks[0]])
+
+
+def _complaint(said: str, problem: int) -> str:
+    return f"dtm: {said}: {os.strerror(problem)}; option traceDir says where traces are written\n"
 
 
 def _machine() -> str:
