@@ -32,8 +32,8 @@ from dtm.run.recording import (
     file_of,
 )
 from dtm.trace.clocks import estimate_clocks, pair_messages
-from dtm.trace.files import FIELDS, WorkerFile, read_directory, read_file
-from dtm.trace.recorded import INSTANTS, RecordedRun, merge, read_run
+from dtm.trace.files import FIELDS, INSTANTS, WorkerFile, read_directory, read_file
+from dtm.trace.recorded import RecordedRun, merge, read_run
 from dtm.trace.segments import _SPANS
 from tests.launch import PROGRAMS, Completed, environment, run
 
@@ -175,6 +175,34 @@ def test_a_full_disk_ends_the_trace_and_not_the_run(
     assert recorder.problem == errno.ENOSPC
 
 
+def test_what_another_run_has_left_in_the_directory_is_passed_by(tmp_path: Path) -> None:
+    before = [Recorder(str(tmp_path), rank, 3, "here") for rank in range(3)]
+    for recorder in before:
+        recorder.close()
+    now = [Recorder(str(tmp_path), rank, 3, "here") for rank in (0, 2)]  # 1 has not come
+    for recorder in now:
+        recorder.close()
+    assert read_run(str(tmp_path)).ranks == [0, 2]
+
+
+@pytest.mark.parametrize(("later", "kept"), [(30.0, [0, 1]), (1000.0, [0])])
+def test_files_of_other_machines_are_of_the_run_if_their_clocks_say_so_roughly(
+    tmp_path: Path, later: float, kept: list[int]
+) -> None:
+    recorders = [Recorder(str(tmp_path), rank, 2, f"node{rank}") for rank in range(2)]
+    for recorder in recorders:
+        recorder.close()
+    path = Path(file_of(str(tmp_path), 1))
+    data = path.read_bytes()[len(MAGIC) :]
+    _, length = BLOCK.unpack_from(data)
+    header = json.loads(data[BLOCK.size : BLOCK.size + length])
+    header |= {"machine": "another", "time": header["time"] + later}
+    text = json.dumps(header).encode()
+    rest = data[BLOCK.size + length :]
+    path.write_bytes(MAGIC + BLOCK.pack(b"T", len(text)) + text + rest)
+    assert [each.rank for each in read_directory(str(tmp_path))] == kept
+
+
 def test_numbers_too_large_are_recorded_as_the_largest(tmp_path: Path) -> None:
     recorder = Recorder(str(tmp_path), 0, 1, "here")
     recorder.record(SEND, 0.0, 1.0, index=1 << 40)
@@ -288,8 +316,9 @@ def test_a_machine_that_nobody_heard_has_its_date_and_an_infinite_error() -> Non
 
 def test_files_left_over_from_a_larger_run_are_passed_by(tmp_path: Path) -> None:
     Recorder(str(tmp_path), 5, 6, "here").close()
-    for rank in (0, 1):
-        Recorder(str(tmp_path), rank, 2, "here").close()
+    both = [Recorder(str(tmp_path), rank, 2, "here") for rank in (0, 1)]
+    for recorder in both:
+        recorder.close()
     assert [each.rank for each in read_directory(str(tmp_path))] == [0, 1]
 
 

@@ -180,7 +180,20 @@ def test_a_killed_run_has_a_report_that_says_so(tmp_path: Path) -> None:
         trace.recorders[rank].flush()
     file = io.StringIO()
     write_report(find(read_run(str(tmp_path))), file)
-    assert "the traces of 2 workers have no end" in file.getvalue()
+    assert "the traces of 2 workers have no end: killed, or the disk was full" in file.getvalue()
+
+
+def test_a_worker_that_never_came_was_starting_all_the_time(tmp_path: Path) -> None:
+    trace = Written(tmp_path, 2)
+    trace.strip(0, 0.0, 4.0, "map(f)")
+    trace.recorders[0].record(WAIT, 0.0, 4.0)
+    (tmp_path / "worker-00001.dtmtrace").unlink()
+    found = trace.found(4.0)
+    assert found.figures.starting == pytest.approx(4.0)
+    assert found.run.gaps == ["1 worker left no trace"]
+    file = io.StringIO()
+    write_report(found, file)
+    assert "1 host; efficiency 50%; 1 worker left no trace<" in file.getvalue()
 
 
 def test_scaling_is_told_against_another_run(tmp_path: Path) -> None:

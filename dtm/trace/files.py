@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtm.errors import TraceError
-from dtm.run.recording import BLOCK, EVENT, MAGIC, SUFFIX
+from dtm.run.recording import BLOCK, CALL, EVENT, KEY, MAGIC, PART, SUFFIX
 
 Events = NDArray[np.void]
 FIELDS = np.dtype(
@@ -30,6 +30,8 @@ FIELDS = np.dtype(
     ]
 )  # fmt: skip
 assert FIELDS.itemsize == EVENT.size
+INSTANTS = (CALL, PART, KEY)  # whose ``end`` is no time
+APART_SECONDS = 60.0  # the clocks of two machines may be so far apart
 _NAME = re.compile(rf"worker-(\d+){re.escape(SUFFIX)}")
 
 
@@ -51,11 +53,26 @@ class WorkerFile(NamedTuple):
         """Which worker it was."""
         return int(self.header["rank"])
 
+    @property
+    def zero(self) -> float:
+        """What time it was, by the calendar, when its machine's clock stood at 0."""
+        return float(self.header["time"]) - float(self.header["clock"])
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When the worker began to record and when it recorded last, by its machine's clock."""
+        events = self.events
+        spans = ~np.isin(events["kind"], INSTANTS)
+        opened = float(self.header["clock"])
+        last = max(events["begin"].max(initial=opened), events["end"][spans].max(initial=opened))
+        return float(events["begin"].min(initial=opened)), float(last)
+
 
 def read_directory(directory: str) -> list[WorkerFile]:
     """Read the files of a run, in the order of the ranks.
 
-    Files of ranks that the run of worker 0 did not have are left over from another, and passed by.
+    What is left over from other runs is passed by: files of ranks that the run of worker 0 did not
+    have, and of workers that had ended before it began, or began after it had ended.
 
     Raises:
         TraceError: there are none, or one cannot be read.
@@ -72,7 +89,16 @@ def read_directory(directory: str) -> list[WorkerFile]:
     files = [read_file(os.path.join(directory, name)) for name in names]
     files.sort(key=lambda each: each.rank)
     size = files[0].header["size"]
-    return [each for each in files if each.rank < size]
+    return [each for each in files if each.rank < size and _together(files[0], each)]
+
+
+def _together(one: WorkerFile, other: WorkerFile) -> bool:
+    """Whether two workers have recorded at the same time, as far as their clocks tell."""
+    (began, ended), (start, end) = one.span, other.span
+    if one.header["machine"] == other.header["machine"]:
+        return start <= ended and began <= end
+    ahead = other.zero - one.zero
+    return start + ahead <= ended + APART_SECONDS and began <= end + ahead + APART_SECONDS
 
 
 def read_file(path: str) -> WorkerFile:

@@ -21,6 +21,7 @@ from dtm.errors import TraceError
 from dtm.run.advice import advice, seconds
 from dtm.trace import charts
 from dtm.trace.findings import Findings
+from dtm.trace.recorded import counted
 
 if TYPE_CHECKING:
     from dtm.trace.prediction import Measured, Prediction
@@ -84,7 +85,7 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => draw
 
 def write_report(findings: Findings, file: IO[str], baseline: Findings | None = None) -> None:
     """Write the report of a run; ``baseline`` is the same program on fewer workers."""
-    title = f"{findings.figures.workers} workers, {seconds(findings.figures.duration)}"
+    title = f"{counted(findings.figures.workers, 'worker')}, {seconds(findings.figures.duration)}"
     figure, note = charts.timeline(findings)
     body = [
         f"<h1>A run of dtm: {escape(title)}</h1>", _facts(findings),
@@ -110,7 +111,7 @@ def write_prediction(predictions: Sequence[Prediction], measured: Measured, file
     body = [
         "<h1>Prediction for more workers</h1>",
         (
-            f"<p class=facts>from a run of {measured.workers} workers that took "
+            f"<p class=facts>from a run of {counted(measured.workers, 'worker')} that took "
             f"{seconds(measured.seconds)}</p>"
         ),
         "<h2>Speed-up over the recorded run</h2>",
@@ -152,13 +153,8 @@ def _chart(name: str, figure: dict[str, Any]) -> str:
 def _facts(findings: Findings) -> str:
     run = findings.run
     hosts = len(set(run.hosts.values()))
-    facts = [f"{len(run.events):,} events", f"{hosts} host{'s' if hosts > 1 else ''}",
-             f"efficiency {findings.figures.efficiency:.0%}"]  # fmt: skip
-    if len(run.hosts) < run.size:
-        facts.append(f"{run.size - len(run.hosts)} workers left no trace")
-    cut = len(run.hosts) - len(run.whole)
-    if cut:
-        facts.append(f"the traces of {cut} workers have no end: they were killed")
+    facts = [counted(len(run.events), "event"), counted(hosts, "host"),
+             f"efficiency {findings.figures.efficiency:.0%}", *run.gaps]  # fmt: skip
     if len(run.clocks) > 1:
         worst = max(clock.error for clock in run.clocks.values())
         facts.append(f"clocks of {len(run.clocks)} machines agree within {seconds(worst)}")
