@@ -126,6 +126,38 @@ def test_a_run_that_was_killed_leaves_readable_files(tmp_path: Path) -> None:
     assert set(found.of_kind(STRIP)["rank"].tolist()) == {0, 1, 2}
 
 
+def test_the_item_in_which_a_run_was_killed_is_known(tmp_path: Path) -> None:
+    words = ["run", "-n", "2", "--trace", str(tmp_path), str(PROGRAMS / "killed_late.py")]
+    assert run([sys.executable, "-m", "dtm", *words], environment(), 60).returncode != 0
+    found = read_run(str(tmp_path))
+    assert found.whole == frozenset()
+    strips = found.of_kind(STRIP)
+    (long,) = strips[strips["own"] > 0.25]
+    assert (long["index"], long["count"]) == (3, 1)
+    assert found.functions[long["function"]] == "map(work)"
+    (wait,) = found.of_kind(WAIT)
+    assert wait["end"] - wait["begin"] > 0.25
+
+
+def test_what_was_under_way_is_taken_back_by_what_came_later(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path), 0, 1, "here")
+    recorder.record(CALL, 0.0, 9, number=1)
+    recorder.text("under way", {"at": 1.0, "waits": 0.1, "call": 1, "item": 4, "since": 0.2})
+    recorder.flush()
+    first = read_file(file_of(str(tmp_path), 0)).events
+    assert first["kind"].tolist() == [CALL, WAIT, STRIP]
+    assert first["end"][1:].tolist() == [1.0, 1.0]
+    assert first["own"][2] == pytest.approx(0.8)
+    recorder.record(STRIP, 0.2, 1.5, 1.3, 4, 1, 1)
+    recorder.flush()
+    assert read_file(file_of(str(tmp_path), 0)).events["kind"].tolist() == [CALL, STRIP, WAIT]
+    recorder.record(WAIT, 0.1, 1.6)
+    recorder.flush()
+    assert read_file(file_of(str(tmp_path), 0)).events["kind"].tolist() == [CALL, STRIP, WAIT]
+    recorder.close()
+    assert read_file(file_of(str(tmp_path), 0)).events["kind"].tolist() == [CALL, STRIP, WAIT, RUN]
+
+
 def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_event(tmp_path: Path) -> None:
     recorder = Recorder(str(tmp_path), 0, 1, "here")
     header = os.path.getsize(file_of(str(tmp_path), 0))

@@ -41,6 +41,7 @@ from dtm.run.recording import (
 )
 from dtm.run.runner import Runner
 from dtm.run.stacks import FOREVER, Place, Stack, Stacks
+from dtm.run.status import main_thread
 from dtm.run.worker import Worker
 from dtm.task import Call, Range
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from dtm.comm.base import Frame, LostPeer
     from dtm.run.seeding import Streams
 
+LONG_SECONDS = 0.25  # what lasts longer is recorded before it ends
 _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
@@ -192,9 +194,14 @@ class ObservedStacks(Stacks):
 
 
 class ObservedRunner(Runner):
-    """A runner whose strips, calls, rests and waits are noted."""
+    """A runner whose strips, calls, rests and waits are noted.
+
+    Attributes:
+        waits_since: since when ``main`` waits, 0 if it does not.
+    """
 
     watch: Watch
+    waits_since = 0.0
     stacks_class = ObservedStacks
 
     def watched_by(self, watch: Watch) -> None:
@@ -275,11 +282,13 @@ class ObservedRunner(Runner):
         if self._rank or moment.waits or moment.strip is not None or not self.thread.main:
             return 0.0
         moment.waits = True
-        return perf_counter()
+        self.waits_since = perf_counter()
+        return self.waits_since
 
     def _main_goes_on(self, began: float, calls: Sequence[Call]) -> None:
         if began:
             self.watch.moment.waits = False
+            self.waits_since = 0.0
             self.watch.span(WAIT, began, calls[0] if calls else None)
 
 
@@ -290,9 +299,12 @@ class ObservedWorker(Worker):
         recorder: writes the trace; None if only the summary is wanted.
     """
 
+    runner: ObservedRunner
+
     def __init__(self, *given: Any, recorder: Recorder | None, **options: Any) -> None:
         self.recorder = recorder
         self._encoding = 0.0
+        self._looked = perf_counter()
         super().__init__(*given, **options)
 
     def _make_runner(self, streams: Streams | None) -> Runner:
@@ -360,7 +372,21 @@ class ObservedWorker(Worker):
         """Read what has come and answer it; write what has been recorded."""
         super().service()
         if self.recorder is not None:
-            self.recorder.tick(perf_counter())
+            now = perf_counter()
+            self.recorder.tick(now)
+            if now - self._looked > LONG_SECONDS:
+                self._looked = now
+                self._record_what_is_under_way(self.recorder, now)
+
+    def _record_what_is_under_way(self, recorder: Recorder, now: float) -> None:
+        """Record an item and a wait of ``main`` that last, in case that they never end."""
+        place, tasks, calls = main_thread(now)
+        waits = self.runner.waits_since
+        long = place == "runs" and tasks[0].seconds > LONG_SECONDS
+        if long:
+            recorder.under_way(now, waits, calls[0], tasks[0].item, now - tasks[0].seconds)
+        elif waits and now - waits > LONG_SECONDS:
+            recorder.under_way(now, waits)
 
     def _mourn(self, peer: LostPeer) -> None:
         """Take note that a worker is gone; if it is the root, this process ends at once."""

@@ -24,6 +24,9 @@ All events have one shape, so that a reader takes a block of them in one go:
     KEY        now; key             --                 --                 call
     =========  ===================  =================  =================  ====================
 
+What lasts long is an event only when it ends, so a text says four times a second what a worker is
+in the middle of: of a run that is killed, a reader knows it by that.
+
 A call is numbered by each worker for itself; ``KEY`` and ``PART`` say which numbers are the same
 call.  Times are those of ``perf_counter``; those of several hosts are brought together when the
 trace is read, from the messages: the n-th that A sent to B is the n-th that B had from A.
@@ -110,6 +113,7 @@ class Recorder:
         self._file: int | None = None
         self._events: deque[bytes] = deque()
         self._writing = threading.Lock()
+        self._numbering = threading.Lock()
         self._flushed = self.began = perf_counter()
         self.ended: float | None = None
         self._functions: dict[str, int] = {}
@@ -155,7 +159,8 @@ class Recorder:
 
     def made(self, call: Call, parent: int, item: int) -> None:
         """Record a call that a task of this worker has made."""
-        number = self._numbered(call)
+        with self._numbering:
+            number = self._number(call)
         self.record(
             CALL, perf_counter(), call.size, call.depth, item, number, parent,
             min(self.function(call.name), 0xFFFF),
@@ -166,7 +171,11 @@ class Recorder:
         try:
             return call.number
         except AttributeError:
-            number = self._numbered(call)
+            pass
+        with self._numbering:
+            if hasattr(call, "number"):  # another thread was faster
+                return call.number
+            number = self._number(call)
         self.record(
             PART, perf_counter(), call.key, call.depth, self.function(call.name), number,
             call.size, call.owner,
@@ -200,7 +209,7 @@ class Recorder:
             self.text("function", {"number": number, "name": name})
         return number
 
-    def _numbered(self, call: Call) -> int:
+    def _number(self, call: Call) -> int:
         self._calls = call.number = self._calls + 1
         return call.number
 
@@ -212,6 +221,17 @@ class Recorder:
         data = json.dumps({"about": about, **values}).encode()
         with self._writing:
             self._write(BLOCK.pack(b"T", len(data)) + data)
+
+    def under_way(
+        self, at: float, waits: float, call: Call | None = None, item: int = 0, since: float = 0.0
+    ) -> None:
+        """Write what a worker is in the middle of, which is no event until it ends.
+
+        ``waits`` is since when ``main`` waits, 0 if it does not.
+        """
+        number = 0 if call is None else self.number_of(call)
+        values = {"at": at, "waits": waits, "call": number, "item": item, "since": since}
+        self.text("under way", values)
 
     def tick(self, now: float) -> None:
         """Write what has gathered, if it is time."""

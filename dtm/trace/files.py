@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtm.errors import TraceError
-from dtm.run.recording import BLOCK, CALL, EVENT, KEY, MAGIC, PART, SUFFIX
+from dtm.run.recording import BLOCK, CALL, EVENT, KEY, MAGIC, PART, RUN, STRIP, SUFFIX, WAIT
 
 Events = NDArray[np.void]
 FIELDS = np.dtype(
@@ -128,7 +129,29 @@ def read_file(path: str) -> WorkerFile:
     if headers is None:
         raise TraceError(f"{path} ends before it says whose it is")
     events = np.concatenate(blocks) if blocks else np.empty(0, FIELDS)
+    if not (events["kind"] == RUN).any():
+        events = np.concatenate((events, _cut_short(events, texts.get("under way", ()))))
     return WorkerFile(headers[0], events, texts)
+
+
+def _cut_short(events: Events, said: Sequence[dict[str, Any]]) -> Events:
+    """Return what a worker was in the middle of when it was killed, as far as it had noted that.
+
+    It is taken to have lasted until the worker recorded last.
+    """
+    found: list[tuple[Any, ...]] = []
+    if said:
+        last = said[-1]
+        spans = events[~np.isin(events["kind"], INSTANTS)]
+        until = max(last["at"], float(spans["end"].max(initial=0.0)))
+        if last["waits"] and not (spans["end"][spans["kind"] == WAIT] > last["waits"]).any():
+            found.append((last["waits"], until, 0.0, 0, 0, 0, 0, WAIT, 0))
+        strips = spans[spans["kind"] == STRIP]
+        if last["call"] and not (strips["end"] > last["at"]).any():
+            inner = strips["own"][strips["begin"] > last["since"]].sum()
+            own = max(0.0, until - last["since"] - float(inner))
+            found.append((last["since"], until, own, last["item"], last["call"], 1, 0, STRIP, 0))
+    return np.array(found, FIELDS)
 
 
 def _blocks(data: memoryview) -> list[tuple[bytes, memoryview]]:
