@@ -33,6 +33,7 @@ from dtm.run.recording import (
     RECEIVE,
     REST,
     SEND,
+    SLOW_SECONDS,
     STRIP,
     WAIT,
     YIELD,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from dtm.run.seeding import Streams
 
 LONG_SECONDS = 0.25  # what lasts longer is recorded before it ends
+_strip = Runner._strip  # noqa: SLF001 - of the class extended here; super() costs a look-up a strip
 _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
@@ -87,7 +89,7 @@ class Tally(Counters):
         return values
 
 
-class _Moment(threading.local):
+class _Moment:
     """What a thread is in the middle of.
 
     Attributes:
@@ -95,11 +97,25 @@ class _Moment(threading.local):
         strip: its call, the index of its first item, its values so far and how many of those were
             there before; None outside of all strips.
         waits: whether ``main`` waits.
+        current: (the main thread) the stack that runs.
+        stack: its number.
     """
 
-    inner = 0.0
-    strip: tuple[Call, int, list[Any], int] | None = None
-    waits = False
+    __slots__ = ("current", "inner", "stack", "strip", "waits")
+
+    def __init__(self) -> None:
+        self.inner = 0.0
+        self.strip: tuple[Call, int, list[Any], int] | None = None
+        self.waits = False
+        self.current: Stack | None = None
+        self.stack = FOREIGN_STACK
+
+
+class _Moments(threading.local):
+    """The moment of the calling thread; an object of its own, for a strip looks at it often."""
+
+    def __init__(self) -> None:
+        self.mine = _Moment()
 
 
 class Watch:
@@ -108,14 +124,13 @@ class Watch:
     def __init__(self, tally: Tally, recorder: Recorder | None) -> None:
         self.tally = tally
         self.recorder = recorder
-        self.moment = _Moment()
-        self.stack = 0
+        self.moments = _Moments()
 
     def made(self, call: Call) -> None:
         """A task makes a call."""
         recorder = self.recorder
         if recorder is not None:
-            strip = self.moment.strip
+            strip = self.moments.mine.strip
             if strip is None:
                 recorder.made(call, 0, 0)
             else:
@@ -123,31 +138,29 @@ class Watch:
                 recorder.made(call, recorder.number_of(parent), lo + len(values) - before)
 
     def strip(
-        self, call: Call, span: tuple[float, float], own: float, lo: int, count: int, *, bad: bool
-    ) -> None:
+        self, call: Call, began: float, ended: float, own: float, lo: int, count: int, stack: int,
+        bad: bool,
+    ) -> None:  # fmt: skip
         """A strip has run."""
         tally = self.tally
         tally.busy += own
         if count:
-            self._tally(call).add(count, own, lo)
+            try:
+                call.tally.add(count, own, lo)
+            except AttributeError:
+                call.tally = figures = tally.functions.setdefault(call.name, FunctionFigures())
+                figures.add(count, own, lo)
         recorder = self.recorder
         if recorder is not None:
             number = recorder.number_of(call)
-            recorder.record(STRIP, *span, own, lo, number, count + bad, self.stack, bad)
-            if count == 1:
+            recorder.record(STRIP, began, ended, own, lo, number, count + bad, stack, bad)
+            if own >= SLOW_SECONDS and count == 1:
                 recorder.slow(call, lo, own)
-
-    def _tally(self, call: Call) -> FunctionFigures:
-        try:
-            found: FunctionFigures = call.tally
-        except AttributeError:
-            found = call.tally = self.tally.functions.setdefault(call.name, FunctionFigures())
-        return found
 
     def span(self, kind: int, began: float, call: Call | None = None, flag: int = 0) -> None:
         """Something has ended in the middle of which no item of the strip under way ran."""
-        now = perf_counter()
-        self.moment.inner += now - began
+        now, moment = perf_counter(), self.moments.mine
+        moment.inner += now - began
         if kind == REST:
             self.tally.resting += now - began
         elif kind == WAIT:
@@ -155,7 +168,7 @@ class Watch:
         recorder = self.recorder
         if recorder is not None:
             number = 0 if call is None else recorder.number_of(call)
-            recorder.record(kind, began, now, 0.0, 0, number, 0, self.stack, flag)
+            recorder.record(kind, began, now, 0.0, 0, number, 0, moment.stack, flag)
 
 
 class ObservedStacks(Stacks):
@@ -180,14 +193,14 @@ class ObservedStacks(Stacks):
 
     def _switch(self, me: Stack, heir: Stack | None) -> None:
         watch, place = self.watch, me.place
-        moment = watch.moment
+        moment = watch.moments.mine
         call = self._awaited if place is Place.PARKED else None
         kept = moment.inner, moment.strip, moment.waits
         began = perf_counter()
         try:
             super()._switch(me, heir)
         finally:
-            watch.stack = self.number()
+            moment.current, moment.stack = self.current, self.number()
             moment.inner, moment.strip, moment.waits = kept
             if place is not Place.SPARE:
                 watch.span(PARK if place is Place.PARKED else YIELD, began, call)
@@ -211,6 +224,12 @@ class ObservedRunner(Runner):
         self._own_stacks = self.stacks
         self._own_stacks.watch = watch
 
+    def adopt(self) -> None:
+        """Make the calling thread the one that runs tasks."""
+        super().adopt()
+        moment = self.watch.moments.mine
+        moment.current, moment.stack = self._own_stacks.current, self._own_stacks.number()
+
     def submit(self, call: Call) -> None:
         """Make a new call ready."""
         self.watch.made(call)
@@ -223,22 +242,21 @@ class ObservedRunner(Runner):
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
     ) -> BaseException | None:
-        watch = self.watch
-        moment = watch.moment
+        watch, stacks = self.watch, self._own_stacks
+        moment = watch.moments.mine
+        if moment.current is not stacks.current and moment.current is not None:
+            moment.current, moment.stack = stacks.current, stacks.number()  # a new one
         inner, outer, before = moment.inner, moment.strip, len(values)
         moment.inner, moment.strip = 0.0, (call, lo, values, before)
-        watch.stack = self._own_stacks.number() if self.thread.main else FOREIGN_STACK
         began = perf_counter()
-        failure = super()._strip(call, context, lo, hi, values)
+        failure = _strip(self, call, context, lo, hi, values)
         ended = perf_counter()
         spent = ended - began
         own = max(0.0, spent - moment.inner)
         moment.inner, moment.strip = inner + spent, outer
-        count = len(values) - before
         if not self.forked:
-            if not self.thread.main:
-                watch.stack = FOREIGN_STACK
-            watch.strip(call, (began, ended), own, lo, count, bad=failure is not None)
+            count, bad = len(values) - before, failure is not None
+            watch.strip(call, began, ended, own, lo, count, moment.stack, bad)
         return failure
 
     def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
@@ -278,7 +296,7 @@ class ObservedRunner(Runner):
 
     def _main_begins_to_wait(self) -> float:
         """Return when ``main`` begins to wait; 0 if another task does, or it waits already."""
-        moment = self.watch.moment
+        moment = self.watch.moments.mine
         if self._rank or moment.waits or moment.strip is not None or not self.thread.main:
             return 0.0
         moment.waits = True
@@ -287,7 +305,7 @@ class ObservedRunner(Runner):
 
     def _main_goes_on(self, began: float, calls: Sequence[Call]) -> None:
         if began:
-            self.watch.moment.waits = False
+            self.watch.moments.mine.waits = False
             self.waits_since = 0.0
             self.watch.span(WAIT, began, calls[0] if calls else None)
 

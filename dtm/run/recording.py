@@ -77,7 +77,7 @@ IDLE_FLAG = 128
 FOREIGN_STACK = 0xFFFF  # of threads of the user's
 SUFFIX = ".dtmtrace"
 FLUSH_SECONDS = 0.1
-MOST_KEPT = 1024
+MOST_KEPT = 256  # what is written soon is still in the processor's cache
 MOST_NAMED = 8
 SLOW_SECONDS = 1e-3
 SLOW_ITEMS = 10
@@ -188,8 +188,8 @@ class Recorder:
         self.record(KEY, now, call.key, number=self.number_of(call))
 
     def slow(self, call: Call, index: int, seconds: float) -> None:
-        """Record the item of a strip if it is among the slowest of its function."""
-        if seconds < SLOW_SECONDS or self._file is None:
+        """Record an item that took ``SLOW_SECONDS`` if it is among the slowest of its function."""
+        if self._file is None:
             return
         slowest = self._slowest.setdefault(self.function(call.name), [])
         if len(slowest) < SLOW_ITEMS:
