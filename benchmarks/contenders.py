@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Contender:
     environment: Callable[[int], dict[str, str]] = field(default=lambda _workers: {})
     module: str | None = None
     patient: bool = False  # takes seconds to start, so it is run fewer times
+    traced: bool = False  # each run of it records a trace, which is thrown away
 
     def why_not(self) -> str | None:
         """Return why this contender cannot be measured here, or None if it can."""
@@ -58,6 +60,10 @@ class Contender:
         if self.module in {"mpi4py", "schwimmbad"} and mpirun() is None:
             return "no mpirun"
         return None
+
+
+def locally(workers: int) -> dict[str, str]:
+    return {"DTM_COMM": "local", "DTM_WORKERS": str(workers)}
 
 
 def under_mpi(workers: int) -> list[str]:
@@ -86,13 +92,11 @@ CONTENDERS = {
     contender.label: contender
     for contender in (
         Contender("serial", "serial"),
-        Contender(
-            "dtm local",
-            "dtm",
-            environment=lambda workers: {"DTM_COMM": "local", "DTM_WORKERS": str(workers)},
-        ),
+        Contender("dtm local", "dtm", environment=locally),
         Contender("dtm mpi", "dtm", before=under_mpi, module="mpi4py"),
         Contender("dtm over tcp", "dtm", before=over_tcp),
+        Contender("dtm traced", "dtm", environment=locally, traced=True),
+        Contender("dtm offline", "serial"),
         Contender("dtm tcp", "tcp"),
         Contender("dtm tls", "tls", module="cryptography"),
         Contender("Pool", "pool"),
@@ -163,9 +167,12 @@ def run_program(
         f"--workers={workers}",
         *arguments,
     ]
-    begin = time.perf_counter()
-    stdout = run_bounded(command, base_environment() | contender.environment(workers), timeout)
-    seconds = time.perf_counter() - begin
+    with tempfile.TemporaryDirectory() as directory:
+        traces = {"DTM_TRACE": directory} if contender.traced else {}
+        environment = base_environment() | contender.environment(workers) | traces
+        begin = time.perf_counter()
+        stdout = run_bounded(command, environment, timeout)
+        seconds = time.perf_counter() - begin
     for line in reversed(stdout.splitlines()):
         if line.startswith(MARK):
             return {"seconds": seconds, **json.loads(line.removeprefix(MARK))}

@@ -102,7 +102,7 @@ def add(path: Path, found: Compared) -> None:
         writer.writerow(asdict(found))
 
 
-def table(found: Sequence[Compared]) -> str:
+def table(found: Sequence[Compared], sizes: Sequence[int] = SIZES) -> str:
     """Return medians of the figures, and of the errors, as reStructuredText."""
     head = (
         "program", "workers", "runs", "real, s", "predicted, s", "ideal, s", "error", "load",
@@ -110,7 +110,7 @@ def table(found: Sequence[Compared]) -> str:
     )  # fmt: skip
     lines = []
     for kind in KINDS:
-        for size in SIZES:
+        for size in sizes:
             those = [each for each in found if (each.program, each.workers) == (kind, size)]
             if those:
                 lines.append(_line(kind, size, those))

@@ -180,6 +180,70 @@ MACHINERY = (
     ),
 )
 
+TRACES = (
+    *(
+        Row(
+            name=f"traced-{what}",
+            title=title,
+            program="recorded_tasks",
+            arguments=(f"what={what}",),
+            unit=unit,
+            bar=1.03,
+            bar_text="≤ 1.03 × the same without",
+            ours=("dtm traced",),
+            asked_of=("dtm traced",),
+            peers=("dtm local",),
+            against="dtm local",
+            workers=workers,
+            rounds=5,
+        )
+        for what, workers, title, unit in (
+            ("tasks", 2, "100,000 tasks of 100 µs, recorded: time by that without any cost", "×"),
+            ("strip", 1, "a task of 100 µs and what it costs, recorded", "µs of processor time"),
+        )
+    ),
+    Row(
+        name="untraced",
+        title="a task of 100 µs: what it costs that it could be recorded",
+        program="recorded_tasks",
+        arguments=("what=hook",),
+        unit="%",
+        bar=0.5,
+        ours=("dtm local",),
+        asked_of=("dtm local",),
+        rounds=1,
+    ),
+    *(
+        Row(
+            name=f"report-{what}",
+            title=f"report of 10^6 events {words}",
+            program="report_page",
+            arguments=(f"what={what}",),
+            unit="s",
+            bar=bar,
+            ours=("dtm offline",),
+            asked_of=("dtm offline",),
+            rounds=1,
+        )
+        for what, words, bar in (
+            ("made", "is made", 30.0),
+            ("opened", "opens in Chromium", 3.0),
+            ("zoomed", "zooms", 3.0),
+        )
+    ),
+    Row(
+        name="predict",
+        title="prediction for 16,384 workers from 10^6 tasks",
+        program="prediction",
+        unit="s",
+        bar=600.0,
+        ours=("dtm offline",),
+        asked_of=("dtm offline",),
+        rounds=1,
+        timeout=1200.0,
+    ),
+)
+
 GENERATIONS = (
     *(
         Row(
@@ -316,6 +380,7 @@ ROWS = {
         *EVOLUTIONS,
         *FITTING_IN,
         *MACHINERY,
+        *TRACES,
         LOCAL_LINK,
         *LINKS,
         JOINING,

@@ -32,6 +32,7 @@ exclude_patterns = [
     "planted_shell_bugs.rst",
     "simulated_table.rst",
     "balancing",
+    "trace/predicted.rst",
 ]
 default_role = "literal"
 highlight_language = "python"

@@ -37,6 +37,15 @@ from typing import Any
 Function = Callable[..., Any]
 
 
+def printable(text: str) -> str:
+    """Return a text of the program's as one line that any file or terminal takes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 _NONE: dict[int, list[Any]] = {}  # of a call of one item, which never has but the whole
 _NO_STARTS: list[int] = []
 _NEVER = float("inf")
@@ -264,7 +273,8 @@ class Call:
         function: Any = self.function
         while isinstance(function, (partial, Body)):
             function = function.func
-        return f"{self.kind}({getattr(function, '__qualname__', None) or type(function).__name__})"
+        name = getattr(function, "__qualname__", None) or type(function).__name__
+        return printable(f"{self.kind}({name})")
 
     @property
     def complete(self) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import binomial, costs, predicted
+from benchmarks import binomial, costs, predicted, replayed
 from benchmarks.programs import steps
 from dtm.testing import (
     Calls,
@@ -111,9 +111,14 @@ def test_a_prediction_is_held_against_what_happened(tmp_path: Path) -> None:
 
 def test_tables_of_the_documentation_are_those_of_the_figures_that_were_kept() -> None:
     tables = {
-        "costs": costs.table(costs.read(DOCS / "balancing" / "costs.csv")),
-        "binomial": binomial.table(binomial.read(DOCS / "balancing" / "binomial.csv")),
-        "predicted": predicted.table(predicted.read(DOCS / "balancing" / "predicted.csv")),
+        "balancing/costs": costs.table(costs.read(DOCS / "balancing" / "costs.csv")),
+        "balancing/binomial": binomial.table(binomial.read(DOCS / "balancing" / "binomial.csv")),
+        "balancing/predicted": predicted.table(
+            predicted.read(DOCS / "balancing" / "predicted.csv")
+        ),
+        "trace/predicted": predicted.table(
+            predicted.read(DOCS / "trace" / "predicted.csv"), replayed.SIZES
+        ),
     }
     for name, table in tables.items():
-        assert (DOCS / "balancing" / f"{name}.rst").read_text(encoding="utf-8") == table
+        assert (DOCS / f"{name}.rst").read_text(encoding="utf-8") == table

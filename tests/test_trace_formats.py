@@ -15,10 +15,10 @@ import pytest
 
 from dtm.run.recording import CALL, KEY, PART, RECEIVE, RUN, SEND, STRIP, WAIT, Recorder
 from dtm.trace.chrome import write_chrome
-from dtm.trace.files import read_directory
+from dtm.trace.files import INSTANTS, read_directory
 from dtm.trace.lanes import KIND_NAMES, shown_events
 from dtm.trace.perfetto import write_perfetto
-from dtm.trace.recorded import INSTANTS, RecordedRun, merge, read_run
+from dtm.trace.recorded import RecordedRun, merge, read_run
 from dtm.trace.tables import COLUMNS, write_csv, write_parquet
 from tests.launch import PROGRAMS, environment, run
 from tests.test_trace_recording import conversation, traced

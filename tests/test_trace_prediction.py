@@ -39,9 +39,9 @@ def steps(task: Any) -> list[Any]:
 def test_the_tree_is_that_of_the_run(tmp_path: Path) -> None:
     """main works 1 s, maps over two items; the second, run by worker 1, maps over three."""
     root, helper = recorders(tmp_path, 2)
-    root._function("map(outer)")
-    helper._function("map(outer)")
-    helper._function("map(inner)")
+    root.function("map(outer)")
+    helper.function("map(outer)")
+    helper.function("map(inner)")
     root.record(CALL, 1.0, 2, 0, 0, 1, 0, 1)
     root.record(KEY, 1.1, 9, number=1)
     root.record(STRIP, 1.0, 3.0, 2.0, 0, 1, 1)
@@ -61,7 +61,7 @@ def test_the_tree_is_that_of_the_run(tmp_path: Path) -> None:
 
 def test_calls_that_were_under_way_together_are_one_step(tmp_path: Path) -> None:
     (root,) = recorders(tmp_path, 1)
-    root._function("apply(f)")
+    root.function("apply(f)")
     for number, made in ((1, 0.0), (2, 0.1), (3, 5.0)):
         root.record(CALL, made, 1, 0, 0, number, 0, 1)
     for number, begin in ((1, 1.0), (2, 2.0), (3, 5.0)):
@@ -78,7 +78,7 @@ def test_calls_that_were_under_way_together_are_one_step(tmp_path: Path) -> None
 
 def test_the_time_between_items_is_added(tmp_path: Path) -> None:
     (root,) = recorders(tmp_path, 1)
-    root._function("map(f)")
+    root.function("map(f)")
     root.record(CALL, 0.0, 50, 0, 0, 1, 0, 1)
     for index in range(50):
         root.record(STRIP, index * 1.0, index + 1.0 - 4e-6, 1.0, index, 1, 1)
@@ -103,9 +103,24 @@ def test_the_network_is_the_recorded_one(tmp_path: Path) -> None:
     assert network.host == 2
 
 
+def test_who_rests_hears_later_than_who_works(tmp_path: Path) -> None:
+    """Messages take 30 us to a worker that is busy, and 200 us to one that rests."""
+    root, helper = recorders(tmp_path, 2)
+    for number in range(20):
+        now = number * 1e-2
+        for sent, took in ((now, 30e-6), (now + 5e-3, 200e-6)):
+            root.record(SEND, sent, sent, 0, 10, 0, 0, 1)
+            helper.record(RECEIVE, sent + took, sent + took, 0, 10, 0, 0, 0)
+        helper.record(STRIP, now, now + 4e-3, 4e-3, number, 1, 1)
+        helper.record(REST, now + 4e-3, now + 5e-3 + 190e-6)
+    network = network_of(closed(tmp_path, [root, helper], 1.0))
+    assert network.near == pytest.approx(30e-6, rel=0.01)
+    assert network.wake == pytest.approx(170e-6, rel=0.01)
+
+
 def test_many_equal_items_go_as_fast_as_there_are_workers(tmp_path: Path) -> None:
     (root,) = recorders(tmp_path, 1)
-    root._function("map(f)")
+    root.function("map(f)")
     root.record(CALL, 0.0, 1024, 0, 0, 1, 0, 1)
     for index in range(1024):
         root.record(STRIP, index * 0.1, index * 0.1 + 0.1, 0.1, index, 1, 1)
@@ -150,7 +165,7 @@ def test_a_prediction_for_the_recorded_number_is_what_was_measured(
 
 def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     both = recorders(tmp_path / "trace", 1)
-    both[0]._function("map(f)")
+    both[0].function("map(f)")
     both[0].record(CALL, 0.0, 8, 0, 0, 1, 0, 1)
     for index in range(8):
         both[0].record(STRIP, index * 1.0, index + 1.0, 1.0, index, 1, 1)
@@ -167,6 +182,17 @@ def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     ]
     assert "recorded: 8 s" in done.stdout
     assert 'id="speedup"' in page.read_text(encoding="utf-8")
+
+
+def test_a_reader_that_wants_no_more_ends_the_command_without_a_word(tmp_path: Path) -> None:
+    (root,) = recorders(tmp_path / "trace", 1)
+    root.function("map(f)")
+    root.record(CALL, 0.0, 1, 0, 0, 1, 0, 1)
+    root.record(STRIP, 0.0, 1.0, 1.0, 0, 1, 1)
+    closed(tmp_path / "trace", [root], 1.0)
+    command = f"{sys.executable} -m dtm predict --workers 1,2 {tmp_path / 'trace'} | true"
+    done = run(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], environment(), 60)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize(

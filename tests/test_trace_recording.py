@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -31,8 +32,8 @@ from dtm.run.recording import (
     file_of,
 )
 from dtm.trace.clocks import estimate_clocks, pair_messages
-from dtm.trace.files import FIELDS, WorkerFile, read_directory, read_file
-from dtm.trace.recorded import INSTANTS, RecordedRun, merge, read_run
+from dtm.trace.files import FIELDS, INSTANTS, WorkerFile, read_directory, read_file
+from dtm.trace.recorded import RecordedRun, merge, read_run
 from dtm.trace.segments import _SPANS
 from tests.launch import PROGRAMS, Completed, environment, run
 
@@ -125,6 +126,38 @@ def test_a_run_that_was_killed_leaves_readable_files(tmp_path: Path) -> None:
     assert set(found.of_kind(STRIP)["rank"].tolist()) == {0, 1, 2}
 
 
+def test_the_item_in_which_a_run_was_killed_is_known(tmp_path: Path) -> None:
+    words = ["run", "-n", "2", "--trace", str(tmp_path), str(PROGRAMS / "killed_late.py")]
+    assert run([sys.executable, "-m", "dtm", *words], environment(), 60).returncode != 0
+    found = read_run(str(tmp_path))
+    assert found.whole == frozenset()
+    strips = found.of_kind(STRIP)
+    (long,) = strips[strips["own"] > 0.25]
+    assert (long["index"], long["count"]) == (3, 1)
+    assert found.functions[long["function"]] == "map(work)"
+    (wait,) = found.of_kind(WAIT)
+    assert wait["end"] - wait["begin"] > 0.25
+
+
+def test_what_was_under_way_is_taken_back_by_what_came_later(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path), 0, 1, "here")
+    recorder.record(CALL, 0.0, 9, number=1)
+    recorder.text("under way", {"at": 1.0, "waits": 0.1, "call": 1, "item": 4, "since": 0.2})
+    recorder.flush()
+    first = read_file(file_of(str(tmp_path), 0)).events
+    assert first["kind"].tolist() == [CALL, WAIT, STRIP]
+    assert first["end"][1:].tolist() == [1.0, 1.0]
+    assert first["own"][2] == pytest.approx(0.8)
+    recorder.record(STRIP, 0.2, 1.5, 1.3, 4, 1, 1)
+    recorder.flush()
+    assert read_file(file_of(str(tmp_path), 0)).events["kind"].tolist() == [CALL, STRIP, WAIT]
+    recorder.record(WAIT, 0.1, 1.6)
+    recorder.flush()
+    assert read_file(file_of(str(tmp_path), 0)).events["kind"].tolist() == [CALL, STRIP, WAIT]
+    recorder.close()
+    assert read_file(file_of(str(tmp_path), 0)).events["kind"].tolist() == [CALL, STRIP, WAIT, RUN]
+
+
 def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_event(tmp_path: Path) -> None:
     recorder = Recorder(str(tmp_path), 0, 1, "here")
     header = os.path.getsize(file_of(str(tmp_path), 0))
@@ -139,28 +172,67 @@ def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_event(tmp_path: Path) 
         assert read_file(str(cut)).events["begin"][:10].tolist() == list(range(min(whole, 10)))
 
 
-def test_a_directory_that_cannot_be_written_is_said_once_a_worker(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = traced(tmp_path / "file" / "trace", workers=2)
+    done = traced(tmp_path / "file" / "trace", workers=3)
     assert done.returncode == 0
     assert done.stdout == "done\n"
-    lines = done.stderr.splitlines()
-    assert len(lines) == 2, done.stderr
-    assert all("records no more of its trace" in line and "traceDir" in line for line in lines)
+    (line,) = done.stderr.splitlines()
+    assert "worker 0 records no more of its trace" in line
+    assert "Not a directory; option traceDir" in line
+
+
+def test_what_only_others_cannot_write_is_said_once_at_the_end(tmp_path: Path) -> None:
+    for rank in (1, 2):
+        Path(file_of(str(tmp_path), rank)).symlink_to("/dev/full")
+    done = traced(tmp_path)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dtm: 2 workers (1, 2) have recorded only a part of the trace")
+    assert "No space left on device; option traceDir" in line
 
 
 def test_a_full_disk_ends_the_trace_and_not_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path(file_of(str(tmp_path), 3)).symlink_to("/dev/full")
-    recorder = Recorder(str(tmp_path), 3, 4, "here")
+    Path(file_of(str(tmp_path), 0)).symlink_to("/dev/full")
+    recorder = Recorder(str(tmp_path), 0, 4, "here")
     for number in range(5000):
         recorder.record(STRIP, number, number + 1.0)
     recorder.close()
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "worker 3" in said
+    assert "worker 0" in said
     assert "No space left on device" in said
+    assert recorder.problem == errno.ENOSPC
+
+
+def test_what_another_run_has_left_in_the_directory_is_passed_by(tmp_path: Path) -> None:
+    before = [Recorder(str(tmp_path), rank, 3, "here") for rank in range(3)]
+    for recorder in before:
+        recorder.close()
+    now = [Recorder(str(tmp_path), rank, 3, "here") for rank in (0, 2)]  # 1 has not come
+    for recorder in now:
+        recorder.close()
+    assert read_run(str(tmp_path)).ranks == [0, 2]
+
+
+@pytest.mark.parametrize(("later", "kept"), [(30.0, [0, 1]), (1000.0, [0])])
+def test_files_of_other_machines_are_of_the_run_if_their_clocks_say_so_roughly(
+    tmp_path: Path, later: float, kept: list[int]
+) -> None:
+    recorders = [Recorder(str(tmp_path), rank, 2, f"node{rank}") for rank in range(2)]
+    for recorder in recorders:
+        recorder.close()
+    path = Path(file_of(str(tmp_path), 1))
+    data = path.read_bytes()[len(MAGIC) :]
+    _, length = BLOCK.unpack_from(data)
+    header = json.loads(data[BLOCK.size : BLOCK.size + length])
+    header |= {"machine": "another", "time": header["time"] + later}
+    text = json.dumps(header).encode()
+    rest = data[BLOCK.size + length :]
+    path.write_bytes(MAGIC + BLOCK.pack(b"T", len(text)) + text + rest)
+    assert [each.rank for each in read_directory(str(tmp_path))] == kept
 
 
 def test_numbers_too_large_are_recorded_as_the_largest(tmp_path: Path) -> None:
@@ -276,8 +348,9 @@ def test_a_machine_that_nobody_heard_has_its_date_and_an_infinite_error() -> Non
 
 def test_files_left_over_from_a_larger_run_are_passed_by(tmp_path: Path) -> None:
     Recorder(str(tmp_path), 5, 6, "here").close()
-    for rank in (0, 1):
-        Recorder(str(tmp_path), rank, 2, "here").close()
+    both = [Recorder(str(tmp_path), rank, 2, "here") for rank in (0, 1)]
+    for recorder in both:
+        recorder.close()
     assert [each.rank for each in read_directory(str(tmp_path))] == [0, 1]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.traces import write_trace
 from dtm.core.messages import MESSAGES
 from dtm.run.advice import advice
 from dtm.run.recording import CALL, REST, SEND, STRIP, WAIT, Recorder
@@ -40,7 +41,7 @@ class Written:
         own: float | None = None,
     ) -> None:  # fmt: skip
         recorder = self.recorders[rank]
-        number = recorder._function(function)
+        number = recorder.function(function)
         recorder.record(CALL, begin, count, 0, 0, number, 0, number)
         recorder.record(
             STRIP, begin, end, end - begin if own is None else own, index, number, count
@@ -179,7 +180,20 @@ def test_a_killed_run_has_a_report_that_says_so(tmp_path: Path) -> None:
         trace.recorders[rank].flush()
     file = io.StringIO()
     write_report(find(read_run(str(tmp_path))), file)
-    assert "the traces of 2 workers have no end" in file.getvalue()
+    assert "the traces of 2 workers have no end: killed, or the disk was full" in file.getvalue()
+
+
+def test_a_worker_that_never_came_was_starting_all_the_time(tmp_path: Path) -> None:
+    trace = Written(tmp_path, 2)
+    trace.strip(0, 0.0, 4.0, "map(f)")
+    trace.recorders[0].record(WAIT, 0.0, 4.0)
+    (tmp_path / "worker-00001.dtmtrace").unlink()
+    found = trace.found(4.0)
+    assert found.figures.starting == pytest.approx(4.0)
+    assert found.run.gaps == ["1 worker left no trace"]
+    file = io.StringIO()
+    write_report(found, file)
+    assert "1 host; efficiency 50%; 1 worker left no trace<" in file.getvalue()
 
 
 def test_scaling_is_told_against_another_run(tmp_path: Path) -> None:
@@ -218,9 +232,15 @@ def browser() -> Any:
 CHROMIUMS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 
 
-def opened(browser: Any, path: Path, scheme: str = "light") -> tuple[Any, list[str]]:
-    """Open a page; return it and whatever it complained of or asked of the network."""
+def opened(
+    browser: Any, path: Path, scheme: str = "light", before: str = ""
+) -> tuple[Any, list[str]]:
+    """Open a page; return it and whatever it complained of or asked of the network.
+
+    ``before`` is a script that runs in it first.
+    """
     page = browser.new_page(viewport={"width": 1200, "height": 1000}, color_scheme=scheme)
+    page.add_init_script(before)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
@@ -274,8 +294,8 @@ def test_a_definition_is_a_click_away(browser: Any, page_file: Path) -> None:
     assert definition.bounding_box()["height"] > height + 10
 
 
-def test_the_timeline_zooms(browser: Any, page_file: Path) -> None:
-    page, _ = opened(browser, page_file)
+def zoomed(page: Any) -> tuple[float, float]:
+    """Drag over the second quarter of the timeline; return the seconds that it then shows."""
     page.locator("#timeline").scroll_into_view_if_needed()
     box = page.locator("#timeline .nsewdrag").first.bounding_box()
     middle = box["y"] + box["height"] / 2
@@ -284,10 +304,62 @@ def test_the_timeline_zooms(browser: Any, page_file: Path) -> None:
     page.mouse.move(box["x"] + box["width"] * 0.5, middle, steps=5)
     page.mouse.up()
     page.wait_for_function(
-        "document.getElementById('timeline').layout.xaxis.range[0] > 0.5", timeout=10_000
+        "document.getElementById('timeline').layout.xaxis.range[0] > 0.01", timeout=20_000
     )
     low, high = page.evaluate("document.getElementById('timeline').layout.xaxis.range")
+    return low, high
+
+
+def test_the_timeline_zooms(browser: Any, page_file: Path) -> None:
+    page, _ = opened(browser, page_file)
+    low, high = zoomed(page)
     assert 0.9 < low < 1.1 < 1.9 < high < 2.1
+
+
+ORDER = """
+window.order = [];
+new PerformanceObserver(seen => order.push(...seen.getEntries().map(each => each.name)))
+  .observe({type: 'paint', buffered: true});
+new MutationObserver(seen => order.push(...seen.map(each => each.target.id)))
+  .observe(document, {subtree: true, attributeFilter: ['data-drawn']});
+"""
+
+
+def test_what_is_said_is_there_before_the_charts_and_they_in_their_order(
+    browser: Any, page_file: Path
+) -> None:
+    page, _ = opened(browser, page_file, before=ORDER)
+    order = page.evaluate("order.filter(each => each && each !== 'first-paint')")
+    assert order == ["first-contentful-paint", "places", "timeline", "lengths", "steals"]
+
+
+@pytest.mark.slow
+def test_a_million_events_open_and_zoom(browser: Any, tmp_path: Path) -> None:
+    workers = 64
+    events = write_trace(str(tmp_path / "trace"), workers, 1_000_000)
+    run = read_run(str(tmp_path / "trace"))
+    assert len(run.events) == events >= 1_000_000
+    path = tmp_path / "report.html"
+    with path.open("w", encoding="utf-8") as file:
+        write_report(find(run), file)
+    assert path.stat().st_size < 15_000_000
+    page, complaints = opened(browser, path)
+    lanes = page.evaluate(
+        "[...new Set(document.getElementById('timeline').data"
+        ".filter(each => !each.yaxis).flatMap(each => [...each.y]))].sort((a, b) => a - b)"
+    )
+    assert lanes == list(range(workers))
+    bars = "document.querySelector('#timeline .scatterlayer path.js-line').getAttribute('d')"
+    before = page.evaluate(bars)
+    low, high = zoomed(page)
+    whole = run.duration
+    assert (low, high) == (pytest.approx(whole / 4, rel=0.1), pytest.approx(whole / 2, rel=0.1))
+    page.wait_for_function(f"before => {bars} !== before", arg=before, timeout=20_000)
+    page.locator("#timeline .nsewdrag").first.dblclick()
+    page.wait_for_function(
+        "document.getElementById('timeline').layout.xaxis.range[0] === 0", timeout=20_000
+    )
+    assert complaints == []
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])

@@ -12,6 +12,8 @@ that only ``dtm completion`` imports.
 
 from __future__ import annotations
 
+import os
+import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
@@ -28,6 +30,8 @@ COMMANDS = {
     "completion": "dtm.commands.completion",
 }
 _DEFAULT = "run"
+_UNREAD = 141  # as a shell reports of a process that SIGPIPE ended
+_RUNNING = ("run", "join")  # what they print is the program's
 _OVERVIEW = """Run Python programs that call dtm.start(main): on the cores of this machine,
 under MPI, or on the hosts of a file by ssh.
 
@@ -49,7 +53,16 @@ def execute(arguments: Sequence[str]) -> int:
     parser = _parser(word, module)
     prepare = getattr(module, "prepare", None)
     given: Namespace = parser.parse_args(rest if prepare is None else prepare(parser, rest))
-    status: int = module.execute(given)
+    try:
+        status: int = module.execute(given)
+        if word not in _RUNNING:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if word in _RUNNING:
+            raise
+        # Whoever read what is printed wants no more of it, as ``head`` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
     return status
 
 

@@ -40,6 +40,7 @@ def execute(given: Namespace) -> int:
     from dtm.errors import TraceError
     from dtm.run.advice import seconds
     from dtm.trace.prediction import measured, predict
+    from dtm.trace.recorded import counted
 
     was = measured(run)
     wanted = sorted({was.workers, *given.workers})
@@ -68,5 +69,7 @@ def execute(given: Namespace) -> int:
         sys.exit(f"dtm: {error}")
     except OSError as error:
         sys.exit(f"dtm: cannot write {given.plot}: {error.strerror}")
-    out.write(f"speed-up is that over the recorded run, on {was.workers} workers\n")
+    on = counted(was.workers, "worker")
+    out.write(f"speed-up is that over the recorded run, on {on}\n")
+    out.writelines(f"{gap}; what is not recorded takes no time here\n" for gap in run.gaps)
     return 0

@@ -42,5 +42,7 @@ def execute(given: Namespace) -> int:
         sys.exit(f"dtm: {error}")
     except OSError as error:
         sys.exit(f"dtm: cannot write {given.output}: {error.strerror}")
-    sys.stdout.write("\n".join((*advice(findings.figures), f"{given.output} shows it", "")))
+    sys.stdout.write(
+        "\n".join((*advice(findings.figures), *run.gaps, f"{given.output} shows it", ""))
+    )
     return 0

@@ -57,6 +57,7 @@ def execute(given: Namespace) -> int:
     """Write the file."""
     run = read(given.directory)
     from dtm.errors import TraceError
+    from dtm.trace.recorded import counted
 
     path = given.output or f"trace.{ENDINGS[given.format]}"
     try:
@@ -65,7 +66,9 @@ def execute(given: Namespace) -> int:
         sys.exit(f"dtm: {error}")
     except OSError as error:
         sys.exit(f"dtm: cannot write {path}: {error.strerror}")
-    sys.stdout.write(f"{path}: {len(run.events)} events of {len(run.ranks)} workers\n")
+    sys.stdout.write(
+        f"{path}: {counted(len(run.events), 'event')} of {counted(len(run.ranks), 'worker')}\n"
+    )
     return 0
 
 

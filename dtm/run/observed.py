@@ -16,6 +16,7 @@ microseconds a call, and four tests in it are measurable.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from time import perf_counter
@@ -32,13 +33,16 @@ from dtm.run.recording import (
     RECEIVE,
     REST,
     SEND,
+    SLOW_SECONDS,
     STRIP,
     WAIT,
     YIELD,
     Recorder,
+    unrecorded,
 )
 from dtm.run.runner import Runner
 from dtm.run.stacks import FOREVER, Place, Stack, Stacks
+from dtm.run.status import main_thread
 from dtm.run.worker import Worker
 from dtm.task import Call, Range
 
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from dtm.comm.base import Frame, LostPeer
     from dtm.run.seeding import Streams
 
+LONG_SECONDS = 0.25  # what lasts longer is recorded before it ends
+_strip = Runner._strip  # noqa: SLF001 - of the class extended here; super() costs a look-up a strip
 _TYPES = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
@@ -55,6 +61,7 @@ class Tally(Counters):
     Attributes:
         rests_since: when the rest under way began, infinity if there is none: at the end of a run
             most workers rest.
+        recorder: writes the trace, if there is one.
     """
 
     busy: float = 0.0
@@ -65,6 +72,7 @@ class Tally(Counters):
     def __init__(self) -> None:
         self.began = perf_counter()
         self.rests_since = FOREVER
+        self.recorder: Recorder | None = None
         self.functions: dict[str, FunctionFigures] = {}
 
     def as_dict(self) -> dict[str, float]:
@@ -75,12 +83,13 @@ class Tally(Counters):
         now = perf_counter()
         values["resting"] += max(0.0, now - self.rests_since)
         values["lived"] = now - self.began
+        values["unrecorded"] = 0 if self.recorder is None else self.recorder.problem
         for name, tally in self.functions.items():
             values.update((f"{each} of {name}", value) for each, value in vars(tally).items())
         return values
 
 
-class _Moment(threading.local):
+class _Moment:
     """What a thread is in the middle of.
 
     Attributes:
@@ -88,11 +97,25 @@ class _Moment(threading.local):
         strip: its call, the index of its first item, its values so far and how many of those were
             there before; None outside of all strips.
         waits: whether ``main`` waits.
+        current: (the main thread) the stack that runs.
+        stack: its number.
     """
 
-    inner = 0.0
-    strip: tuple[Call, int, list[Any], int] | None = None
-    waits = False
+    __slots__ = ("current", "inner", "stack", "strip", "waits")
+
+    def __init__(self) -> None:
+        self.inner = 0.0
+        self.strip: tuple[Call, int, list[Any], int] | None = None
+        self.waits = False
+        self.current: Stack | None = None
+        self.stack = FOREIGN_STACK
+
+
+class _Moments(threading.local):
+    """The moment of the calling thread; an object of its own, for a strip looks at it often."""
+
+    def __init__(self) -> None:
+        self.mine = _Moment()
 
 
 class Watch:
@@ -101,14 +124,13 @@ class Watch:
     def __init__(self, tally: Tally, recorder: Recorder | None) -> None:
         self.tally = tally
         self.recorder = recorder
-        self.moment = _Moment()
-        self.stack = 0
+        self.moments = _Moments()
 
     def made(self, call: Call) -> None:
         """A task makes a call."""
         recorder = self.recorder
         if recorder is not None:
-            strip = self.moment.strip
+            strip = self.moments.mine.strip
             if strip is None:
                 recorder.made(call, 0, 0)
             else:
@@ -116,31 +138,29 @@ class Watch:
                 recorder.made(call, recorder.number_of(parent), lo + len(values) - before)
 
     def strip(
-        self, call: Call, span: tuple[float, float], own: float, lo: int, count: int, *, bad: bool
-    ) -> None:
+        self, call: Call, began: float, ended: float, own: float, lo: int, count: int, stack: int,
+        bad: bool,
+    ) -> None:  # fmt: skip
         """A strip has run."""
         tally = self.tally
         tally.busy += own
         if count:
-            self._tally(call).add(count, own, lo)
+            try:
+                call.tally.add(count, own, lo)
+            except AttributeError:
+                call.tally = figures = tally.functions.setdefault(call.name, FunctionFigures())
+                figures.add(count, own, lo)
         recorder = self.recorder
         if recorder is not None:
             number = recorder.number_of(call)
-            recorder.record(STRIP, *span, own, lo, number, count + bad, self.stack, bad)
-            if count == 1:
+            recorder.record(STRIP, began, ended, own, lo, number, count + bad, stack, bad)
+            if own >= SLOW_SECONDS and count == 1:
                 recorder.slow(call, lo, own)
-
-    def _tally(self, call: Call) -> FunctionFigures:
-        try:
-            found: FunctionFigures = call.tally
-        except AttributeError:
-            found = call.tally = self.tally.functions.setdefault(call.name, FunctionFigures())
-        return found
 
     def span(self, kind: int, began: float, call: Call | None = None, flag: int = 0) -> None:
         """Note what has ended, and that no item of the strip under way ran meanwhile."""
-        now = perf_counter()
-        self.moment.inner += now - began
+        now, moment = perf_counter(), self.moments.mine
+        moment.inner += now - began
         if kind == REST:
             self.tally.resting += now - began
         elif kind == WAIT:
@@ -148,7 +168,7 @@ class Watch:
         recorder = self.recorder
         if recorder is not None:
             number = 0 if call is None else recorder.number_of(call)
-            recorder.record(kind, began, now, 0.0, 0, number, 0, self.stack, flag)
+            recorder.record(kind, began, now, 0.0, 0, number, 0, moment.stack, flag)
 
 
 class ObservedStacks(Stacks):
@@ -173,23 +193,28 @@ class ObservedStacks(Stacks):
 
     def _switch(self, me: Stack, successor: Stack | None) -> None:
         watch, place = self.watch, me.place
-        moment = watch.moment
+        moment = watch.moments.mine
         call = self._awaited if place is Place.PARKED else None
         kept = moment.inner, moment.strip, moment.waits
         began = perf_counter()
         try:
             super()._switch(me, successor)
         finally:
-            watch.stack = self.number()
+            moment.current, moment.stack = self.current, self.number()
             moment.inner, moment.strip, moment.waits = kept
             if place is not Place.SPARE:
                 watch.span(PARK if place is Place.PARKED else YIELD, began, call)
 
 
 class ObservedRunner(Runner):
-    """A runner whose strips, calls, rests and waits are noted."""
+    """A runner whose strips, calls, rests and waits are noted.
+
+    Attributes:
+        waits_since: since when ``main`` waits, 0 if it does not.
+    """
 
     watch: Watch
+    waits_since = 0.0
     stacks_class = ObservedStacks
 
     def watched_by(self, watch: Watch) -> None:
@@ -198,6 +223,12 @@ class ObservedRunner(Runner):
         assert isinstance(self.stacks, ObservedStacks)
         self._own_stacks = self.stacks
         self._own_stacks.watch = watch
+
+    def adopt(self) -> None:
+        """Make the calling thread the one that runs tasks."""
+        super().adopt()
+        moment = self.watch.moments.mine
+        moment.current, moment.stack = self._own_stacks.current, self._own_stacks.number()
 
     def submit(self, call: Call) -> None:
         """Make a new call ready."""
@@ -211,22 +242,21 @@ class ObservedRunner(Runner):
     def _strip(
         self, call: Call, context: Context, lo: int, hi: int, values: list[Any]
     ) -> BaseException | None:
-        watch = self.watch
-        moment = watch.moment
+        watch, stacks = self.watch, self._own_stacks
+        moment = watch.moments.mine
+        if moment.current is not stacks.current and moment.current is not None:
+            moment.current, moment.stack = stacks.current, stacks.number()  # a new one
         inner, outer, before = moment.inner, moment.strip, len(values)
         moment.inner, moment.strip = 0.0, (call, lo, values, before)
-        watch.stack = self._own_stacks.number() if self.thread.main else FOREIGN_STACK
         began = perf_counter()
-        failure = super()._strip(call, context, lo, hi, values)
+        failure = _strip(self, call, context, lo, hi, values)
         ended = perf_counter()
         spent = ended - began
         own = max(0.0, spent - moment.inner)
         moment.inner, moment.strip = inner + spent, outer
-        count = len(values) - before
         if not self.forked:
-            if not self.thread.main:
-                watch.stack = FOREIGN_STACK
-            watch.strip(call, (began, ended), own, lo, count, bad=failure is not None)
+            count, bad = len(values) - before, failure is not None
+            watch.strip(call, began, ended, own, lo, count, moment.stack, bad)
         return failure
 
     def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
@@ -266,15 +296,17 @@ class ObservedRunner(Runner):
 
     def _main_begins_to_wait(self) -> float:
         """Return when ``main`` begins to wait; 0 if another task does, or it waits already."""
-        moment = self.watch.moment
+        moment = self.watch.moments.mine
         if self._rank or moment.waits or moment.strip is not None or not self.thread.main:
             return 0.0
         moment.waits = True
-        return perf_counter()
+        self.waits_since = perf_counter()
+        return self.waits_since
 
     def _main_goes_on(self, began: float, calls: Sequence[Call]) -> None:
         if began:
-            self.watch.moment.waits = False
+            self.watch.moments.mine.waits = False
+            self.waits_since = 0.0
             self.watch.span(WAIT, began, calls[0] if calls else None)
 
 
@@ -285,13 +317,17 @@ class ObservedWorker(Worker):
         recorder: writes the trace; None if only the summary is wanted.
     """
 
+    runner: ObservedRunner
+
     def __init__(self, *given: Any, recorder: Recorder | None, **options: Any) -> None:
         self.recorder = recorder
         self._encoding = 0.0
+        self._looked = perf_counter()
         super().__init__(*given, **options)
 
     def _make_runner(self, streams: Streams | None) -> Runner:
         self.scheduler.counters = self.tally = Tally()
+        self.tally.recorder = self.recorder
         runner = ObservedRunner(self.scheduler, self, streams)
         runner.watched_by(Watch(self.tally, self.recorder))
         return runner
@@ -338,15 +374,37 @@ class ObservedWorker(Worker):
 
     def stop(self, timeout: float) -> bool:
         """(Root) end the run; ``main`` has returned."""
-        if self.recorder is not None:
-            self.recorder.ended = perf_counter()
-        return super().stop(timeout)
+        recorder = self.recorder
+        if recorder is None:
+            return super().stop(timeout)
+        recorder.ended = perf_counter()
+        stopped = super().stop(timeout)
+        counters = self.scheduler.summary()
+        problems = {rank: int(each["unrecorded"]) for rank, each in counters.items()}
+        if any(problems.values()) and not recorder.problem:
+            problems = {rank: problem for rank, problem in problems.items() if problem}
+            sys.stderr.write(unrecorded(recorder.directory, problems))
+        return stopped
 
     def service(self) -> None:
         """Read what has come and answer it; write what has been recorded."""
         super().service()
         if self.recorder is not None:
-            self.recorder.tick(perf_counter())
+            now = perf_counter()
+            self.recorder.tick(now)
+            if now - self._looked > LONG_SECONDS:
+                self._looked = now
+                self._record_what_is_under_way(self.recorder, now)
+
+    def _record_what_is_under_way(self, recorder: Recorder, now: float) -> None:
+        """Record an item and a wait of ``main`` that last, in case that they never end."""
+        place, tasks, calls = main_thread(now)
+        waits = self.runner.waits_since
+        long = place == "runs" and tasks[0].seconds > LONG_SECONDS
+        if long:
+            recorder.under_way(now, waits, calls[0], tasks[0].item, now - tasks[0].seconds)
+        elif waits and now - waits > LONG_SECONDS:
+            recorder.under_way(now, waits)
 
     def _note_loss(self, peer: LostPeer) -> None:
         """Take note that a worker is gone; if it is the root, this process ends at once."""

@@ -24,6 +24,9 @@ All events have one shape, so that a reader takes a block of them in one go:
     KEY        now; key             --                 --                 call
     =========  ===================  =================  =================  ====================
 
+What lasts long is an event only when it ends, so a text says four times a second what a worker is
+in the middle of: of a run that is killed, a reader knows it by that.
+
 A call is numbered by each worker for itself; ``KEY`` and ``PART`` say which numbers are the same
 call.  Times are those of ``perf_counter``; those of several hosts are brought together when the
 trace is read, from the messages: the n-th that A sent to B is the n-th that B had from A.
@@ -33,8 +36,9 @@ Invariant: what has been written is whole blocks, but for the last one, so a fil
 however its worker ended.  A worker writes what is older than ``FLUSH_SECONDS`` whenever it reads
 messages, which it does four times a second at least.
 
-What can go wrong: the directory cannot be written, the disk is full.  It is said once, on stderr,
-and nothing more is recorded; the run goes on.
+What can go wrong: the directory cannot be written, the disk is full.  Nothing more is recorded
+then, and the run goes on.  The root says so on stderr at once, if it is its own file; whatever
+the others could not write, :func:`unrecorded` says at the end, in one line for all of them.
 
 Threads: any may record; a queue keeps the events, and one thread at a time writes.
 
@@ -44,12 +48,14 @@ full disk a store to it is a SIGBUS.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from heapq import heappush, heapreplace
 from reprlib import Repr
 from struct import Struct
@@ -57,7 +63,7 @@ from time import perf_counter, time
 from typing import Any
 
 from dtm.core.messages import MESSAGES
-from dtm.task import Call
+from dtm.task import Call, printable
 
 MAGIC = b"dtmtrace1\n"
 BLOCK = Struct("<cI")
@@ -71,7 +77,8 @@ IDLE_FLAG = 128
 FOREIGN_STACK = 0xFFFF  # of threads of the user's
 SUFFIX = ".dtmtrace"
 FLUSH_SECONDS = 0.1
-MOST_KEPT = 1024
+MOST_KEPT = 256  # what is written soon is still in the processor's cache
+MOST_NAMED = 8
 SLOW_SECONDS = 1e-3
 SLOW_ITEMS = 10
 _LARGEST = 0xFFFFFFFF
@@ -94,15 +101,19 @@ class Recorder:
     Attributes:
         began, ended: when the worker began, on the root ``main``, and when it ended; None until
             the file is closed.
+        problem: number of the error for which nothing more is recorded, 0 if there is none.
     """
 
     def __init__(self, directory: str, rank: int, size: int, host: str) -> None:
         self._rank = rank
+        self.directory = directory
         self._path = file_of(directory, rank)
+        self.problem = 0
         self._pid = os.getpid()
         self._file: int | None = None
         self._events: deque[bytes] = deque()
         self._writing = threading.Lock()
+        self._numbering = threading.Lock()
         self._flushed = self.began = perf_counter()
         self.ended: float | None = None
         self._functions: dict[str, int] = {}
@@ -148,10 +159,11 @@ class Recorder:
 
     def made(self, call: Call, parent: int, item: int) -> None:
         """Record a call that a task of this worker has made."""
-        number = self._numbered(call)
+        with self._numbering:
+            number = self._number(call)
         self.record(
             CALL, perf_counter(), call.size, call.depth, item, number, parent,
-            min(self._function(call.name), 0xFFFF),
+            min(self.function(call.name), 0xFFFF),
         )  # fmt: skip
 
     def number_of(self, call: Call) -> int:
@@ -159,9 +171,13 @@ class Recorder:
         try:
             return call.number
         except AttributeError:
-            number = self._numbered(call)
+            pass
+        with self._numbering:
+            if hasattr(call, "number"):  # another thread was faster
+                return call.number
+            number = self._number(call)
         self.record(
-            PART, perf_counter(), call.key, call.depth, self._function(call.name), number,
+            PART, perf_counter(), call.key, call.depth, self.function(call.name), number,
             call.size, call.owner,
         )  # fmt: skip
         return number
@@ -172,10 +188,10 @@ class Recorder:
         self.record(KEY, now, call.key, number=self.number_of(call))
 
     def slow(self, call: Call, index: int, seconds: float) -> None:
-        """Record the item of a strip if it is among the slowest of its function."""
-        if seconds < SLOW_SECONDS or self._file is None:
+        """Record an item that took ``SLOW_SECONDS`` if it is among the slowest of its function."""
+        if self._file is None:
             return
-        slowest = self._slowest.setdefault(self._function(call.name), [])
+        slowest = self._slowest.setdefault(self.function(call.name), [])
         if len(slowest) < SLOW_ITEMS:
             heappush(slowest, seconds)
         elif seconds > slowest[0]:
@@ -185,16 +201,17 @@ class Recorder:
         said = {"call": self.number_of(call), "index": index, "seconds": seconds}
         self.text("slow", {**said, "item": _shown(call.items[index - call.base])})
 
-    def _numbered(self, call: Call) -> int:
-        self._calls = call.number = self._calls + 1
-        return call.number
-
-    def _function(self, name: str) -> int:
+    def function(self, name: str) -> int:
+        """Return the number of a function by its name."""
         number = self._functions.get(name)
         if number is None:
             number = self._functions[name] = len(self._functions) + 1
             self.text("function", {"number": number, "name": name})
         return number
+
+    def _number(self, call: Call) -> int:
+        self._calls = call.number = self._calls + 1
+        return call.number
 
     # The file.
 
@@ -204,6 +221,17 @@ class Recorder:
         data = json.dumps({"about": about, **values}).encode()
         with self._writing:
             self._write(BLOCK.pack(b"T", len(data)) + data)
+
+    def under_way(
+        self, at: float, waits: float, call: Call | None = None, item: int = 0, since: float = 0.0
+    ) -> None:
+        """Write what a worker is in the middle of, which is no event until it ends.
+
+        ``waits`` is since when ``main`` waits, 0 if it does not.
+        """
+        number = 0 if call is None else self.number_of(call)
+        values = {"at": at, "waits": waits, "call": number, "item": item, "since": since}
+        self.text("under way", values)
 
     def tick(self, now: float) -> None:
         """Write what has gathered, if it is time."""
@@ -248,10 +276,25 @@ class Recorder:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        sys.stderr.write(
-            f"dtm: worker {self._rank} records no more of its trace, and the run goes on without: "
-            f"{self._path}: {error.strerror}; option traceDir says where traces are written\n"
-        )
+        self.problem = error.errno or errno.EIO
+        if self._rank == 0:
+            said = (
+                f"worker 0 records no more of its trace, and the run goes on without: {self._path}"
+            )
+            sys.stderr.write(_complaint(said, self.problem))
+
+
+def unrecorded(directory: str, problems: Mapping[int, int]) -> str:
+    """Return a line about workers that recorded no more, by rank with the number of the error."""
+    ranks = sorted(problems)
+    named = ", ".join(map(str, ranks[:MOST_NAMED])) + (" ..." if len(ranks) > MOST_NAMED else "")
+    which = f"worker {named} has" if len(ranks) == 1 else f"{len(ranks)} workers ({named}) have"
+    said = f"{which} recorded only a part of the trace: {directory}"
+    return _complaint(said, problems[ranks[0]])
+
+
+def _complaint(said: str, problem: int) -> str:
+    return f"dtm: {said}: {os.strerror(problem)}; option traceDir says where traces are written\n"
 
 
 def _machine() -> str:
@@ -265,6 +308,6 @@ def _machine() -> str:
 
 def _shown(item: object) -> str:
     try:
-        return _BRIEF.repr(item)[:120]
+        return printable(_BRIEF.repr(item)[:120])
     except Exception as error:  # noqa: BLE001 - users' code, which must not end the run here
         return f"<{type(item).__name__} whose repr raises {type(error).__name__}>"

@@ -77,7 +77,7 @@ def status(worker: Worker) -> dict[str, Any]:
     """
     scheduler, runner = worker.scheduler, worker.runner
     now = perf_counter()
-    place, tasks, running = _main_thread(now)
+    place, tasks, running = main_thread(now)
     if place == "main" and scheduler.rank:
         place = "idle"
     rested, since = runner.rests
@@ -98,8 +98,11 @@ def status(worker: Worker) -> dict[str, Any]:
     }
 
 
-def _main_thread(now: float) -> tuple[str, list[Task], list[Call]]:
-    """Return what the main thread does, the innermost task, and the calls whose items it runs."""
+def main_thread(now: float) -> tuple[str, list[Task], list[Call]]:
+    """Return what the main thread does, the innermost task, and the calls whose items it runs.
+
+    The calls stand in order, the innermost first.
+    """
     main = threading.main_thread().ident
     frame = sys._current_frames().get(main or 0)  # noqa: SLF001 - the way to see others' frames
     place = "main"

@@ -13,8 +13,8 @@ only: timeline, matrix and hover would be our own code).  Plotly draws a worker'
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,13 @@ _COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#44bb99",
 )  # fmt: skip
 _OTHER, _MAIN, _IDLE = "#999988", "#8855dd", "rgba(128,128,128,0.28)"
+_STOLEN = [[0, "rgba(68,119,170,0.06)"], [1, _COLOURS[0]]]
 _REST = -3  # functions that have no colour of their own
+
+
+def escape(text: str) -> str:
+    """Return a text in which Plotly, which knows some tags and no quotes' names, finds no tag."""
+    return html.escape(text, quote=False)
 
 
 def by_seconds(findings: Findings) -> list[str]:
@@ -204,7 +210,7 @@ def steals(findings: Findings) -> dict[str, Any]:
     """Return who stole how many items from whom."""
     ranks = [str(rank) for rank in findings.run.ranks]
     heat = {
-        "type": "heatmap", "z": findings.stolen, "x": ranks, "y": ranks, "colorscale": "Blues",
+        "type": "heatmap", "z": findings.stolen, "x": ranks, "y": ranks, "colorscale": _STOLEN,
         "hovertemplate": "%{z:.0f} items from worker %{y} to worker %{x}<extra></extra>",
     }  # fmt: skip
     size = int(np.clip(len(ranks) * 16, 260, 640))

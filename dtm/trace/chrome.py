@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
+from dtm.trace.files import INSTANTS
 from dtm.trace.lanes import KIND_NAMES, Shown, shown_events, track_name
-from dtm.trace.recorded import INSTANTS, RecordedRun
+from dtm.trace.recorded import RecordedRun
 
 
 def write_chrome(run: RecordedRun, file: IO[str]) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtm.errors import TraceError
-from dtm.run.recording import BLOCK, EVENT, MAGIC, SUFFIX
+from dtm.run.recording import BLOCK, CALL, EVENT, KEY, MAGIC, PART, RUN, STRIP, SUFFIX, WAIT
 
 Events = NDArray[np.void]
 FIELDS = np.dtype(
@@ -30,6 +31,8 @@ FIELDS = np.dtype(
     ]
 )  # fmt: skip
 assert FIELDS.itemsize == EVENT.size
+INSTANTS = (CALL, PART, KEY)  # whose ``end`` is no time
+APART_SECONDS = 60.0  # the clocks of two machines may be so far apart
 _NAME = re.compile(rf"worker-(\d+){re.escape(SUFFIX)}")
 
 
@@ -51,11 +54,26 @@ class WorkerFile(NamedTuple):
         """Which worker it was."""
         return int(self.header["rank"])
 
+    @property
+    def zero(self) -> float:
+        """What time it was, by the calendar, when its machine's clock stood at 0."""
+        return float(self.header["time"]) - float(self.header["clock"])
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When the worker began to record and when it recorded last, by its machine's clock."""
+        events = self.events
+        spans = ~np.isin(events["kind"], INSTANTS)
+        opened = float(self.header["clock"])
+        last = max(events["begin"].max(initial=opened), events["end"][spans].max(initial=opened))
+        return float(events["begin"].min(initial=opened)), float(last)
+
 
 def read_directory(directory: str) -> list[WorkerFile]:
     """Read the files of a run, in the order of the ranks.
 
-    Files of ranks that the run of worker 0 did not have are left over from another, and passed by.
+    What is left over from other runs is passed by: files of ranks that the run of worker 0 did not
+    have, and of workers that had ended before it began, or began after it had ended.
 
     Raises:
         TraceError: there are none, or one cannot be read.
@@ -72,7 +90,16 @@ def read_directory(directory: str) -> list[WorkerFile]:
     files = [read_file(os.path.join(directory, name)) for name in names]
     files.sort(key=lambda each: each.rank)
     size = files[0].header["size"]
-    return [each for each in files if each.rank < size]
+    return [each for each in files if each.rank < size and _together(files[0], each)]
+
+
+def _together(one: WorkerFile, other: WorkerFile) -> bool:
+    """Whether two workers have recorded at the same time, as far as their clocks tell."""
+    (began, ended), (start, end) = one.span, other.span
+    if one.header["machine"] == other.header["machine"]:
+        return start <= ended and began <= end
+    ahead = other.zero - one.zero
+    return start + ahead <= ended + APART_SECONDS and began <= end + ahead + APART_SECONDS
 
 
 def read_file(path: str) -> WorkerFile:
@@ -102,7 +129,29 @@ def read_file(path: str) -> WorkerFile:
     if headers is None:
         raise TraceError(f"{path} ends before it says whose it is")
     events = np.concatenate(blocks) if blocks else np.empty(0, FIELDS)
+    if not (events["kind"] == RUN).any():
+        events = np.concatenate((events, _cut_short(events, texts.get("under way", ()))))
     return WorkerFile(headers[0], events, texts)
+
+
+def _cut_short(events: Events, said: Sequence[dict[str, Any]]) -> Events:
+    """Return what a worker was in the middle of when it was killed, as far as it had noted that.
+
+    It is taken to have lasted until the worker recorded last.
+    """
+    found: list[tuple[Any, ...]] = []
+    if said:
+        last = said[-1]
+        spans = events[~np.isin(events["kind"], INSTANTS)]
+        until = max(last["at"], float(spans["end"].max(initial=0.0)))
+        if last["waits"] and not (spans["end"][spans["kind"] == WAIT] > last["waits"]).any():
+            found.append((last["waits"], until, 0.0, 0, 0, 0, 0, WAIT, 0))
+        strips = spans[spans["kind"] == STRIP]
+        if last["call"] and not (strips["end"] > last["at"]).any():
+            inner = strips["own"][strips["begin"] > last["since"]].sum()
+            own = max(0.0, until - last["since"] - float(inner))
+            found.append((last["since"], until, own, last["item"], last["call"], 1, 0, STRIP, 0))
+    return np.array(found, FIELDS)
 
 
 def _blocks(data: memoryview) -> list[tuple[bytes, memoryview]]:

@@ -87,7 +87,8 @@ def _figures(run: RecordedRun, segments: Segments) -> Figures:
     found.busy = {rank: float(own[place]) for rank, place in places.items()}
     found.resting = {rank: float(idle[place]) for rank, place in places.items()}
     runs = run.of_kind(RUN)
-    found.starting = float(np.maximum(0.0, np.minimum(runs["begin"], last) - first).sum())
+    late = np.maximum(0.0, np.minimum(runs["begin"], last) - first).sum()
+    found.starting = float(late) + (run.size - len(run.ranks)) * found.duration
     found.serial = float(segments.seconds[segments.what == MAIN].sum())
     messages = run.of_kind(SEND, RECEIVE)
     found.pickling = float((messages["end"] - messages["begin"]).sum())

@@ -31,8 +31,8 @@ from dtm.run.recording import (
     WAIT,
     YIELD,
 )
-from dtm.trace.files import Events
-from dtm.trace.recorded import INSTANTS, RecordedRun
+from dtm.trace.files import INSTANTS, Events
+from dtm.trace.recorded import RecordedRun
 
 RUN_TRACK, FIRST_STACK, FOREIGN, MESSAGES, CALLS = 0, 1, 70_000, 80_000, 80_001
 KIND_NAMES = {number: name for name, number in KINDS.items()}

@@ -3,6 +3,9 @@
 Whatever comes from the program (names of functions, items, hosts) is escaped; the data of the
 charts stand in blocks of JSON in which no tag can end.
 
+The text is there at once; charts that are in sight are drawn first, the others when they come into
+sight or the browser has nothing else to do.
+
 What can go wrong: ``plotly`` is not there.
 
 Threads: any.
@@ -18,6 +21,7 @@ from dtm.errors import TraceError
 from dtm.run.advice import advice, seconds
 from dtm.trace import charts
 from dtm.trace.findings import Findings
+from dtm.trace.recorded import counted
 
 if TYPE_CHECKING:
     from dtm.trace.prediction import Measured, Prediction
@@ -36,39 +40,52 @@ h1 { font-size: 1.5em; margin-bottom: 0; } h2 { font-size: 1.15em; margin-top: 2
 ol.advice li:first-child { font-weight: 600; color: var(--strong); }
 table { border-collapse: collapse; } td, th { padding: .2em .8em; border-bottom: 1px solid
   var(--line); text-align: right; vertical-align: top; } td:first-child, th:first-child,
-  td.text { text-align: left; } td.text { overflow-wrap: anywhere; }
+  .text { text-align: left; } .text { overflow-wrap: anywhere; }
 details { max-width: 46em; text-align: left; } summary { cursor: pointer; }
 .chart { width: 100%; overflow-x: auto; }
 """
 _SCRIPT = """
-const ink = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const idle = window.requestIdleCallback || setTimeout;
+const blocks = [...document.querySelectorAll('script[type="application/json"]')];
+const drawn = new Set();
 function themed(layout) {
-  const axis = {gridcolor: ink('--line'), zerolinecolor: ink('--line'), linecolor: ink('--line')};
+  const style = getComputedStyle(document.documentElement);
+  const [ink, line] = ['--ink', '--line'].map(name => style.getPropertyValue(name).trim());
+  const axis = {automargin: true, gridcolor: line, zerolinecolor: line, linecolor: line};
   const found = {paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: {color: ink('--ink'), family: 'system-ui, sans-serif'},
+    font: {color: ink, family: 'system-ui, sans-serif'},
     margin: {l: 90, r: 20, t: 20, b: 45}, ...layout};
   for (const name of ['xaxis', 'yaxis', 'yaxis2'])
-    if (layout[name]) found[name] = {automargin: true, ...axis, ...layout[name]};
+    if (layout[name]) found[name] = {...axis, ...layout[name]};
   return found;
 }
-function draw() {
-  for (const block of document.querySelectorAll('script[type="application/json"]')) {
-    const zooms = block.dataset.chart === 'timeline';
-    const figure = JSON.parse(block.textContent);
-    Plotly.react(block.dataset.chart, figure.data, themed(figure.layout),
-      {responsive: true, displaylogo: false, displayModeBar: zooms ? 'hover' : false,
-        scrollZoom: zooms});
-  }
-  document.body.dataset.drawn = 'yes';
+function draw(block) {
+  const chart = block.previousElementSibling, zooms = chart.id === 'timeline';
+  const figure = JSON.parse(block.textContent);
+  Plotly.react(chart, figure.data, themed(figure.layout),
+    {responsive: true, displaylogo: false, displayModeBar: zooms ? 'hover' : false,
+      scrollZoom: zooms});
+  drawn.add(block);
+  chart.dataset.drawn = 'yes';
+  if (drawn.size === blocks.length) document.body.dataset.drawn = 'yes';
 }
-draw();
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
+function rest() {
+  const block = blocks.find(each => !drawn.has(each));
+  if (block) { draw(block); idle(rest); }
+}
+const eyes = new IntersectionObserver(entries => {
+  for (const {isIntersecting, target} of entries)
+    if (isIntersecting && !drawn.has(target.nextElementSibling)) draw(target.nextElementSibling);
+  idle(rest);
+});
+for (const block of blocks) eyes.observe(block.previousElementSibling);
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => drawn.forEach(draw));
 """
 
 
 def write_report(findings: Findings, file: IO[str], baseline: Findings | None = None) -> None:
     """Write the report of a run; ``baseline`` is the same program on fewer workers."""
-    title = f"{findings.figures.workers} workers, {seconds(findings.figures.duration)}"
+    title = f"{counted(findings.figures.workers, 'worker')}, {seconds(findings.figures.duration)}"
     figure, note = charts.timeline(findings)
     body = [
         f"<h1>A run of dtm: {escape(title)}</h1>", _facts(findings),
@@ -94,7 +111,7 @@ def write_prediction(predictions: Sequence[Prediction], measured: Measured, file
     body = [
         "<h1>Prediction for more workers</h1>",
         (
-            f"<p class=facts>from a run of {measured.workers} workers that took "
+            f"<p class=facts>from a run of {counted(measured.workers, 'worker')} that took "
             f"{seconds(measured.seconds)}</p>"
         ),
         "<h2>Speed-up over the recorded run</h2>",
@@ -128,7 +145,7 @@ def _chart(name: str, figure: dict[str, Any]) -> str:
 
     data = to_json(figure, validate=False).replace("<", "\\u003c")
     return (
-        f'<div class=chart id="{name}"></div>'
+        f'<div class=chart id="{name}" style="min-height: {figure["layout"]["height"]}px"></div>'
         f'<script type="application/json" data-chart="{name}">{data}</script>'
     )
 
@@ -136,13 +153,8 @@ def _chart(name: str, figure: dict[str, Any]) -> str:
 def _facts(findings: Findings) -> str:
     run = findings.run
     hosts = len(set(run.hosts.values()))
-    facts = [f"{len(run.events):,} events", f"{hosts} host{'s' if hosts > 1 else ''}",
-             f"efficiency {findings.figures.efficiency:.0%}"]  # fmt: skip
-    if len(run.hosts) < run.size:
-        facts.append(f"{run.size - len(run.hosts)} workers left no trace")
-    cut = len(run.hosts) - len(run.whole)
-    if cut:
-        facts.append(f"the traces of {cut} workers have no end: they were killed")
+    facts = [counted(len(run.events), "event"), counted(hosts, "host"),
+             f"efficiency {findings.figures.efficiency:.0%}", *run.gaps]  # fmt: skip
     if len(run.clocks) > 1:
         worst = max(clock.error for clock in run.clocks.values())
         facts.append(f"clocks of {len(run.clocks)} machines agree within {seconds(worst)}")
@@ -197,17 +209,14 @@ def _efficiencies(findings: Findings, baseline: Findings | None) -> list[tuple[s
 
 
 def _table(head: list[str], rows: list[list[str]], texts: tuple[int, ...] = ()) -> str:
-    heads = "".join(f"<th>{escape(each)}</th>" for each in head)
-    lines = (
-        "<tr>"
-        + "".join(
-            f"<td{' class=text' if place in texts else ''}>{escape(each)}</td>"
-            for place, each in enumerate(row)
+    def line(tag: str, cells: list[str]) -> str:
+        said = (
+            f"<{tag}{' class=text' if place in texts else ''}>{escape(each)}</{tag}>"
+            for place, each in enumerate(cells)
         )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+        return f"<tr>{''.join(said)}</tr>"
+
+    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"
 
 
 def _functions(findings: Findings) -> str:

@@ -17,8 +17,9 @@ from itertools import groupby
 from typing import IO, Any
 
 from dtm.errors import TraceError
+from dtm.trace.files import INSTANTS
 from dtm.trace.lanes import KIND_NAMES, Shown, shown_events, track_name
-from dtm.trace.recorded import INSTANTS, RecordedRun
+from dtm.trace.recorded import RecordedRun
 
 _SEQUENCE = 1
 _TRACKS_A_WORKER = 1 << 20

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dtm.run.recording import RECEIVE, RUN, SEND, STRIP
+from dtm.run.recording import RECEIVE, REST, RUN, SEND, STRIP
 from dtm.testing import Network, Simulation
 from dtm.trace.recorded import RecordedRun
 from dtm.trace.segments import cut, main_span
@@ -110,10 +111,28 @@ def network_of(run: RecordedRun) -> Network:
     far = _fast(took[~near], _USUAL.far)
     most = max(list(run.hosts.values()).count(host) for host in set(run.hosts.values()))
     host = most if len(set(run.hosts.values())) > 1 else _USUAL.host
-    return Network(host=host, near=_fast(took[near], _USUAL.near), middle=far, far=far, cpu=cpu)
+    close = _fast(took[near], _USUAL.near)
+    late = (took - np.where(near, close, far))[_to_sleepers(run)]
+    wake = max(0.0, float(np.median(late))) if len(late) else _USUAL.wake
+    return Network(host=host, near=close, middle=far, far=far, cpu=cpu, wake=wake)
 
 
-def _fast(took: np.ndarray[tuple[int, ...], np.dtype[np.float64]], usual: float) -> float:
+def _to_sleepers(run: RecordedRun) -> NDArray[np.bool_]:
+    """Return which messages came to workers that had nothing to run when they were sent."""
+    sent, target = run.events["end"][run.messages.sent], run.messages.target
+    found = np.zeros(len(sent), bool)
+    rests = run.of_kind(REST)
+    for rank in run.ranks:
+        own = rests[rests["rank"] == rank]
+        own = own[np.argsort(own["begin"])]
+        these = np.flatnonzero(target == rank)
+        before = np.searchsorted(own["begin"], sent[these], side="right") - 1
+        known = before >= 0
+        found[these[known]] = own["end"][before[known]] >= sent[these[known]]
+    return found
+
+
+def _fast(took: NDArray[np.float64], usual: float) -> float:
     """Return what a message takes whose receiver is not busy."""
     took = took[took > 0]
     return float(np.quantile(took, 0.1)) if len(took) else usual

@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtm.run.recording import CALL, KEY, PART, RECEIVE, RUN, SEND
+from dtm.run.recording import CALL, PART, RECEIVE, RUN, SEND
 from dtm.trace.clocks import Clock, Messages, estimate_clocks, pair_messages
-from dtm.trace.files import FIELDS, Events, WorkerFile, read_directory
+from dtm.trace.files import FIELDS, INSTANTS, Events, WorkerFile, read_directory
 
 SPANNED = np.dtype([*((name, FIELDS[name]) for name in FIELDS.names or ()), ("rank", "<i4"),
                     ("function", "<i4")])  # fmt: skip
 _MESSAGE_KINDS = (SEND, RECEIVE)
-INSTANTS = (CALL, PART, KEY)  # whose ``end`` is no time
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,20 @@ class RecordedRun:
     def ranks(self) -> list[int]:
         """The workers that left a trace, in order."""
         return list(self.hosts)
+
+    @property
+    def gaps(self) -> list[str]:
+        """What is not recorded of the run, in words."""
+        found = []
+        absent, cut = self.size - len(self.hosts), len(self.hosts) - len(self.whole)
+        if absent:
+            found.append(f"{counted(absent, 'worker')} left no trace")
+        if cut:
+            traces = (
+                "the trace of 1 worker has" if cut == 1 else f"the traces of {cut} workers have"
+            )
+            found.append(f"{traces} no end: killed, or the disk was full")
+        return found
 
     def of_kind(self, *kinds: int) -> Events:
         """Return the events of some kinds."""

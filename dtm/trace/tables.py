@@ -14,8 +14,9 @@ from typing import IO, Any
 
 from dtm.errors import TraceError
 from dtm.run.recording import CALL, IDLE_FLAG, KEY, PART, RECEIVE, RUN, SEND, STRIP
+from dtm.trace.files import INSTANTS
 from dtm.trace.lanes import KIND_NAMES
-from dtm.trace.recorded import INSTANTS, RecordedRun
+from dtm.trace.recorded import RecordedRun
 
 _MESSAGES = frozenset({SEND, RECEIVE})
 _SPANS = frozenset(KIND_NAMES) - frozenset(INSTANTS)
