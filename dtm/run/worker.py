@@ -377,9 +377,13 @@ class Worker:
         """The main thread has nothing to run: from here on it reads the messages itself.
 
         It has to say so before it looks a last time for what the load-balancer thread may have
-        brought.
+        brought.  That thread is called back from its wait, or it would be the one to hear of the next
+        message, and have to wake this one.
         """
-        self._busy.clear()
+        if self._busy.is_set():
+            self._busy.clear()
+            if self._inside:
+                self.nudge()
 
     def rest(self, timeout: float) -> None:
         """Sleep until a message comes; the main thread calls it when it has nothing to run."""
