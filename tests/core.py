@@ -16,7 +16,7 @@ IDLE = Load(1, 0.0, idle=True)
 
 def granularity(cost: float = 1e-6, minimum: float = 1e-3) -> Granularity:
     """Return a granularity for which shipping an item costs so much."""
-    return Granularity(minimum, 1, lambda _: cost, lambda _: 0.0)
+    return Granularity(minimum, 1, lambda *_: cost, lambda *_: 0.0)
 
 
 def call(size: int, *, seconds: float = 0.0, owner: int = 0, **more: Any) -> Call:
@@ -36,7 +36,7 @@ def work(size: int, *, seconds: float = 0.0, **more: Any) -> Range:
 
 def scheduler(rank: int = 0, size: int = 5, minimum: float = 1e-3) -> Scheduler:
     """Return the scheduler of a worker."""
-    return Scheduler(rank, size, Random(rank), minimum, 1, lambda _: 1e-6, lambda _: 0.0)
+    return Scheduler(rank, size, Random(rank), minimum, 1, lambda *_: 1e-6, lambda *_: 0.0)
 
 
 def sent(effects: list[Effect]) -> list[tuple[int, Message]]:

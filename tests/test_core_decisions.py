@@ -164,12 +164,12 @@ def test_pinned_work_and_single_trifles_stay() -> None:
 
 
 def test_results_that_nobody_has_seen_count_as_those_of_the_function() -> None:
-    known = Granularity(1e-3, 1, lambda _: 1e-6, lambda _: None)
+    known = Granularity(1e-3, 1, lambda *_: 1e-6, lambda *_: None)
     unseen = work(50, seconds=1e-3)
     assert known.pays(unseen, 0.0)
     unseen.call.profile.result_cost = 1.0
     assert not known.pays(unseen, 0.0)
-    dear = Granularity(1e-3, 1, lambda _: 1e-6, lambda _: 2.0)
+    dear = Granularity(1e-3, 1, lambda *_: 1e-6, lambda *_: 2.0)
     assert not dear.pays(unseen, 0.0)
     short, pair = work(50, seconds=1e-4), work(2, seconds=1e-4)
     assert not known.pays(short, 0.0)  # its first result will be there before long
@@ -208,7 +208,7 @@ def test_a_light_function_is_not_held_against_the_last_items() -> None:
 
 def test_costs_that_kept_work_at_home_are_estimated_again_when_it_is_ten_times_as_old() -> None:
     costs = [1.0, 1.0, 1e-6]
-    known = Granularity(1e-3, 1, lambda _: costs.pop(0), lambda _: 0.0)
+    known = Granularity(1e-3, 1, lambda *_: costs.pop(0), lambda *_: 0.0)
     dear = work(10_000, seconds=1e-2)
     dear.born = 5.0
     times = {6.0: False, 14.9: False, 15.1: False, 50.0: False, 107.0: True, 108.0: True}
@@ -218,7 +218,7 @@ def test_costs_that_kept_work_at_home_are_estimated_again_when_it_is_ten_times_a
 
 def test_costs_that_did_not_keep_work_at_home_are_not_estimated_again() -> None:
     costs = [1e-6]
-    known = Granularity(1e-3, 1, lambda _: costs.pop(0), lambda _: 0.0)
+    known = Granularity(1e-3, 1, lambda *_: costs.pop(0), lambda *_: 0.0)
     cheap = work(10_000, seconds=1e-2)
     assert all(known.pays(cheap, now) for now in (1.0, 1e3, 1e6))
 

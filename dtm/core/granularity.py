@@ -44,14 +44,16 @@ MOST_PROFILES = 512
 MOST_DEPTH = 256
 
 
+NEAR_ENOUGH = 0.25  # of what an item takes: it may be sent, whether it costs this or less
 LIGHT_SECONDS = 50e-6  # a function that costs no more to bring is not worth a thought
 DOUBT = 10.0  # times the age at which a call was kept at home, its costs are estimated again
 NEVER = float("inf")
 
 
-AppraiseItems = Callable[[Range], float]
-AppraiseResults = Callable[[Range], float | None]
+AppraiseItems = Callable[[Range, float], float]
+AppraiseResults = Callable[[Range, float], float | None]
 AppraiseFunction = Callable[[Range, float], float]
+Lacking = Callable[[Range], float]
 
 
 def _weightless(_: Range, __: float) -> float:
@@ -116,7 +118,8 @@ class Granularity:
     Args:
         minimum: seconds of work below which a range is not worth sending.
         chunk: fewest items that run or leave together, unless a call says more.
-        appraise_items: returns the cost in seconds of shipping one item of a range.
+        appraise_items: returns the cost in seconds of shipping one item of a range, given a cost
+            below which it need not be known better.
         appraise_results: the same for a result, None if none is there to judge by.
 
     Attributes:
@@ -137,7 +140,7 @@ class Granularity:
         self._appraise_items = appraise_items
         self._appraise_results = appraise_results
         self.appraise_function: AppraiseFunction = _weightless
-        self.lacking: AppraiseItems = _everybody
+        self.lacking: Lacking = _everybody
         self.main_thread_away = False  # see ``pays``
         self._by_code: dict[tuple[int, int], tuple[CodeType, Profile]] = {}
         self._by_object: WeakIdentity[dict[int, Profile]] = WeakIdentity()
@@ -207,7 +210,7 @@ class Granularity:
             # The thread that runs tasks here has not come by for a while.  It may be blocked,
             # outside of dtm, until just this is done: whatever can be sent is worth it.
             if call.cost is None:
-                call.cost = self._appraise_items(work) + overhead
+                call.cost = self._appraise_items(work, 0.0) + overhead
             return call.cost < NEVER
         if each <= overhead:
             return False
@@ -215,7 +218,7 @@ class Granularity:
             call.cost = call.result_cost = call.weight = None
             call.appraise_at = NEVER
         if call.cost is None:
-            call.cost = self._appraise_items(work) + overhead
+            call.cost = self._appraise_items(work, each * NEAR_ENOUGH) + overhead
         result_cost = self._result_cost(work, each)
         if result_cost is None:
             return False
@@ -234,7 +237,7 @@ class Granularity:
         call = work.call
         profile: Profile = call.profile
         if call.result_cost is None:
-            call.result_cost = self._appraise_results(work)
+            call.result_cost = self._appraise_results(work, each * NEAR_ENOUGH)
             if call.result_cost is None:
                 if call.size >= MANY_ITEMS and each < UNSEEN_SECONDS:
                     return None  # it may be larger than the last

@@ -85,17 +85,21 @@ class Shipping:
             self._pinned.add(call)
             sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
 
-    def items_cost(self, work: Range) -> float:
-        """Return the seconds of processor time that shipping one item of a range costs."""
+    def items_cost(self, work: Range, near_enough: float) -> float:
+        """Return the seconds of processor time that shipping one item of a range costs.
+
+        What costs less than ``near_enough`` need not be known better.
+        """
         call = work.call
         middle = (work.lo + work.hi) // 2 - call.base
         items = call.items[middle : middle + 16]
         if isinstance(items, Same):
             items = [items.item]
-        cost = self._shipping_cost(items, ())
+        cost = self._shipping_cost(items, (), near_enough)
         if cost == float("inf"):
             cost = min(
-                self._shipping_cost([item], ()) for item in items[:: max(1, len(items) // 4)]
+                self._shipping_cost([item], (), near_enough)
+                for item in items[:: max(1, len(items) // 4)]
             )
         if cost == float("inf"):
             work.pinned = True
@@ -104,10 +108,10 @@ class Shipping:
                 self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
         return cost
 
-    def results_cost(self, work: Range) -> float | None:
+    def results_cost(self, work: Range, near_enough: float) -> float | None:
         """Return the seconds that shipping one result costs, None if none is there to judge by."""
         results = (work.call.sample or [])[-16:]
-        return self._shipping_cost((), results) if results else None
+        return self._shipping_cost((), results, near_enough) if results else None
 
     def function_cost(self, work: Range, saved: float) -> float:
         """Return the seconds that bringing the function of a range to another worker costs."""
@@ -117,9 +121,11 @@ class Shipping:
         """Return the part of the other workers that do not hold the function of a range."""
         return self._wire.lacking(work.call, self._others)
 
-    def _shipping_cost(self, items: Sequence[Any], results: Sequence[Any]) -> float:
+    def _shipping_cost(
+        self, items: Sequence[Any], results: Sequence[Any], near_enough: float
+    ) -> float:
         try:
-            return shipping_cost(items, results)
+            return shipping_cost(items, results, near_enough=near_enough)
         except BaseException:  # objects that exit when they are pickled
             if self._interrupted():
                 raise

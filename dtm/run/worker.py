@@ -141,8 +141,8 @@ class Worker:
             Random(rank),  # noqa: S311 - chooses victims
             minimum or FOUR_ROUND_TRIPS,
             chunk,
-            lambda work: self._shipping.items_cost(work),  # noqa: PLW0108 - made below
-            lambda work: self._shipping.results_cost(work),  # noqa: PLW0108
+            lambda *work: self._shipping.items_cost(*work),  # noqa: PLW0108 - made below
+            lambda *work: self._shipping.results_cost(*work),  # noqa: PLW0108
             balancer,
         )
         self.runner = self._make_runner(_streams(seed))
@@ -377,8 +377,8 @@ class Worker:
         """The main thread has nothing to run: from here on it reads the messages itself.
 
         It has to say so before it looks a last time for what the load-balancer thread may have
-        brought.  That thread is called back from its wait, or it would be the one to hear of the next
-        message, and have to wake this one.
+        brought.  That thread is called back from its wait, or it would be the one to hear of the
+        next message, and have to wake this one.
         """
         if self._busy.is_set():
             self._busy.clear()

@@ -441,9 +441,9 @@ def _differ(value: object, expected: object) -> bool:
     return value is not expected
 
 
-def _appraise(seconds: float) -> Callable[[Range], float]:
+def _appraise(seconds: float) -> Callable[[Range, float], float]:
     cost = max(SHIPPING_SECONDS / 2, seconds)
-    return lambda _: cost
+    return lambda *_: cost
 
 
 def _hosts(size: int, network: Network) -> list[Cores | None]:

@@ -55,14 +55,20 @@ _MUCH_TOO_SLOW = 20e-3  # nor is one that takes this long, cold or not
 
 
 def shipping_cost(
-    items: Sequence[Any], results: Sequence[Any], budget_bytes: int = 1 << 16
+    items: Sequence[Any],
+    results: Sequence[Any],
+    budget_bytes: int = 1 << 16,
+    *,
+    near_enough: float = 0.0,
 ) -> float:
     """Return the seconds of processor time that shipping costs per item, both ends together.
 
     ``items`` are some that would be sent, ``results`` some that were had; a side
-    which is empty costs nothing.  ``inf`` if one of them cannot be pickled.
+    which is empty costs nothing.  ``inf`` if one of them cannot be pickled.  If one by itself
+    takes less than ``near_enough`` seconds, which is more than what it costs among others, that is
+    the answer.
     """
-    return _cost(items, budget_bytes) + _cost(results, budget_bytes)
+    return _cost(items, budget_bytes, near_enough) + _cost(results, budget_bytes, near_enough)
 
 
 Dump = Callable[[Sequence[Any], "_Meter"], None]
@@ -130,7 +136,7 @@ class _Meter:
         return False
 
 
-def _cost(values: Sequence[Any], budget: int) -> float:
+def _cost(values: Sequence[Any], budget: int, near_enough: float) -> float:
     count = len(values)
     if count == 0:
         return 0.0
@@ -141,13 +147,16 @@ def _cost(values: Sequence[Any], budget: int) -> float:
     start = max(0, middle - SAMPLE // 2)
     one, sample = values[middle : middle + 1], values[start : start + SAMPLE]
     try:
-        return _slope(one, sample, budget, _dump)
+        return _slope(one, sample, budget, near_enough)
     except Exception as error:  # noqa: BLE001 - the objects' own methods may raise anything
         return _cost_by_dill(one, error, budget)
 
 
-def _slope(one: Sequence[Any], sample: Sequence[Any], budget: int, dump: Dump) -> float:
+def _slope(one: Sequence[Any], sample: Sequence[Any], budget: int, near_enough: float) -> float:
+    dump = _dump
     first = _measure(one, budget, dump)
+    if first.cost < near_enough and first.complete:
+        return first.cost
     if _SLOW < first.seconds < _MUCH_TOO_SLOW:  # cold, perhaps
         first = min(first, _measure(one, budget, dump))
     if len(sample) == 1 or first.seconds > _SLOW or not first.complete:
