@@ -28,6 +28,7 @@ exclude_patterns = [
     "_build",
     "explored.rst",
     "figures_table.rst",
+    "generations_table.rst",
     "planted_bugs.rst",
     "planted_shell_bugs.rst",
     "simulated_table.rst",

@@ -398,6 +398,21 @@ def test_what_cannot_go_costs_infinitely_much() -> None:
     assert shipping_cost([1], [threading.Lock()]) == float("inf")
 
 
+def test_an_item_that_is_cheap_enough_by_itself_is_pickled_once() -> None:
+    pickled = []
+
+    class Counted:
+        def __reduce__(self) -> Any:
+            pickled.append(1)
+            return str, ("x",)
+
+    items = [Counted() for _ in range(16)]
+    assert 0 < shipping_cost(items, [], near_enough=1.0) < 1.0
+    assert len(pickled) == 1
+    shipping_cost(items, [])
+    assert len(pickled) > 16
+
+
 def test_an_item_too_large_to_go_by_value_is_not_pickled_to_its_end() -> None:
     pickled = []
 

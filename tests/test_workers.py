@@ -10,6 +10,7 @@ import pytest
 
 from dtm.core.granularity import Profile
 from dtm.core.messages import Grant, Output, Refusal, Results, Segment, Stopped
+from dtm.run import outbox
 from dtm.run import runner as runner_module
 from dtm.run import waiting as waiting_module
 from dtm.run.worker import Worker
@@ -19,6 +20,19 @@ from tests.fake_manager import FakeManager
 
 def segment(start: int) -> Segment:
     return Segment(1, start, [start], None, "map(f)", 0.0)
+
+
+def test_a_main_thread_that_turns_idle_calls_the_load_balancer_thread_back_from_its_wait() -> None:
+    comm = FakeManager()
+    worker = Worker(comm)
+    worker._busy.set()
+    worker.idle()
+    assert comm.wakes == 0  # it does not wait
+    worker._busy.set()
+    worker._inside.add(1)
+    for _ in range(2):
+        worker.idle()
+    assert comm.wakes == 1
 
 
 def test_a_wake_that_reaches_the_load_balancer_thread_is_passed_on_to_a_resting_main_thread() -> (
@@ -79,10 +93,13 @@ def test_results_that_are_many_leave_at_once() -> None:
     assert sum(len(message.segments) for message in comm.messages()) == 256
 
 
-def test_lines_of_one_stream_leave_together_in_order_and_once() -> None:
+def test_lines_of_one_stream_leave_together_in_order_and_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     comm = FakeManager()
     worker = Worker(comm)
     worker.say("stdout", "one\n")
+    monkeypatch.setattr(outbox, "OUTPUT_SECONDS", 600.0)  # however slow this machine is
     for stream, text in (("stdout", "two\n"), ("stdout", "three\n"), ("stderr", "four\n")):
         worker.say(stream, text)
     worker._flush_lines()
