@@ -117,7 +117,6 @@ ALTERNATIVES = (
     Alternative("amount: a quarter", options={"balancer": Little}),
     _constant("asked at once: 1", "ASKED_AT_ONCE", 1),
     _constant("asked at once: 3", "ASKED_AT_ONCE", 3),
-    _constant("refusals: 16", "MOST_REFUSALS", 16),
     _constant("refusals: 1", "MOST_REFUSALS", 1),
     _constant("victim: at random alone", "FRESH_SECONDS", 0.0),
     Alternative("victim: the apparent best", options={"balancer": Best}),

@@ -170,7 +170,7 @@ def test_signals_reach_the_root_and_nothing_is_left(
     hosts = Hosts(tmp_path, *names)
     environment = launch.environment()
     with launch.started(hosts.command(program), environment) as started:
-        started.wait_for("up", 2)
+        started.wait_for("up", 2 if names[0].startswith("localhost") else 3)
         os.kill(started.process.pid, number)
         assert started.wait() == status
         if number == signal.SIGKILL and names[0].startswith("localhost"):

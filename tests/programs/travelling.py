@@ -213,7 +213,8 @@ def check_a_function_is_sent_once_to_a_worker() -> None:
         counted = Counted(str(notes))
         expect(dtm.map(counted, range(8 * ITEMS)), list(range(8 * ITEMS)))
         events = notes.read_text()
-        assert 1 <= events.count("p") <= WORKERS, events
+        # Its size is found out before, and once more if it takes long, for it may have been cold.
+        assert 1 <= events.count("p") <= WORKERS + 1, events
         assert WORKERS - 1 <= events.count("l") <= WORKERS, events
 
 
