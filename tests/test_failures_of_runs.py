@@ -267,7 +267,9 @@ def test_long_lines_come_whole(printed: Callable[[str], Completed]) -> None:
 
 def test_what_has_been_printed_is_not_lost(printed: Callable[[str], Completed]) -> None:
     done = printed("odd")
-    assert done.stdout.count("in pieces\n") == 40
+    # The root writes what is flushed at once, so lines of others may come in between there.
+    assert done.stdout.count("in ") == 40
+    assert done.stdout.count("pieces\n") == 40
     assert done.stdout.count("no end") == 40
     assert done.stdout.count("the end of main\n") == 1
     assert done.stdout.count("grüße, 世界\n") == 40
