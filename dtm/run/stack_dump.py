@@ -310,7 +310,6 @@ class Watchman:
             else:
                 self._stack_dump.report(f": nothing has moved for {self._seconds:g} s")
                 said = True
-            seen = worker.taken, worker.scheduler.counters.items  # the answers are no movement
 
 
 # Between the command and the root.

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 
 FOUR_ROUND_TRIPS = 200e-6
 TICK_SECONDS = 0.25
+LOOKS = frozenset({LookRequest, Looked, StatusRequest, Status})  # they move nothing
 HURRY_SECONDS = 0.3
 AWAY_SECONDS = 0.05
 ABANDONED_SECONDS = 0.5
@@ -320,8 +321,8 @@ class Worker:
         return self._wire.decode(source, frames)
 
     def _take(self, source: int, frames: Sequence[Frame]) -> None:
-        self.taken += 1
         load, message, replies = self._decode(source, frames)
+        self.taken += type(message) not in LOOKS
         for to, reply in replies:
             self._send(to, reply)
         if isinstance(message, Cancel) and message.running and self.runner.interrupt_items:
