@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dtm import dtm
@@ -130,6 +130,11 @@ ACTS = st.tuples(st.sampled_from(["share", "give", "give", "drop", "look", "deli
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(ACTS, max_size=80), st.sampled_from(["aaaa", "aabb", "abcd"]), st.integers(0, 99))
+@example(
+    [("share", 1, 0, 0), ("give", 1, 0, 0), *[("deliver", 0, 0, 0)] * 3, ("drop", 0, 0, 0)],
+    "aaaa",
+    0,
+)
 def test_whoever_has_a_handle_can_look_and_nothing_stays(
     acts: list[tuple[str, int, int, int]], hosts: str, seed: int
 ) -> None:

@@ -246,7 +246,8 @@ class Handles:
             for sender in self._unkept.pop(key, ()):
                 self._world.send(sender, Noted(kept=(key,)))
         for key in noted.unneeded:
-            self._unneeded.add(key)
+            if key in self._held:  # else this has crossed the word that it is released
+                self._unneeded.add(key)
             self._recent.pop(key, None)
             self._forget(key)
         for key in noted.kept:
