@@ -16,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -130,10 +130,27 @@ def _line(kind: str, size: int, those: Sequence[Compared]) -> list[str]:
     return [kind, str(size), str(len(those)), *times, error, load, days]
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.predicted", description=__doc__)
-    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
-    parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=SIZES)
+def compare_all(
+    module: str,
+    text: str | None,
+    compare: Callable[[str, int, int], Compared],
+    kinds: Sequence[str],
+    sizes: Sequence[int],
+    command_line: Sequence[str] | None,
+) -> int:
+    """Be the command that compares the programs that it is told, and keeps and tells the figures.
+
+    Args:
+        module: its name.
+        text: what its help says.
+        compare: runs and predicts a program, on so many workers, with a seed.
+        kinds: the programs to choose from.
+        sizes: the numbers of workers to choose from.
+        command_line: what it is told; that of this process if None.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=text)
+    parser.add_argument("--kinds", nargs="*", choices=kinds, default=kinds)
+    parser.add_argument("--sizes", nargs="+", type=int, choices=sizes, default=sizes)
     parser.add_argument("--seeds", nargs="+", type=int, default=range(1, 4))
     parser.add_argument("--csv", type=Path, help="add a line for each run to this file")
     parser.add_argument("--rst", type=Path, help="write the table of all lines of --csv there")
@@ -148,9 +165,13 @@ def main(command_line: Sequence[str] | None = None) -> int:
                     add(args.csv, found[-1])
     lines = read(args.csv) if args.csv and args.csv.exists() else found
     if lines:
-        text = table(lines)
-        (args.rst.write_text(text, encoding="utf-8") if args.rst else print(text))
+        said = table(lines, sizes)
+        (args.rst.write_text(said, encoding="utf-8") if args.rst else print(said))
     return 0
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    return compare_all("benchmarks.predicted", __doc__, compare, KINDS, SIZES, command_line)
 
 
 if __name__ == "__main__":

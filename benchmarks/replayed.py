@@ -10,16 +10,14 @@ the time if the workers shared all recorded work evenly and nothing cost anythin
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import strftime
 
-from benchmarks.predicted import LONGEST_SECONDS, ROOT, Compared, add, read, table
+from benchmarks.predicted import LONGEST_SECONDS, ROOT, Compared, compare_all
 from benchmarks.programs.steps import KINDS
 from dtm.trace.prediction import measured, predict
 from dtm.trace.recorded import read_run
@@ -48,25 +46,7 @@ def compare(kind: str, workers: int, seed: int) -> Compared:
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replayed", description=__doc__)
-    parser.add_argument("--kinds", nargs="*", choices=SLEEPING, default=SLEEPING)
-    parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, default=SIZES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=range(1, 4))
-    parser.add_argument("--csv", type=Path, help="add a line for each run to this file")
-    parser.add_argument("--rst", type=Path, help="write the table of all lines of --csv there")
-    args = parser.parse_args(command_line)
-    found = []
-    for seed in args.seeds:
-        for kind in args.kinds:
-            for size in args.sizes:
-                found.append(compare(kind, size, seed))
-                print(found[-1], f"{found[-1].error:+.1%}", flush=True)
-                if args.csv:
-                    add(args.csv, found[-1])
-    lines = read(args.csv) if args.csv and args.csv.exists() else found
-    text = table(lines, SIZES)
-    (args.rst.write_text(text, encoding="utf-8") if args.rst else print(text))
-    return 0
+    return compare_all("benchmarks.replayed", __doc__, compare, SLEEPING, SIZES, command_line)
 
 
 if __name__ == "__main__":

@@ -609,6 +609,17 @@ INTERRUPTED = """
             return time.perf_counter() - began
         raise SystemExit("not interrupted")
 
+    def quick(x):
+        time.sleep(0.01)
+        return os.getpid()
+
+    def everybody():
+        seen, end = set(), time.monotonic() + 30
+        while len(seen) < 3:
+            assert time.monotonic() < end, seen
+            seen.update(dtm.map(quick, range(60)))
+        return seen
+
     def slow(x):
         time.sleep(0.05)
         return x
@@ -723,18 +734,7 @@ def test_what_other_workers_run_of_it_is_interrupted_too(body: str, call: str) -
     def hopeless(x):
         {body}
 
-    def quick(x):
-        time.sleep(0.01)
-        return os.getpid()
-
     with dtm.run(workers=3):
-        def everybody():
-            seen, end = set(), time.monotonic() + 30
-            while len(seen) < 3:
-                assert time.monotonic() < end, seen
-                seen.update(dtm.map(quick, range(60)))
-            return seen
-
         before = everybody()
         for _ in range(2):
             interrupted({call}, hopeless, range(3), seconds=1.0)
@@ -755,17 +755,7 @@ def test_pools_and_executors_withdraw_what_other_workers_run_too(call: str) -> N
         with dtm.Executor() as executor:
             [executor.submit(function, x) for x in range(3)][-1].result()
 
-    def where(x):
-        time.sleep(0.01)
-        return os.getpid()
-
     with dtm.run(workers=3):
-        def everybody():
-            seen, end = set(), time.monotonic() + 30
-            while len(seen) < 3:
-                assert time.monotonic() < end, seen
-                seen.update(dtm.map(where, range(60)))
-
         everybody()
         interrupted({call}, seconds=1.0)
         everybody()

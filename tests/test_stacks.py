@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from dtm.core.granularity import Profile
 from dtm.core.scheduler import Counters
+from dtm.core.wait_policy import STALE_SECONDS, UNKNOWN_SECONDS, UNTAKEN_SECONDS
 from dtm.run.stacks import PARKED, READY, Stack, Stacks
-from dtm.task import Call
+from dtm.task import Call, Range
 
 
 def call() -> Call:
@@ -179,6 +181,26 @@ def test_a_wait_without_a_deadline_keeps_no_ready_stack_back() -> None:
     prompt.slack = 0.05
     assert (long.place, prompt.place) == (READY, PARKED)
     assert worker.stacks.may_go_on() is long
+
+
+def test_main_leaves_what_nothing_is_known_of_to_others_for_a_bounded_time() -> None:
+    """It waits for the first of two calls: one stands here, the other is here too or is away."""
+    worker = Worker()
+    calls = [Call(len, [()], 1, key, Profile(), "apply") for key in (1, 2)]
+    for each in calls:
+        each.range = Range(each, 0, 1)
+    work, now = calls[0].range, 1000.0
+    assert work is not None
+    stacks = worker.stacks
+    assert stacks.untaken(work, now) == now - UNTAKEN_SECONDS
+    with stacks.promptly(calls, float("inf"), 0.05, strict=True):
+        assert stacks.untaken(work, now) == now - STALE_SECONDS
+        calls[1].range = Range(calls[1], 1, 1)
+        assert stacks.untaken(work, now) == now - UNKNOWN_SECONDS
+        complete(calls[1])
+        assert stacks.untaken(work, now) == now - STALE_SECONDS
+        calls[0].profile.ended = True
+        assert stacks.untaken(work, now) == now - UNTAKEN_SECONDS
 
 
 def test_nobody_waits_for_a_server_whose_range_was_interrupted() -> None:

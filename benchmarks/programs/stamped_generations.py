@@ -13,10 +13,10 @@ import time
 from time import perf_counter
 
 from benchmarks.programs.generations import GENERATIONS, WARM, populations
+from benchmarks.programs.steps import wait_for_all
 from dtm import dtm
 
 A_WORKER = 2.5
-START_SECONDS = 60.0
 
 
 def evaluate(seconds: float) -> tuple[float, float, int, float]:
@@ -24,15 +24,6 @@ def evaluate(seconds: float) -> tuple[float, float, int, float]:
     begin = perf_counter()
     time.sleep(seconds)
     return begin, perf_counter(), os.getpid(), used
-
-
-def wait_for_all(workers: int) -> None:
-    until = perf_counter() + START_SECONDS
-    seen: set[int] = set()
-    while len(seen) < workers:
-        seen.update(each[2] for each in dtm.map(evaluate, [1e-2] * 4 * workers))
-        if perf_counter() > until:
-            raise RuntimeError(f"only {len(seen)} of {workers} workers run tasks")
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ from typing import Any, ClassVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from dtm.core.scheduler import Counters
-from dtm.core.wait_policy import STALE_SECONDS, UNTAKEN_SECONDS
+from dtm.core.wait_policy import STALE_SECONDS, UNKNOWN_SECONDS, UNTAKEN_SECONDS
 from dtm.run.loops import put_running_loop, take_running_loop
 from dtm.run.stack_chunks import call_with_room
 from dtm.task import Call, Range
@@ -260,8 +260,8 @@ class Stacks:
 
         While ``main`` waits for the first of several calls, a range of which nothing is known has
         to stand here for longer, since workers that have only just been started may take it; and
-        it is never begun if it is of ``main`` too and one of those calls is under way: that one
-        may end at any time, and it does not need this one for it.
+        for as long as it is taken to last if it is of ``main`` too and one of those calls is under
+        way: that one may end at any time, and it does not need this one for it.
         """
         times = [stack.stale for stack in self.prompt if stack.until < FOREVER]
         call = work.call
@@ -270,7 +270,7 @@ class Stacks:
                 one = stack.awaits[0]
                 of_main = call.owner == one.owner and call.parent is one.parent
                 put_off = of_main and stack.sees_one_under_way()
-                times.append(-FOREVER if put_off else now - STALE_SECONDS)
+                times.append(now - (UNKNOWN_SECONDS if put_off else STALE_SECONDS))
         return min(times, default=now - UNTAKEN_SECONDS)
 
     def may_go_on(self) -> Stack | None:
