@@ -68,7 +68,7 @@ BUGS = [
     ShellBug(
         "the load-balancer thread swallows a wake",
         "run/worker.py",
-        "            if self.runner.resting:  # what has woken this thread may have been meant for the other\n                self.nudge()\n            return\n",
+        "            if came and self.runner.resting:  # what came may have been meant for the other thread\n                self.nudge()\n            return\n",
         "            return\n",
         "tests/test_workers.py",
     ),
@@ -117,7 +117,7 @@ BUGS = [
     ShellBug(
         "keys that are not held any more are not told",
         "wire/functions.py",
-        "        for rank in entry.holders:\n            self._dropped.setdefault(rank, []).append(key)\n",
+        "        for rank in entry.holders:\n            self.dropped.setdefault(rank, []).append(key)\n",
         "",
         "tests/test_travels_once.py",
     ),
@@ -226,8 +226,8 @@ BUGS = [
     ShellBug(
         "the loss of a worker is not told",
         "run/worker.py",
-        "            for peer in self.comm.lost():\n                self._note_loss(peer)\n",
-        "            self.comm.lost()\n",
+        "                for peer in self.comm.lost():\n                    self._note_loss(peer)\n",
+        "                self.comm.lost()\n",
         "tests/test_interleavings.py -k lost_at_each_point",
     ),
     ShellBug(

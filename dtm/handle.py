@@ -16,7 +16,7 @@ Threads: any.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -127,12 +127,11 @@ def _arrive(key: Key, size: int) -> Handle[Any]:
     return handle
 
 
-@contextmanager
-def collecting_pickled(into: list[Handle[Any]]) -> Iterator[None]:
-    """Add the handles that this thread pickles to a list."""
+def collecting_pickled(into: list[Handle[Any]], act: Callable[..., T], *args: Any) -> T:
+    """Call a function, and add the handles that this thread pickles meanwhile to a list."""
     before, _passing.out = _passing.out, into
     try:
-        yield
+        return act(*args)
     finally:
         _passing.out = before
 

@@ -32,9 +32,13 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat, starmap
+from operator import attrgetter
 from typing import Any
 
 Function = Callable[..., Any]
+
+missing = attrgetter("missing")
+"""How many results a call lacks; ``all(map(missing, calls))`` runs no Python code."""
 
 
 def printable(text: str) -> str:

@@ -18,19 +18,25 @@ class FakeManager(SingleManager):
         rank: of the worker that it joins to nobody.
         size: how many workers there seem to be.
         most_waits: one more than so many is an error: what waits will wait for ever.
+        tells: whether the thread that stands by can be told to mind no messages.
 
     Attributes:
+        told: whether it was to mind them, each time that this was said.
         sent: each message's receiver and frames.
         wakes, waits: how often a wait was ended, and begun.
     """
 
-    def __init__(self, rank: int = 1, size: int = 2, most_waits: int = 100) -> None:
+    def __init__(
+        self, rank: int = 1, size: int = 2, most_waits: int = 100, *, tells: bool = False
+    ) -> None:
         super().__init__()
         self.rank, self.size = rank, size
         self.hosts = tuple(f"host{number}" for number in range(size))
         self.sent: list[tuple[int, Sequence[Frame]]] = []
         self.wakes = self.waits = 0
         self._most_waits = most_waits
+        self._tells = tells
+        self.told: list[bool] = []
 
     def send(self, rank: int, frames: Sequence[Frame]) -> None:
         """Keep a message."""
@@ -42,6 +48,11 @@ class FakeManager(SingleManager):
         assert timeout >= 0
         self.waits += 1
         assert self.waits <= self._most_waits, "it waits on"
+
+    def alert(self, on: bool) -> bool:
+        """Note what is said."""
+        self.told.append(on)
+        return self._tells
 
     def wake(self) -> None:
         """Count the call."""

@@ -74,8 +74,8 @@ class Crew:
     def give(self, rank: int, to: int, handle: Handle[Any]) -> None:
         """Send a handle as the wire does."""
         gathered: list[Handle[Any]] = []
-        with self.at(rank) as site, collecting_pickled(gathered):
-            data = pickle.dumps(handle)
+        with self.at(rank) as site:
+            data = collecting_pickled(gathered, pickle.dumps, handle)
         site.handles.pin(to, gathered)
         site.send(to, (data, [each.key for each in gathered]))  # type: ignore[arg-type]
 

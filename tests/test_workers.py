@@ -25,14 +25,27 @@ def segment(start: int) -> Segment:
 def test_a_main_thread_that_turns_idle_calls_the_load_balancer_thread_back_from_its_wait() -> None:
     comm = FakeManager()
     worker = Worker(comm)
-    worker._busy.set()
+    worker.busy()
     worker.idle()
     assert comm.wakes == 0  # it does not wait
-    worker._busy.set()
+    worker.busy()
     worker._inside.add(1)
     for _ in range(2):
         worker.idle()
     assert comm.wakes == 1
+
+
+def test_or_it_is_told_to_mind_no_messages_until_a_task_runs() -> None:
+    comm = FakeManager(tells=True)
+    worker = Worker(comm)
+    worker._inside.add(1)
+    for act in (worker.idle, worker.idle, worker.busy, worker.busy):
+        act()
+    assert (comm.told, comm.wakes) == ([False, True], 0)
+    worker.idle()
+    worker._timer = perf_counter() + 1.0
+    worker.busy()
+    assert comm.wakes == 1, "it would sleep past the time that was set meanwhile"
 
 
 def test_a_wake_that_reaches_the_load_balancer_thread_is_passed_on_to_a_resting_main_thread() -> (

@@ -19,8 +19,8 @@ checks:
 
 Threads: ``send``, ``receive``, ``lost`` and ``absent`` are called by one thread at a time (the
 worker holds its lock).  ``wait`` is called without that lock, by any number of threads, at
-the same time as everything else.  ``wake`` may be called from any thread and
-from signal handlers.
+the same time as everything else; ``stand_by`` likewise, by one, and ``alert`` by another.  ``wake``
+may be called from any thread and from signal handlers.
 
 Rejected: callbacks or queues that a manager fills from a thread of its own (the
 interface of DEAP's dtm): five shared queues are no contract, and each hand-over
@@ -99,6 +99,23 @@ class CommunicationManager(ABC):
     @abstractmethod
     def wake(self) -> None:
         """Make the threads that sit in ``wait`` return; if none does, the next ``wait`` does."""
+
+    def stand_by(self, timeout: float) -> bool:
+        """Wait as a second thread does while the first runs a task; whether something ended it.
+
+        Unlike ``wait`` it may be told not to mind what comes, see ``alert``.  To be called by one
+        thread at a time.
+        """
+        self.wait(timeout)
+        return True
+
+    def alert(self, on: bool) -> bool:  # noqa: ARG002 - for those who can
+        """Say whether ``stand_by`` minds what comes; return whether that can be said here.
+
+        At first it does.  Where it can be said it wakes no thread, so the thread that stands by
+        sleeps on while another one reads the messages.
+        """
+        return False
 
     @abstractmethod
     def lost(self) -> list[LostPeer]:

@@ -84,6 +84,14 @@ def _size(frame: Frame) -> int:
     return len(frame) if isinstance(frame, (bytes, bytearray)) else memoryview(frame).nbytes
 
 
+def _all_small(frames: Sequence[Frame], large: int) -> bool:
+    """Whether all are bytes, and fewer than so many each, as in nearly all messages."""
+    for frame in frames:  # noqa: SIM110 - a generator would cost more than all else here
+        if type(frame) is not bytes or len(frame) >= large:
+            return False
+    return True
+
+
 class _Peer:
     """What is known of another worker.
 
@@ -146,12 +154,13 @@ class Sharing(Forkable):
 
     def send(self, rank: int, frames: Sequence[Frame]) -> None:
         """See :meth:`CommunicationManager.send`."""
-        self._collect()
+        if self._events:
+            self._collect()
         peer = self._peers.get(rank)
         if peer is None:
             peer = _Peer()
         rest = frames
-        if peer.near:
+        if peer.near and not _all_small(frames, self._large):
             places, rest = self._placed(rank, peer, frames)
             if places:
                 peer.notices.append((_PLACES, places))
@@ -273,7 +282,8 @@ class Sharing(Forkable):
                 came.append((source, frames))
             else:
                 peer.held.append(([], frames))
-        self._collect()
+        if self._events:
+            self._collect()
         if self._owing:
             self._tell()
         return came
@@ -407,6 +417,14 @@ class Sharing(Forkable):
     def wait(self, timeout: float) -> None:
         """See :meth:`CommunicationManager.wait`."""
         self._manager.wait(timeout)
+
+    def stand_by(self, timeout: float) -> bool:
+        """See :meth:`CommunicationManager.stand_by`."""
+        return self._manager.stand_by(timeout)
+
+    def alert(self, on: bool) -> bool:
+        """See :meth:`CommunicationManager.alert`."""
+        return self._manager.alert(on)
 
     def wake(self) -> None:
         """See :meth:`CommunicationManager.wake`."""

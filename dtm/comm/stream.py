@@ -161,8 +161,8 @@ class FramedStream:
 
     def send(self, frames: Sequence[Frame], *, notice: bool = False) -> bool:
         """Write one message, or queue what does not fit; return whether anything is queued."""
-        flat = [_flat(frame) for frame in frames]
-        sizes = [len(frame) for frame in flat]
+        flat = [frame if type(frame) is bytes else _flat(frame) for frame in frames]
+        sizes = list(map(len, flat))
         header = pack(f"<I{len(flat)}Q", len(flat) | (_NOTICE if notice else 0), *sizes)
         if sum(sizes) < _LARGE:
             self._put(b"".join((header, *flat)))

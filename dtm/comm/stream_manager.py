@@ -13,6 +13,11 @@ out even if nobody calls ``send`` again, so ``wait`` writes; what that touches b
 (it holds ``_polling``) and the others queue for that lock; whoever gets it after a
 ``wake`` finds ``_generation`` changed and returns.
 
+A thread that *stands by* while another one runs a task sleeps on an epoll instance around the
+selector, ``_outer``.  Who reads the messages itself switches that off: one system call, which wakes
+nobody.  (To call the other thread back from its wait, and let it in again, took four switches of
+threads for each spell without work, half of all that a worker of short maps had.)
+
 ============================= =============================== ============================
 attribute                     written by                      under
 ============================= =============================== ============================
@@ -29,8 +34,8 @@ input halves of streams
                                                               may interrupt any thread
 ============================= =============================== ============================
 
-The selector itself is asked without a lock: the kernel, which keeps the list of what is
-watched, orders that.  What was dropped since is dropped when it comes up.
+The selector, ``_glance`` and ``_outer`` are asked without a lock: the kernel, which keeps the list
+of what is watched, orders that.  What was dropped since is dropped when it comes up.
 
 Rejected: every thread polling for itself.  Then the first to read the wake-up
 byte takes it from the others.
@@ -46,7 +51,7 @@ from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector, SelectorKey
 from threading import Lock
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from dtm.comm.base import Frame, LostPeer
 from dtm.comm.forked import Forkable
@@ -59,6 +64,15 @@ _LONGEST_WAIT = 3600.0  # a wait may return early, and some system calls know no
 _COARSE = 0.002  # epoll counts whole milliseconds: below this, select times the wait
 _LOOK = 0.05  # seconds between looks at what is left, for who leaves
 _SELECTABLE = 1024  # the first descriptor that select does not know
+
+
+def _around(descriptor: int) -> Any:
+    """Return an epoll instance that watches a selector, None where the system has no epoll."""
+    if not hasattr(select, "epoll"):
+        return None
+    outer = select.epoll()
+    outer.register(descriptor, select.EPOLLIN)
+    return outer
 
 
 class Source(Protocol):
@@ -98,6 +112,10 @@ class StreamManager(Forkable):
         self._waker.setblocking(False)
         self._woken.setblocking(False)
         self._selector.register(self._woken, EVENT_READ, None)
+        self._descriptor = self._selector.fileno()
+        self._glance = select.poll()
+        self._glance.register(self._descriptor, select.POLLIN)
+        self._outer = _around(self._descriptor)
 
     def __repr__(self) -> str:
         routes = sorted(self._routes)
@@ -176,6 +194,8 @@ class StreamManager(Forkable):
     def receive(self) -> Received:
         """Read what has come; accept, flush and notice losses on the way."""
         received: Received = []
+        if not self._glance.poll(0):  # as nearly always; the selector takes ten times as long
+            return received
         for key, events in self._selector.select(0):
             source = key.data
             if isinstance(source, FramedStream):
@@ -201,6 +221,26 @@ class StreamManager(Forkable):
                     return
         finally:
             self._polling.release()
+
+    def stand_by(self, timeout: float) -> bool:
+        """Sleep on the epoll instance around the selector, which ``alert`` switches off."""
+        if self._outer is None:
+            return super().stand_by(timeout)
+        if not self._outer.poll(min(timeout, _LONGEST_WAIT)):
+            return False
+        if self._polling.acquire(blocking=False):
+            try:
+                self._handle(self._selector.select(0))
+            finally:
+                self._polling.release()
+        return True
+
+    def alert(self, on: bool) -> bool:
+        """Switch on or off what wakes the thread that stands by."""
+        if self._outer is None:
+            return False
+        self._outer.modify(self._descriptor, select.EPOLLIN if on else 0)
+        return True
 
     def wake(self) -> None:
         """End the waits; takes no lock, so a signal handler may call it."""
@@ -230,16 +270,16 @@ class StreamManager(Forkable):
         self._close_copies()
 
     def _close_copies(self) -> None:
-        for source in (*self._streams, *self._sources, self._waker, self._woken, self._selector):
+        own = self._waker, self._woken, self._selector, *([self._outer] if self._outer else ())
+        for source in (*self._streams, *self._sources, *own):
             with suppress(OSError):  # already in the course of being closed
                 source.close()
 
     # Waiting
 
     def _poll(self, timeout: float) -> Ready:
-        descriptor = self._selector.fileno()
-        if 0 < timeout < _COARSE and descriptor < _SELECTABLE:
-            select.select([descriptor], (), (), timeout)
+        if 0 < timeout < _COARSE and self._descriptor < _SELECTABLE:
+            select.select([self._descriptor], (), (), timeout)
             timeout = 0
         return self._selector.select(timeout)
 
@@ -315,7 +355,9 @@ class StreamManager(Forkable):
         if messages and not stream.greeted:
             self._greet(stream, messages.pop(0))
         peer = stream.peer
-        received.extend((peer, message) for message in messages if peer >= 0)
+        if peer >= 0:
+            for message in messages:
+                received.append((peer, message))
         if stream.ended:
             self._stream_ended(stream, received)
 

@@ -71,6 +71,8 @@ class Mode(Enum):
     ASKING = "asking"
     WAITING = "waiting"
 
+    __hash__ = object.__hash__  # each is one object; the hash of its name would be Python code
+
 
 TRANSITIONS: dict[Mode, dict[str, Mode]] = {
     Mode.WORKING: {"hungry": Mode.ASKING},

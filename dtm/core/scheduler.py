@@ -251,6 +251,8 @@ class Scheduler:
 
     def send_due(self, now: float) -> list[Effect]:
         """Send what is due: work to those who wait here, and results that pass; set the timer."""
+        if not self.balancer.waiting and self.relay.deadline == NEVER:
+            return []
         due = now >= self.relay.deadline
         looks = now >= self._timer and self.balancer.waiting and self.deque.newest() is not None
         if not (due or looks):
@@ -278,7 +280,7 @@ class Scheduler:
     def load(self, now: float) -> Load:
         """Return this worker's report."""
         seconds = 0.0
-        for work in self.deque.oldest(4):
+        for work in self.deque.oldest(4) if self.deque else ():
             seconds += work.left * (self.granularity.seconds_an_item(work, now) or 1e-6)
         self._sequence += 1
         idle = self.balancer.mode is not Mode.WORKING

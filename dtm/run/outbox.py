@@ -28,10 +28,13 @@ class Outbox:
 
     Args:
         lock: the worker's.
+
+    Attributes:
+        waits: whether anything is in it.
     """
 
     SHARED: ClassVar = dict.fromkeys(
-        ("_results", "_results_since", "_lines", "_lines_sent"), "lock"
+        ("waits", "_results", "_results_since", "_lines", "_lines_sent"), "lock"
     )
 
     def __init__(self, lock: Any) -> None:
@@ -40,6 +43,7 @@ class Outbox:
         self._results_since = 0.0
         self._lines: list[Output] = []
         self._lines_sent = 0.0
+        self.waits = False
 
     def add_results(self, owner: int, segment: Segment) -> bool:
         """Keep results for their owner; return whether there are enough to be sent now."""
@@ -47,6 +51,7 @@ class Outbox:
             self._results_since = perf_counter()
         kept = self._results.setdefault(owner, [])
         kept.append(segment)
+        self.waits = True
         return len(kept) >= MOST_SEGMENTS
 
     def results_due(self, now: float) -> bool:
@@ -56,11 +61,13 @@ class Outbox:
     def take_results(self) -> dict[int, list[Segment]]:
         """Return the results by owner, and keep them no longer."""
         results, self._results = self._results, {}
+        self.waits = bool(self._lines)
         return results
 
     def add_lines(self, stream: str, text: str) -> None:
         """Keep lines that a task has printed."""
         self._lines.append(Output(stream, text))
+        self.waits = True
 
     def lines_due(self, now: float) -> bool:
         """Whether there are lines, and none has been sent for a while."""
@@ -70,6 +77,7 @@ class Outbox:
         """Return the lines, successive ones of one stream together, and keep them no longer."""
         lines, self._lines = self._lines, []
         self._lines_sent = perf_counter()
+        self.waits = bool(self._results)
         return [
             Output(stream, "".join(line.text for line in together))
             for stream, together in groupby(lines, key=attrgetter("stream"))

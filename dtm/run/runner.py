@@ -48,7 +48,7 @@ from dtm.run.loops import put_running_loop, take_running_loop
 from dtm.run.stacks import FOREVER, Stacks
 from dtm.run.waiting import IDLE_SECONDS, Waiting, is_deep
 from dtm.run.world import World
-from dtm.task import Body, Call, Range
+from dtm.task import Body, Call, Range, missing
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
@@ -499,7 +499,7 @@ class Runner:
                 world.perform(self.scheduler.hungry(perf_counter()))
             self.resting = True
             # The load-balancer thread may have brought something since this was looked at.
-            nothing = all(call.missing for call in calls) and not (
+            nothing = all(map(missing, calls)) and not (
                 (hungry and not empty) or self.stacks.may_go_on() is not None or self.ended
             )
         rested, began = self.rests[0], perf_counter()

@@ -78,7 +78,7 @@ from dtm.core.wait_policy import (
     way_to_wait,
 )
 from dtm.run.stacks import FOREVER, Stacks
-from dtm.task import Call, Range
+from dtm.task import Call, Range, missing
 
 MOST_NESTED = 100
 MOST_FRAMES = 10 * MOST_NESTED
@@ -166,7 +166,7 @@ class Waiting:
             runner.go_on()
             if saved is not None:
                 streams.restore(saved)
-        return any(not call.missing for call in calls)
+        return not all(map(missing, calls))
 
     def poll(self, calls: Sequence[Call]) -> None:
         """Make a little progress on behalf of a task that polls."""
@@ -207,7 +207,7 @@ class Waiting:
         """(Main thread) wait until one of the calls is complete."""
         runner, stacks = self._runner, self._stacks
         context = runner.context()
-        while all(call.missing for call in calls):
+        while all(map(missing, calls)):
             runner.check()
             with self._lock:
                 newest = self._scheduler.deque.newest()
@@ -241,7 +241,7 @@ class Waiting:
         stacks.give_way()  # what could go on before this wait began might else never get a turn
         strict = not runner.context().depth
         with stacks.promptly(calls, deadline, slack, strict=strict):
-            while all(call.missing for call in calls):
+            while all(map(missing, calls)):
                 runner.check()
                 now = perf_counter()
                 if now >= deadline:
@@ -293,7 +293,7 @@ class Waiting:
         began = perf_counter()
         alone = self._alone
         in_vain = alone or began - thread.alone_at < ALONE_SECONDS  # so it was a moment ago
-        while all(call.missing for call in calls):
+        while all(map(missing, calls)):
             runner.check()
             now = perf_counter()
             if now >= deadline:

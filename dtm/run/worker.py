@@ -28,7 +28,12 @@ Shared attributes:
     _timer, _end_reached                       any thread    any thread     ``lock`` to write; who
                                                                             sets one wakes those
                                                                             that have read it
-    _busy                                      main thread   load balancer  an ``Event``
+    _running                                   main thread   load balancer  atomic
+    _busy                                      main thread   load balancer  an ``Event``, for
+                                                                            managers without
+                                                                            ``alert``
+    _rounds                                    any thread    any thread     atomic: who has waited
+                                                                            makes it 0
     _inside                                    any thread    any thread     atomic (a set)
     ended, cancelled                           any thread    any thread     written once
     =========================================  ============  =============  ======================
@@ -92,6 +97,8 @@ LOOKS = frozenset({LookRequest, Looked, StatusRequest, Status})  # they move not
 HURRY_SECONDS = 0.3
 AWAY_SECONDS = 0.05
 ABANDONED_SECONDS = 0.5
+ROUNDS_SECONDS = 0.1
+NEVER = float("inf")
 
 
 class Worker:
@@ -171,9 +178,11 @@ class Worker:
         self._on_end = on_end
         self._outbox = Outbox(self.lock)
         self._losses = Losses(self)
-        self._timer = float("inf")
+        self._timer = NEVER
+        self._rounds = 0.0
         self._inside: set[int] = set()
         self._busy = threading.Event()
+        self._running = True
         self._finish: list[tuple[BaseException | None]] = []
         self._end_reached = False
         self._thread: threading.Thread | None = None
@@ -298,22 +307,30 @@ class Worker:
             if self.ended:
                 return
             if now >= self._timer:  # first of all, for what follows may set it anew
-                self._timer = float("inf")
+                self._timer = NEVER
             came_by = max(self.runner.polled, self.runner.submitted)
             self.scheduler.granularity.main_thread_away = now - came_by > AWAY_SECONDS
             self._take_all()
-            self.handles.settle()
-            self.perform(self.scheduler.send_due(now))
-            if self._outbox.results_due(now):
-                self.flush()
-            if self._outbox.lines_due(now):
-                self._flush_lines()
-            for peer in self.comm.lost():
-                self._note_loss(peer)
-            self._losses.believe(now)
+            due = self.scheduler.send_due(now)
+            if due:
+                self.perform(due)
+            if self._outbox.waits:
+                self._empty_outbox(now)
+            if now >= min(self._rounds, self._losses.due):
+                self._rounds = now + ROUNDS_SECONDS  # not after each item
+                self.handles.settle()
+                for peer in self.comm.lost():
+                    self._note_loss(peer)
+                self._losses.believe(now)
             finish, self._finish = self._finish, []
         for (reason,) in finish:
             self._on_end(reason)
+
+    def _empty_outbox(self, now: float) -> None:
+        if self._outbox.results_due(now):
+            self.flush()
+        if self._outbox.lines_due(now):
+            self._flush_lines()
 
     def _decode(
         self, source: int, frames: Sequence[Frame]
@@ -378,18 +395,20 @@ class Worker:
         """The main thread has nothing to run: from here on it reads the messages itself.
 
         It has to say so before it looks a last time for what the load-balancer thread may have
-        brought.  That thread is called back from its wait, or it would be the one to hear of the
-        next message, and have to wake this one.
+        brought.  That thread is told to mind no messages, or called back from its wait where that
+        cannot be, or it would be the one to hear of the next, and have to wake this one.
         """
-        if self._busy.is_set():
-            self._busy.clear()
-            if self._inside:
-                self.nudge()
+        if self._running:
+            self._running = False
+            if not self.comm.alert(False):
+                self._busy.clear()
+                if self._inside:
+                    self.nudge()
 
     def rest(self, timeout: float) -> None:
         """Sleep until a message comes; the main thread calls it when it has nothing to run."""
         deadline = min(self.scheduler.balancer.deadline, self._due())
-        self._wait(min(timeout, deadline - perf_counter()))
+        self._wait(min(timeout, deadline - perf_counter()), self.comm.wait)
 
     def _due(self) -> float:
         """Return when ``service`` is to be called even if no message comes."""
@@ -397,18 +416,22 @@ class Worker:
 
     def busy(self) -> None:
         """A task runs again: from here on messages are the load-balancer thread's business."""
-        if not self._busy.is_set():
-            self._busy.set()
+        if not self._running:
+            self._running = True
+            if not self.comm.alert(True):
+                self._busy.set()
+            elif self._due() < NEVER:  # that thread sleeps for as long as it knew when it lay down
+                self.nudge()
 
-    def _wait(self, timeout: float) -> None:
+    def _wait(self, timeout: float, wait: Callable[[float], Any]) -> Any:
         """Wait in the manager, unless this worker is leaving it."""
         me = threading.get_ident()
         self._inside.add(me)
         try:
-            if not self.ended:
-                self.comm.wait(max(0.0, timeout))
+            return not self.ended and wait(max(0.0, timeout))
         finally:
             self._inside.discard(me)
+            self._rounds = 0.0
 
     def nudge(self) -> None:
         """End a rest."""
@@ -426,9 +449,9 @@ class Worker:
             self.broken(error)
 
     def _balance(self) -> None:
-        self._wait(min(TICK_SECONDS, self._due() - perf_counter()))
-        if not self._busy.is_set() or self.ended:
-            if self.runner.resting:  # what has woken this thread may have been meant for the other
+        came = self._wait(min(TICK_SECONDS, self._due() - perf_counter()), self.comm.stand_by)
+        if not self._running or self.ended:
+            if came and self.runner.resting:  # what came may have been meant for the other thread
                 self.nudge()
             return
         self.service()
@@ -492,6 +515,7 @@ class Worker:
         self.ended = True
         self.runner.end()
         self._busy.set()
+        self.comm.alert(True)
         deadline = perf_counter() + 1.0
         while self._inside and perf_counter() < deadline:
             self.comm.wake()

@@ -99,6 +99,7 @@ def check_communication_manager(factory: Factory, *, large: int = 100_000_000) -
         (is_woken, 2, {}),
         (is_woken_by_signal_handlers, 2, {}),
         (is_quiet_when_idle, 2, {}),
+        (stands_by, 2, {}),
         (delivers_at_close, 2, {"sender": 0, "large": large}),
         (delivers_at_close, 2, {"sender": 1, "large": large}),
         (tells_leaving_from_loss, 3, {}),
@@ -304,6 +305,34 @@ def is_quiet_when_idle(manager: CommunicationManager) -> None:
 
 
 @_owed
+def stands_by(manager: CommunicationManager) -> None:
+    """``stand_by`` ends when a message comes, unless ``alert(False)`` could be said before."""
+    inbox = _Inbox(manager)
+    _meet(manager, inbox)
+    peer = 1 - manager.rank
+    manager.send(peer, [b"first"])
+    _check(inbox.take(peer, manager.stand_by) == [b"first"], "a message changed")
+    deaf = manager.alert(False)
+    _meet(manager, inbox)
+    manager.send(peer, [b"second"])
+    manager.send(peer, [b"third"])
+    _check(inbox.take(peer) == [b"second"], "a message changed")
+    if deaf:
+        for _ in range(3):
+            started = time.monotonic()
+            came = manager.stand_by(_NAP)
+            _check(not came, "it says that something came, though it was not to be told")
+            _check(time.monotonic() - started >= _NAP / 2, "a message ended it nevertheless")
+    manager.alert(True)
+    _check(inbox.take(peer, manager.stand_by) == [b"third"], "a message changed")
+    manager.wake()
+    started = time.monotonic()
+    manager.stand_by(_PATIENCE)
+    _check(time.monotonic() - started < _SOON, "a wake did not end it")
+    _part(manager, inbox)
+
+
+@_owed
 def delivers_at_close(manager: CommunicationManager, sender: int, large: int) -> None:
     """See what was sent before ``close`` arrive."""
     inbox = _Inbox(manager)
@@ -379,15 +408,16 @@ class _Inbox:
             self._come[sender].append(frames)
         self.losses += self.manager.lost()
 
-    def take(self, sender: int) -> list[Frame]:
-        """Return the next message of a sender, waiting for it."""
+    def take(self, sender: int, wait: Callable[[float], object] | None = None) -> list[Frame]:
+        """Return the next message of a sender, waiting for it, by ``wait`` of the manager."""
+        wait = wait or self.manager.wait
         deadline = time.monotonic() + _PATIENCE
         self.look()
         while not self._come[sender]:
             me = self.manager.rank
             _check(not self.losses, f"rank {me} waits for rank {sender}, but lost {self.losses}")
             _check(time.monotonic() < deadline, f"nothing came from rank {sender} to rank {me}")
-            self.manager.wait(1.0)
+            wait(1.0)
             self.look()
         return self._come[sender].pop(0)
 

@@ -155,9 +155,10 @@ class Wire:
             parcel.frames += message.frames
         else:
             content = tuple(message)
-        self._functions_out.sent(to, parcel.keys)
+        if parcel.keys:
+            self._functions_out.sent(to, parcel.keys)
         ahead = self._definitions_out.note(to, parcel.definitions) if parcel.definitions else None
-        dropped = self._functions_in.dropped_for(to)
+        dropped = self._functions_in.dropped_for(to) if self._functions_in.dropped else ()
         handles: tuple[Key | None, ...] = ()
         if parcel.handles and self._keeper is not None:
             self._keeper.pin(to, parcel.handles)
@@ -223,7 +224,7 @@ class Wire:
         """
         shared = self._shares_memory()
         per_byte = SECONDS_PER_BYTE_SHARED if shared else SECONDS_PER_BYTE_OF_FUNCTION
-        known = self._functions_out.known(call)
+        known = self._functions_out.known(call, call.function)
         if known is not None:
             return known.size * per_byte
         try:
@@ -234,7 +235,7 @@ class Wire:
 
     def lacking(self, call: Call, workers: int) -> float:
         """Return the part of so many other workers that do not hold the function of a call."""
-        known = self._functions_out.known(call)
+        known = self._functions_out.known(call, call.function)
         if known is None or known.key is None:
             return 1.0
         return 1.0 - self._functions_out.holders(known.key) / max(1, workers)
@@ -252,8 +253,9 @@ class Wire:
             return call.owner, call.key, part.lo, part.hi, estimate
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
-            with collecting_pickled(parcel.handles):
-                packed = self._guarded(dumps, items, parcel.definitions)
+            packed = collecting_pickled(
+                parcel.handles, self._guarded, dumps, items, parcel.definitions
+            )
         except Exception as error:  # users' code may raise anything when pickled
             sequence = [items.item] if isinstance(items, Same) else items
             found = self.culprit(sequence, part.lo)
@@ -361,8 +363,7 @@ class Wire:
             frames += values.frames
             return values.content
         try:
-            with collecting_pickled(parcel.handles):
-                packed = self._guarded(dumps, values, definitions)
+            packed = collecting_pickled(parcel.handles, self._guarded, dumps, values, definitions)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
             index, why = self.culprit(values, segment.lo) or (segment.lo, str(error))
             failure = SerializationError(

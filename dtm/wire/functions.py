@@ -101,8 +101,7 @@ class FunctionSender:
         if known is None:
             key: bytes | None
             handles: list[Handle[Any]] = []
-            with collecting_pickled(handles):
-                frames = dumps(function)
+            frames = collecting_pickled(handles, dumps, function)
             size = _size(frames)
             if size >= DIGESTED and self._shares_memory():
                 key = os.urandom(DIGEST_BYTES)
@@ -117,10 +116,10 @@ class FunctionSender:
                 self._scopes.set(scope, (function, known))
         return known
 
-    def known(self, scope: object) -> Packed | None:
+    def known(self, scope: object, function: Any) -> Packed | None:
         """Return the frames of the function that a scope needs, None if there are none yet."""
         entry = self._scopes.get(scope)
-        return None if entry is None else entry[1]
+        return self._constants.get(function) if entry is None else entry[1]
 
     def adopt(self, function: Any, packed: Packed, scope: object) -> None:
         """Note the frames that a function came from, so that it is passed on unchanged."""
@@ -151,13 +150,17 @@ class _Entry(NamedTuple):
 
 
 class FunctionReceiver:
-    """The functions that peers have sent, each loaded once whoever sent it."""
+    """The functions that peers have sent, each loaded once whoever sent it.
+
+    Attributes:
+        dropped: keys that are not held here any more, by the workers that believe them to be.
+    """
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self._limit = cache_bytes
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._bytes = 0
-        self._dropped: dict[int, list[bytes]] = {}
+        self.dropped: dict[int, list[bytes]] = {}
 
     def unpack(
         self, sender: int, key: bytes | None, frames: Sequence[Frame]
@@ -190,7 +193,7 @@ class FunctionReceiver:
             with collecting_loaded() as handles:
                 function = loads(frames)
         except BaseException:  # however it ends, the sender has to learn that it is not kept
-            self._dropped.setdefault(sender, []).append(key)
+            self.dropped.setdefault(sender, []).append(key)
             raise
         packed = Packed(key, frames, size, handles)
         if handles:  # what they name stays with the function
@@ -212,7 +215,7 @@ class FunctionReceiver:
         entry = self._entries.pop(key)
         self._bytes -= entry.size
         for rank in entry.holders:
-            self._dropped.setdefault(rank, []).append(key)
+            self.dropped.setdefault(rank, []).append(key)
 
     def forget(self, handle: Key) -> None:
         """Drop the functions that have a handle with this key."""
@@ -222,7 +225,7 @@ class FunctionReceiver:
 
     def dropped_for(self, rank: int) -> list[bytes]:
         """Return, once, the keys that a worker believes to be held here, and that are not."""
-        return self._dropped.pop(rank, [])
+        return self.dropped.pop(rank, [])
 
     @property
     def held_bytes(self) -> int:
