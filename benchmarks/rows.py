@@ -362,13 +362,67 @@ EVOLUTIONS = tuple(
         unit="×",
         bar=bar,
         higher_is_better=True,
-        peers=("Pool",),
+        peers=("Pool", "serial"),
     )
     for genome, words, bars in (
         ("list", "lists of 30 floats", (1.85, 1.6, 0.97)),
         ("gp", "trees with lambda constants", (1.8, 1.4, 0.97)),
     )
     for cost, bar in zip((1000, 200, 50), bars, strict=True)
+)
+
+LARGE_DATA = (
+    Row(
+        name="arrays-in",
+        title="32 arrays of 8 MB, each summed up",
+        program="large_data",
+        arguments=("what=arrays-in",),
+        unit="MB/s",
+        bar=5000.0,
+        higher_is_better=True,
+        peers=("Pool", "joblib", "serial"),
+    ),
+    Row(
+        name="arrays-both",
+        title="32 arrays of 8 MB, each comes back with 1 added",
+        program="large_data",
+        arguments=("what=arrays-both",),
+        unit="MB/s",
+        bar=3000.0,
+        higher_is_better=True,
+        peers=("Pool", "joblib", "serial"),
+    ),
+    *(
+        Row(
+            name=f"along-{size}-{cost}",
+            title=f"1,000 tasks of {words} that share {size} MB, new each time: beyond the loop",
+            program="large_data",
+            arguments=("what=along", f"size={size}", f"cost={cost}"),
+            unit="s",
+            bar=bar,
+            peers=("Pool", "joblib"),
+        )
+        for size, bar in ((20, 0.05), (400, 0.6))
+        for cost, words in ((0, "no length"), (1000, "1 ms (half of it)"))
+    ),
+    Row(
+        name="first-by-value",
+        title="the first map of what goes by value, over the second",
+        program="large_data",
+        arguments=("what=first",),
+        unit="×",
+        bar=1.1,
+    ),
+    Row(
+        name="closures",
+        title="1,000 generations with a new closure of 20 MB: growth of any worker",
+        program="large_data",
+        arguments=("what=generations",),
+        unit="MB",
+        bar=50.0,
+        rounds=1,
+        timeout=600.0,
+    ),
 )
 
 ROWS = {
@@ -378,6 +432,7 @@ ROWS = {
         *GENERATIONS,
         *TASKS,
         *EVOLUTIONS,
+        *LARGE_DATA,
         *FITTING_IN,
         *MACHINERY,
         *TRACES,

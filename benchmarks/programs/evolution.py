@@ -4,6 +4,10 @@
 a set made where the run makes it.  The classes are made at run time, as DEAP's ``creator`` does.
 ``cost`` is the processor time of an evaluation in microseconds.  Whole evolutions are timed,
 selection and variation included, by the loop and by the library in turns, with the same seed.
+
+Without a library: what the machine allows.  As many evolutions as there are workers run at once,
+each by the loop in a process of its own, and the figure is how much more is done in the same time.
+Cores that share a cache, a clock or an execution unit give less than their number.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import random
 import warnings
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import get_context
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -28,6 +33,8 @@ GENERATIONS = 15
 LENGTH = 30
 
 Map = Callable[..., Any]
+
+Process = get_context("fork").Process  # which has the classes that were made at run time
 
 
 def evaluate_list(individual: Any, turns: int) -> tuple[float]:
@@ -74,6 +81,19 @@ def evolved(toolbox: base.Toolbox, mapping: Map, generations: int) -> tuple[floa
     return perf_counter() - begin, [each.fitness.values for each in population]
 
 
+def allowed(evolution: Callable[[], Any], workers: int) -> float:
+    """Return how much more so many processes get done than one."""
+    evolution()
+    alone, _ = evolution()
+    children = [Process(target=evolution) for _ in range(workers)]
+    begin = perf_counter()
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60.0)
+    return workers * alone / (perf_counter() - begin)
+
+
 def measure(library: Library, request: Request) -> Result:
     warnings.simplefilter("ignore")  # DEAP's: plain pickle could not take the constants along
     creator.create("Fitness", base.Fitness, weights=(1.0,))
@@ -83,6 +103,10 @@ def measure(library: Library, request: Request) -> Result:
     toolbox = make(turns_in(float(request.settings.get("cost", "1000")) * 1e-6))
     process_ids(library, request.workers)
     ratios = []
+    if isinstance(library, Serial):
+        evolution = partial(evolved, toolbox, Serial().map, 3 if request.quick else GENERATIONS)
+        ratios = [allowed(evolution, request.workers) for _ in range(2 if request.quick else 7)]
+        return result(ratios, [median(ratios)])
     for _ in range(2 if request.quick else 7):
         run = partial(evolved, toolbox, generations=3 if request.quick else GENERATIONS)
         alone, expected = run(mapping=Serial().map)
