@@ -119,7 +119,12 @@ BUGS = [
         "            self.deadline = now + ANSWER_SECONDS\n",
         "",
     ),
-    Bug("stay hungry when fed", "balancer", '            self._go("fed")', "            pass"),
+    Bug(
+        "go on asking when work came",
+        "balancer",
+        '            self._go("work came")',
+        "            pass",
+    ),
     Bug(
         "pass over an answer",
         "scheduler",
@@ -206,12 +211,12 @@ BUGS = [
         "idle = self.balancer.mode is Mode.WORKING",
     ),
     Bug(
-        "keep a deadline when fed",
+        "keep a deadline when work came",
         "balancer",
-        """            self._go("fed")
+        """            self._go("work came")
             self.deadline = float("inf")
 """,
-        """            self._go("fed")
+        """            self._go("work came")
 """,
     ),
     Bug(

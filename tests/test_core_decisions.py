@@ -262,7 +262,7 @@ def balancer(rank: int = 1, size: int = 21) -> Balancer:
 def starved(rank: int = 1, size: int = 21) -> tuple[Balancer, Sends]:
     """Return a balancer that has found nobody, and what it said last."""
     made = balancer(rank, size)
-    said = made.hungry(0.0)
+    said = made.out_of_work(0.0)
     asked = list(said)
     while made.mode is Mode.ASKING:
         victim, request = asked.pop(0)
@@ -282,18 +282,18 @@ def test_who_finds_nobody_ties_a_lifeline_at_each_neighbour_and_is_silent(
     assert made.mode is Mode.WAITING
     assert [to for to, _ in said] == list(neighbours(rank, size))
     assert all(isinstance(message, StealRequest) and message.stays for _, message in said)
-    assert made.hungry(100.0) == []
+    assert made.out_of_work(100.0) == []
     assert made.deadline == float("inf")
 
 
 def test_who_is_alone_is_silent() -> None:
-    assert balancer(0, 1).hungry(0.0) == []
+    assert balancer(0, 1).out_of_work(0.0) == []
 
 
 def test_a_loaded_neighbour_is_asked_first() -> None:
     made = balancer()
     made.hear(0, Load(1, 2.0, idle=False), 0.0)
-    (victim, _), *_ = made.hungry(0.001)
+    (victim, _), *_ = made.out_of_work(0.001)
     assert victim == 0
 
 
@@ -301,14 +301,14 @@ def test_workers_that_have_said_of_late_that_they_are_idle_are_not_asked() -> No
     made = balancer()
     for rank in (0, *range(2, 21)):
         made.hear(rank, Load(1, 0.0, idle=True), 0.0)
-    said = made.hungry(FRESH_SECONDS / 2)
+    said = made.out_of_work(FRESH_SECONDS / 2)
     assert [to for to, _ in said] == list(neighbours(1, 21))
     assert made.mode is Mode.WAITING
 
 
 def test_two_refusals_end_a_search_even_of_workers_that_are_at_work() -> None:
     made = balancer(1, 300)
-    asked = made.hungry(0.0)
+    asked = made.out_of_work(0.0)
     for victim, request in asked:
         assert isinstance(request, StealRequest)
         made.hear(victim, Load(1, 0.0, idle=False), 0.0)
@@ -321,7 +321,7 @@ def test_two_refusals_end_a_search_even_of_workers_that_are_at_work() -> None:
 def test_stale_reports_do_not_count() -> None:
     made = balancer(1, 2)
     made.hear(0, Load(1, 2.0, idle=False), 0.0)
-    ((_, request),) = made.hungry(100.0)
+    ((_, request),) = made.out_of_work(100.0)
     assert isinstance(request, StealRequest)
     assert request.stays
 
@@ -338,10 +338,10 @@ def test_only_newer_reports_are_kept_and_not_many() -> None:
 
 def test_a_victim_that_does_not_answer_is_given_up() -> None:
     made = balancer(1, 300)
-    first = {victim for victim, _ in made.hungry(0.0)}
+    first = {victim for victim, _ in made.out_of_work(0.0)}
     assert len(first) == ASKED_AT_ONCE
-    assert made.hungry(ANSWER_SECONDS / 2) == []
-    second = {victim for victim, _ in made.hungry(ANSWER_SECONDS * 1.1)}
+    assert made.out_of_work(ANSWER_SECONDS / 2) == []
+    second = {victim for victim, _ in made.out_of_work(ANSWER_SECONDS * 1.1)}
     assert not first & second
     assert made.refused(min(first), 1, 0.0) == []
 
@@ -354,7 +354,7 @@ def test_a_lifeline_that_is_refused_is_tied_again() -> None:
     assert again == victim
     assert isinstance(renewed, StealRequest)
     assert made.tied == {victim: renewed.serial}
-    made.fed()
+    made.work_came()
     assert made.refused(victim, renewed.serial, 0.0) == []
     assert made.tied == {}
 

@@ -54,7 +54,7 @@ def test_submitted_work_is_ready() -> None:
 def test_a_worker_that_is_alone_never_shares() -> None:
     made = scheduler(size=1)
     assert made.submit(call(10, seconds=1.0), 0.0) == []
-    assert made.hungry(0.0) == []
+    assert made.out_of_work(0.0) == []
 
 
 def test_reports_are_numbered_and_say_who_is_idle() -> None:
@@ -62,7 +62,7 @@ def test_reports_are_numbered_and_say_who_is_idle() -> None:
     first, second = made.load(0.0), made.load(0.0)
     assert second.sequence == first.sequence + 1
     assert not second.idle
-    made.hungry(0.0)
+    made.out_of_work(0.0)
     assert made.load(0.0).idle
 
 
@@ -101,7 +101,7 @@ def test_who_waits_at_a_worker_without_work_costs_nothing() -> None:
 
 def test_a_grant_feeds_an_idle_worker() -> None:
     made = scheduler(1)
-    made.hungry(0.0)
+    made.out_of_work(0.0)
     part = Range(call(4, seconds=0.01, owner=0, base=6, key=3), 6, 10)
     assert made.handle(0, BUSY, Grant(1, (part,)), 5.0) == []
     assert made.deque.newest() is part
@@ -137,7 +137,7 @@ def test_who_sends_work_waits_for_none() -> None:
 
 def test_refusals_lead_to_the_next_victim() -> None:
     made = scheduler(1, 300)
-    (victim, request), *_ = sent(made.hungry(0.0))
+    (victim, request), *_ = sent(made.out_of_work(0.0))
     assert isinstance(request, StealRequest)
     assert sent(made.handle(victim, BUSY, Refusal(request.serial), 0.0))
     ((_, refusal),) = sent(made.handle(9, IDLE, StealRequest(4, 1, stays=False), 0.0))

@@ -62,14 +62,14 @@ def test_a_parked_task_that_nobody_resumes_is_found() -> None:
 
 
 def test_results_that_an_idle_worker_keeps_are_found() -> None:
-    starve = Simulated._starve
+    look_for_work = Simulated._look_for_work
 
     def keep(worker: Simulated) -> bool:
         with patch.object(worker, "flush", lambda: None):
-            return starve(worker)
+            return look_for_work(worker)
 
     with (
-        patch.object(Simulated, "_starve", keep),
+        patch.object(Simulated, "_look_for_work", keep),
         pytest.raises(InvariantError, match=r"progress|no end"),
     ):
         explore(WORLDS["two leaves"].make)

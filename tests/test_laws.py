@@ -293,7 +293,7 @@ def test_a_report_that_lies_is_found(load: Load) -> None:
 
 def test_a_thief_gives_up_after_two_refusals_unless_somebody_says_that_he_has_work() -> None:
     checker, worker = checker_of()
-    checker.hungry()
+    checker.out_of_work()
     balancer = worker.scheduler.balancer
     balancer.asked.update({0: 7, 2: 8})
     idle = Load(1, 0.0, idle=True)

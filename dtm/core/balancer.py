@@ -2,7 +2,7 @@
 
 As a thief, a worker is in one of three modes:
 
-    WORKING --hungry--> ASKING --refused, or no answer in time--> ASKING (next victim)
+    WORKING --out of work--> ASKING --refused, or no answer in time--> ASKING (next victim)
     ASKING  --no victim left to try--> WAITING
     ASKING, WAITING --work arrives--> WORKING
 
@@ -75,9 +75,9 @@ class Mode(Enum):
 
 
 TRANSITIONS: dict[Mode, dict[str, Mode]] = {
-    Mode.WORKING: {"hungry": Mode.ASKING},
-    Mode.ASKING: {"refused": Mode.ASKING, "nobody left": Mode.WAITING, "fed": Mode.WORKING},
-    Mode.WAITING: {"fed": Mode.WORKING},
+    Mode.WORKING: {"out of work": Mode.ASKING},
+    Mode.ASKING: {"refused": Mode.ASKING, "nobody left": Mode.WAITING, "work came": Mode.WORKING},
+    Mode.WAITING: {"work came": Mode.WORKING},
 }
 
 
@@ -140,7 +140,7 @@ class Balancer:
 
     # As a thief.
 
-    def hungry(self, now: float) -> Sends:
+    def out_of_work(self, now: float) -> Sends:
         """This worker has nothing to run: return whom to ask, if anybody."""
         if self.mode is Mode.WORKING:
             if self.size == 1:
@@ -149,7 +149,7 @@ class Balancer:
             self.asked.clear()
             self._tries = self._refusals = 0
             self._probe = self._random.randrange(self.size)
-            self._go("hungry")
+            self._go("out of work")
             return self._ask(now)
         if self.mode is Mode.ASKING and now >= self.deadline:
             self.asked.clear()
@@ -157,10 +157,10 @@ class Balancer:
             return self._ask(now)
         return []
 
-    def fed(self) -> None:
+    def work_came(self) -> None:
         """This worker has work again."""
         if self.mode is not Mode.WORKING:
-            self._go("fed")
+            self._go("work came")
             self.deadline = float("inf")
 
     def granted(self, source: int, serial: int) -> None:

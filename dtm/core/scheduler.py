@@ -6,7 +6,7 @@ has happened and the time, and carries out the effects that it returns.  Same
 events, same effects: it reads no clock, owns no thread and rolls no dice but
 those of the generator passed in.
 
-Events: work submitted (``submit``), nothing left to run (``hungry``), a message
+Events: work submitted (``submit``), nothing left to run (``out_of_work``), a message
 (``handle``), time gone by (``send_due``), a strip done (``Call.account`` by whoever ran
 it, then ``completed``).  The frequent ones are methods rather than objects handed
 to one function: a nested call costs a few microseconds in all, and an event
@@ -203,7 +203,7 @@ class Scheduler:
         if self.size == 1:
             return []
         if self.balancer.mode is not Mode.WORKING:
-            self.balancer.fed()
+            self.balancer.work_came()
         return self.send_due(now) if self.balancer.waiting else []
 
     def completed(self, call: Call) -> list[Effect]:
@@ -243,11 +243,11 @@ class Scheduler:
 
     # Balancing.
 
-    def hungry(self, now: float) -> list[Effect]:
+    def out_of_work(self, now: float) -> list[Effect]:
         """There is nothing to run here; at the end of the run that is as it should be."""
         if self.stopping:
             return []
-        return [self._send(to, message) for to, message in self.balancer.hungry(now)]
+        return [self._send(to, message) for to, message in self.balancer.out_of_work(now)]
 
     def send_due(self, now: float) -> list[Effect]:
         """Send what is due: work to those who wait here, and results that pass; set the timer."""
@@ -323,7 +323,7 @@ class Scheduler:
         balancer.waiting.pop(source, None)
         balancer.granted(source, message.serial)
         self.counters.steals_won += 1
-        balancer.fed()
+        balancer.work_came()
         for part in reversed(message.parts):
             call = part.call
             if call.owner == self.rank:
@@ -364,7 +364,7 @@ class Scheduler:
             return []
         pinned = bool(message.reason)
         self.deque.push(Range(call, message.lo, message.hi, now, pinned=pinned))
-        self.balancer.fed()
+        self.balancer.work_came()
         if not pinned:
             return []
         about = source, call.name

@@ -259,14 +259,16 @@ class ObservedRunner(Runner):
             watch.strip(call, began, ended, own, lo, count, moment.stack, bad)
         return failure
 
-    def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
+    def look_for_work(
+        self, timeout: float, calls: Sequence[Call] = (), *, any_work: bool = True
+    ) -> None:
         """There is nothing to run here."""
         self.watch.tally.rests_since = began = perf_counter()
         try:
-            super().starve(timeout, calls, hungry=hungry)
+            super().look_for_work(timeout, calls, any_work=any_work)
         finally:
             self.watch.tally.rests_since = FOREVER
-            self.watch.span(REST, began, calls[0] if calls else None, hungry)
+            self.watch.span(REST, began, calls[0] if calls else None, any_work)
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete."""

@@ -163,7 +163,7 @@ class Runner:
                         raise  # out of main, whose stack gets what ends another
                 stacks.ended()
             else:
-                self.starve(IDLE_SECONDS)
+                self.look_for_work(IDLE_SECONDS)
 
     def end(self) -> None:
         """Let every wait come to its end."""
@@ -478,13 +478,15 @@ class Runner:
             call.listeners = [*(call.listeners or ()), listener]
             return True
 
-    def starve(self, timeout: float, calls: Sequence[Call] = (), *, hungry: bool = True) -> None:
+    def look_for_work(
+        self, timeout: float, calls: Sequence[Call] = (), *, any_work: bool = True
+    ) -> None:
         """There is nothing to run here: ask for work and rest until something comes.
 
         Args:
             timeout: seconds to rest at most.
             calls: what the task waits for that rests.
-            hungry: whether to run what comes.  If not, work is asked for only where others wait
+            any_work: whether to run what comes.  If not, work is asked for only where others wait
                 for it here.
         """
         world = self.world
@@ -492,15 +494,15 @@ class Runner:
         world.idle()
         balancer = self.scheduler.balancer
         with self._lock:
-            balancer.running = not hungry
+            balancer.running = not any_work
             # Who asks for work while there is some would be thought idle when that is taken away.
             empty = self.scheduler.deque.newest() is None
-            if empty and (hungry or balancer.waiting):
-                world.perform(self.scheduler.hungry(perf_counter()))
+            if empty and (any_work or balancer.waiting):
+                world.perform(self.scheduler.out_of_work(perf_counter()))
             self.resting = True
             # The load-balancer thread may have brought something since this was looked at.
             nothing = all(map(missing, calls)) and not (
-                (hungry and not empty) or self.stacks.may_go_on() is not None or self.ended
+                (any_work and not empty) or self.stacks.may_go_on() is not None or self.ended
             )
         rested, began = self.rests[0], perf_counter()
         self.rests = rested, began

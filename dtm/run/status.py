@@ -31,7 +31,7 @@ from dtm.task import Call
 MOST_CALLS = 20
 MOST_LOOKED_AT = 2000  # calls, and ranges
 STRIPS, SINGLE = Runner._strips.__code__, Runner._single.__code__  # noqa: SLF001
-_STARVE = Runner.starve.__code__
+_LOOK_FOR_WORK = Runner.look_for_work.__code__
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -109,7 +109,7 @@ def main_thread(now: float) -> tuple[str, list[Task], list[Call]]:
     tasks: list[Task] = []
     calls = []
     for code, each in _frames(frame):
-        if code is _STARVE and not tasks:
+        if code is _LOOK_FOR_WORK and not tasks:
             place = "idle"
         elif code is STRIPS or code is SINGLE:
             values = each.f_locals

@@ -123,7 +123,9 @@ class Runs(Protocol):
     def run(self, work: Range, deadline: float) -> None:
         """Run a range."""
 
-    def starve(self, timeout: float, calls: Sequence[Call], *, hungry: bool = True) -> None:
+    def look_for_work(
+        self, timeout: float, calls: Sequence[Call], *, any_work: bool = True
+    ) -> None:
         """Rest until something comes."""
 
 
@@ -221,7 +223,7 @@ class Waiting:
                 runner.go_on()
                 runner.run(work, FOREVER if len(calls) == 1 else 0.0)
             elif way is Way.LOOK:
-                runner.starve(IDLE_SECONDS, calls)
+                runner.look_for_work(IDLE_SECONDS, calls)
             else:
                 runner.world.flush()
                 stacks.park(calls)
@@ -255,7 +257,7 @@ class Waiting:
                     rest = min(IDLE_SECONDS, stacks.until() - now)
                     if deadline == FOREVER:
                         rest = min(rest, UNTAKEN_SECONDS)
-                    runner.starve(rest, calls, hungry=False)
+                    runner.look_for_work(rest, calls, any_work=False)
         if strict and deadline == FOREVER:
             for call in calls:
                 call.profile.ended = call.profile.ended or not call.missing

@@ -48,7 +48,7 @@ class ActChecker:
         self._scheduler = scheduler
         self._refusals = 0
 
-    def hungry(self) -> None:
+    def out_of_work(self) -> None:
         """It has nothing to run: a search begins, if none is under way."""
         if self._scheduler.balancer.mode is Mode.WORKING:
             self._refusals = 0

@@ -303,18 +303,18 @@ class SimulatedRunner(metaclass=ABCMeta):
             return True
         work = self.scheduler.deque.newest()
         if work is None:
-            return self._starve()
+            return self._look_for_work()
         self.scheduler.balancer.running = True
         self.stack.append(Frame(work, self.clock))
         return True
 
-    def _starve(self) -> bool:
+    def _look_for_work(self) -> bool:
         """Ask for work; go on if something has come meanwhile."""
         self.flush()
         self.scheduler.balancer.running = False
         if self.act_checker is not None:
-            self.act_checker.hungry()
-        self.perform(self.scheduler.hungry(self.clock))
+            self.act_checker.out_of_work()
+        self.perform(self.scheduler.out_of_work(self.clock))
         if self.ready:
             return True
         if self.inbox or self.clock >= self.timer:
@@ -482,7 +482,7 @@ class SimulatedRunner(metaclass=ABCMeta):
             self.scheduler.balancer.running = True
             self.stack.append(Frame(own, self.clock))
             return True
-        return self._starve() if way is Way.LOOK else self._park(call)
+        return self._look_for_work() if way is Way.LOOK else self._park(call)
 
     def _park(self, call: Call) -> bool:
         """Put this stack aside until the call is complete."""
