@@ -86,7 +86,14 @@ class Acceptor(StreamManager):
 
     def wait(self, timeout: float) -> None:
         """Wait, but not past the time at which something is due."""
-        super().wait(min(timeout, _LOOK if self._hurried else _CALM))
+        super().wait(self._until_due(timeout))
+
+    def stand_by(self, timeout: float) -> bool:
+        """Stand by, but not past that time either."""
+        return super().stand_by(self._until_due(timeout))
+
+    def _until_due(self, timeout: float) -> float:
+        return min(timeout, _LOOK if self._hurried else _CALM)
 
     # Strangers
 
