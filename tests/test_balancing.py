@@ -71,6 +71,14 @@ def test_the_shutdown_takes_two_messages_a_worker(row: str, size: int) -> None:
     assert all(found.spread_ms > 0.0 for found in figures(row, size))
 
 
+@pytest.mark.xdist_group("balancing by itself")
+def test_what_looks_at_the_same_figures_runs_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Else each process would measure them anew; pytest 9.2 once lost sight of the groups."""
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("without -n there is one process")
+    assert request.node.nodeid.endswith("@balancing by itself")
+
+
 @pytest.mark.parametrize("size", [4, 16, 64])
 @pytest.mark.parametrize("kind", [list, Calls])
 def test_as_many_long_tasks_as_workers_keep_all_of_them_busy(kind: type, size: int) -> None:

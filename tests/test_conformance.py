@@ -43,7 +43,7 @@ def test_mpi_keeps_every_promise(tmp_path: Path) -> None:
         warnings.warn(f"MPI is NOT tested: there is no {MPIRUN}", stacklevel=1)
         pytest.skip(f"there is no {MPIRUN}")
     verdict = check_communication_manager(mpi_factory(tmp_path))
-    assert len(verdict.kept) == 11
+    assert len(verdict.kept) == 12
     assert "vanish" in verdict.not_tried[0]
 
 

@@ -213,7 +213,9 @@ def test_workers_end_when_the_root_is_killed(launcher: Launcher, mode: str) -> N
 @pytest.mark.parametrize("launcher", launchers("local-2", "local-3"), indirect=True)
 def test_workers_end_when_the_root_is_killed_while_they_start(launcher: Launcher) -> None:
     with launcher.started(ENDING, launcher.workers, "map_doze") as program:
-        time.sleep(0.15)
+        deadline = time.monotonic() + SOON
+        while len(program.processes()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)  # before a worker is there, nobody can remove what the root has made
         program.process.kill()
         program.wait(SOON)
         program.assert_nothing_is_left(SOON)
