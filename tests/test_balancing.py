@@ -23,7 +23,7 @@ BIG = bool(os.environ.get("DTM_BIG"))
 def _together(row: str, size: int) -> Any:
     """Return a parameter: what looks at the same figures runs in the process that has them."""
     marks = [pytest.mark.xdist_group(f"balancing {row} {size}")]
-    fast = size == SIZES[0] and row in FLAT
+    fast = size == SIZES[0] and row == FLAT[0]
     return pytest.param(row, size, marks=marks if fast else [*marks, pytest.mark.slow])
 
 

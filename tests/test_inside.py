@@ -677,7 +677,7 @@ INTERRUPTED = """
         "time.sleep, 60",
     ],
 )
-@pytest.mark.parametrize("workers", [2, 1])
+@pytest.mark.parametrize("workers", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_interrupt_ends_the_call_and_not_the_run(call: str, workers: int) -> None:
     body = f"""
     with dtm.run(workers={workers}):
@@ -724,7 +724,10 @@ def test_an_interrupted_call_is_withdrawn_everywhere() -> None:
         "dtm.Pool().map(endless_item, range(4))",
     ],
 )
-@pytest.mark.parametrize("call", ["dtm.map", "lambda *a: dtm.map_async(*a).get()"])
+@pytest.mark.parametrize(
+    "call",
+    ["dtm.map", pytest.param("lambda *a: dtm.map_async(*a).get()", marks=pytest.mark.slow)],
+)
 def test_what_other_workers_run_of_it_is_interrupted_too(body: str, call: str) -> None:
     source = f"""
     def endless_item(x):

@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -46,10 +47,19 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.timeout(600)
 
 
+FEW = {"get", "imap_unordered", "threads of the user's"}  # for a fast run of the tests
+
+
+def _programs(names: Iterable[str]) -> list[Any]:
+    return [
+        pytest.param(name, marks=[] if name in FEW else pytest.mark.slow, id=name) for name in names
+    ]
+
+
 # What must hold in every schedule.
 
 
-@pytest.mark.parametrize("name", list(PROGRAMS))
+@pytest.mark.parametrize("name", _programs(PROGRAMS))
 def test_random_schedules_end_well(name: str) -> None:
     share = max(1, A_PROGRAM // len(FOCI) // len(DEPTHS))
     for number, lines in enumerate(FOCI):
@@ -58,6 +68,7 @@ def test_random_schedules_end_well(name: str) -> None:
             program.random(share, first=number * share, depth=depth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SMALL))
 def test_all_schedules_with_few_preemptions_end_well(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -70,6 +81,7 @@ def test_all_schedules_with_few_preemptions_end_well(
     assert explored.schedules > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpi", [False, True])
 @pytest.mark.parametrize(("workers", "rank"), [(2, 1), (3, 1), (2, 0), (3, 0)])
 def test_a_worker_may_be_lost_at_each_point(workers: int, rank: int, mpi: bool) -> None:

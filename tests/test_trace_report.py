@@ -310,6 +310,7 @@ def zoomed(page: Any) -> tuple[float, float]:
     return low, high
 
 
+@pytest.mark.slow
 def test_the_timeline_zooms(browser: Any, page_file: Path) -> None:
     page, _ = opened(browser, page_file)
     low, high = zoomed(page)
@@ -362,6 +363,7 @@ def test_a_million_events_open_and_zoom(browser: Any, tmp_path: Path) -> None:
     assert complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
 def test_the_page_is_readable_in_light_and_dark(
     browser: Any, page_file: Path, scheme: str, dark: bool
