@@ -37,8 +37,10 @@ class Table(Protocol):
     def arrived(self, key: Key, size: int) -> Handle[Any]:
         """Return the handle with this key."""
 
-    def fetch(self, handle: Handle[Any]) -> Any:
-        """Return the value of a handle that was made elsewhere, once it has come."""
+    def fetch(
+        self, handle: Handle[Any], load: Callable[[Sequence[Frame]], Any] | None = None
+    ) -> Any:
+        """Return the value of a handle that was made elsewhere, once its frames have come."""
 
 
 class _Here:

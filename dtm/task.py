@@ -107,6 +107,13 @@ class Body:
         return starmap(self.func, items) if star else map(self.func, items)
 
 
+def name_of(function: Any) -> str:
+    """Return the name of what a callable calls in the end."""
+    while isinstance(function, (partial, Body)):
+        function = function.func
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
 class Call:
     """One call of ``map`` and its kin, as its owner or a helper of the owner sees it.
 
@@ -274,11 +281,7 @@ class Call:
     @property
     def name(self) -> str:
         """How messages to people name it, e.g. ``map(op)``."""
-        function: Any = self.function
-        while isinstance(function, (partial, Body)):
-            function = function.func
-        name = getattr(function, "__qualname__", None) or type(function).__name__
-        return printable(f"{self.kind}({name})")
+        return printable(f"{self.kind}({name_of(self.function)})")
 
     @property
     def complete(self) -> bool:

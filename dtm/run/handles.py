@@ -333,7 +333,9 @@ class Handles:
 
     # Who looks.
 
-    def fetch(self, handle: Handle[Any]) -> Any:
+    def fetch(
+        self, handle: Handle[Any], load: Callable[[Sequence[Frame]], Any] | None = None
+    ) -> Any:
         """See :class:`dtm.handle.Table`."""
         key, world = handle.key, self._world
         assert key is not None
@@ -354,7 +356,7 @@ class Handles:
         if fetching is not None:
             self._await(handle, fetching)
         assert handle.frames is not None
-        value = _loaded(handle.frames)
+        value = (load or _loaded)(handle.frames)
         with world.lock:
             self._keep(key, handle)
         return value

@@ -49,6 +49,7 @@ from dtm.run.stacks import FOREVER, Stacks
 from dtm.run.waiting import IDLE_SECONDS, Waiting, is_deep
 from dtm.run.world import World
 from dtm.task import Body, Call, Range, missing
+from dtm.wire.far_functions import UnreadableFunctionError
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
@@ -197,15 +198,8 @@ class Runner:
         thread.context = context = Context(call.depth + 1, call.path)
         loop = take_running_loop()
         try:
-            if isinstance(call.function, Body):
-                failure = self._prepare(call.function)
-                if failure is not None:
-                    with self._lock:
-                        lo, hi = work.claim(1)
-                    if lo < hi:
-                        self.world.located(call, lo, failure)
-                        self._segment(call, lo, [], 0.0, failure)
-                    return
+            if isinstance(call.function, Body) and not self._prepare(call.function, work):
+                return
             if call.size == 1 and call.path is None:
                 self._base.copy().run(self._single, work, call)
             else:
@@ -215,15 +209,30 @@ class Runner:
             if loop is not None:
                 put_running_loop(loop)
 
-    def _prepare(self, body: Body) -> BaseException | None:
-        """Have the wrapper of a function prepare this process; return the exception if it fails."""
+    def _prepare(self, body: Body, work: Range) -> bool:
+        """Have the wrapper of a function prepare this process; whether the range may run."""
         try:
             body.prepare(self)
         except BaseException as exception:  # an initializer, which may raise anything
             if self.passes(exception):
                 raise
-            return exception
-        return None
+            # No variable of a caller has it: it would keep all that its traceback sees alive.
+            self._fail_unprepared(work, exception)
+            return False
+        return True
+
+    def _fail_unprepared(self, work: Range, failure: BaseException) -> None:
+        call = work.call
+        unreadable = isinstance(failure, UnreadableFunctionError)
+        with self._lock:
+            lo, hi = work.claim(work.hi - work.lo if unreadable else 1)
+        if lo == hi:
+            return
+        if unreadable:
+            self.world.give_back(call, lo, hi, failure)
+            return
+        self.world.located(call, lo, failure)
+        self._segment(call, lo, [], 0.0, failure)
 
     def in_base(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in the context of which each range gets a copy."""

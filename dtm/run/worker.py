@@ -169,6 +169,7 @@ class Worker:
             cache_bytes,
             self.handles,
             lambda: comm.shares_memory,
+            lambda: len({*comm.hosts}) > 1,
         )
         self._shipping = Shipping(
             self._wire, size - 1, self.scheduler.put_back, lambda: self.runner.interrupted
@@ -457,6 +458,13 @@ class Worker:
         self.service()
         if self.runner.resting:  # it has not seen what has just been read here
             self.nudge()
+
+    def give_back(self, call: Call, lo: int, hi: int, error: BaseException) -> None:
+        """Give items of which the function cannot be read here back to their owner."""
+        with self.lock:
+            what, cause = "the function", error.__cause__ or error
+            message = self._wire.returned(call.key, lo, hi, what, call.kind, cause)
+            self._send(call.owner, message)
 
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""

@@ -49,5 +49,8 @@ class World(Protocol):
     def broken(self, error: BaseException) -> None:
         """End the run for an error of dtm itself."""
 
+    def give_back(self, call: Call, lo: int, hi: int, error: BaseException) -> None:
+        """Give items of which the function cannot be read here back to their owner."""
+
     def located(self, call: Call, index: int, exception: BaseException) -> None:
         """Note on an exception where it happened."""

@@ -96,6 +96,7 @@ class VirtualManager(CommunicationManager):
         self._waiting = 0
         self._wakes = 0
         self._woken = False
+        self._alert = True
         links.mourners[rank] = self._hear
 
     def _hear(self, lost: LostPeer) -> None:
@@ -135,10 +136,33 @@ class VirtualManager(CommunicationManager):
         wakes = self._wakes
         deadline = controller.clock + timeout
         self._waiting += 1
-        while not (self._inbox or self._losses or self._wakes != wakes):
+        while not (self._come() or self._wakes != wakes):
             if not controller.block(self._waiters, deadline):
                 break
         self._waiting -= 1
+
+    def _come(self) -> bool:
+        return bool(self._inbox or self._losses)
+
+    def stand_by(self, timeout: float) -> bool:
+        """Sleep likewise, but mind nothing of it while off ``alert``."""
+        controller = self._links.controller
+        self._links.operate(self.rank)
+        wakes = self._wakes
+        deadline = controller.clock + timeout
+        while not (self._alert and (self._come() or self._woken or self._wakes != wakes)):
+            if not controller.block(self._waiters, deadline):
+                return False
+        self._woken = False
+        return True
+
+    def alert(self, on: bool) -> bool:
+        """Say whether who stands by is to mind what comes."""
+        self._links.operate(self.rank)
+        self._alert = on
+        if on:
+            self._links.controller.wake(self._waiters)
+        return True
 
     def wake(self) -> None:
         """End the waits that are under way, or else the next one."""
@@ -146,9 +170,9 @@ class VirtualManager(CommunicationManager):
         controller.point()
         if self._waiting:
             self._wakes += 1
-            controller.wake(self._waiters)
         else:
             self._woken = True
+        controller.wake(self._waiters)
 
     def lost(self) -> list[LostPeer]:
         """Return the ranks that are gone, each once."""

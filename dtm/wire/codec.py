@@ -99,6 +99,7 @@ class Wire:
         cache_bytes: how much is kept of functions that others have sent.
         keeper: looks after handles of shared objects.
         shares_memory: tells whether all workers read large frames from this one's memory.
+        several_hosts: tells whether the run is on more than one.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Wire:
         cache_bytes: int = CACHE_BYTES,
         keeper: HandleKeeper | None = None,
         shares_memory: Callable[[], bool] = lambda: False,
+        several_hosts: Callable[[], bool] = lambda: False,
     ) -> None:
         self._shares_memory = shares_memory
         self._keeper = keeper
@@ -117,7 +119,7 @@ class Wire:
         self._where = where
         self._profile = profile
         self._interrupted = interrupted
-        self._functions_out = FunctionSender(shares_memory)
+        self._functions_out = FunctionSender(shares_memory, several_hosts)
         self._functions_in = FunctionReceiver(cache_bytes)
         self._definitions_out = DefinitionSender(cache_bytes // 8)
         self._definitions_in = DefinitionReceiver()
@@ -300,7 +302,7 @@ class Wire:
             replies.append((owner, Returned(key, lo, hi, "")))
             return []
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
-            replies.append((owner, self._returned(key, lo, hi, what, kind, error)))
+            replies.append((owner, self.returned(key, lo, hi, what, kind, error)))
             return []
         profile = self._profile(function, depth)
         if estimate:
@@ -316,15 +318,16 @@ class Wire:
         start = lo
         for index, cause in bad.items():
             at = lo + index
-            replies.append((owner, self._returned(key, at, at + 1, f"item {at}", kind, cause)))
+            replies.append((owner, self.returned(key, at, at + 1, f"item {at}", kind, cause)))
             ranges.append(Range(call, start, at))
             start = at + 1
         ranges.append(Range(call, start, hi))
         return [each for each in ranges if each.left]
 
-    def _returned(
+    def returned(
         self, key: int, lo: int, hi: int, what: str, kind: str, error: BaseException
     ) -> Returned:
+        """Return what gives items that cannot be read here back to their owner."""
         reason = f"{what} of a {kind} cannot be read on {self._where}, so the caller runs it: "
         return Returned(key, lo, hi, f"{reason}{error!r}")
 

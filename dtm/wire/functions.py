@@ -13,6 +13,9 @@ go back to their owner, and come again with the function (:mod:`dtm.wire.codec`)
 To make the digest of much takes longer than to write it to memory that all workers share.  Where
 they do, a function of ``DIGESTED`` bytes or more gets a random key: it goes once for each call.
 
+In a run on several hosts a function of so many bytes does not go along at all, but once to each
+host (:mod:`dtm.wire.far_functions`).
+
 The frames are made once per *scope* (the call that needs the function): a
 closure's variables may change between two maps, and each must see the values of
 its time.  They go with the scope.  What cannot change is pickled once for all.
@@ -36,7 +39,9 @@ from typing import Any, Final, NamedTuple
 from dtm.comm.base import Frame
 from dtm.core.identity import WeakIdentity
 from dtm.errors import InvariantError
-from dtm.handle import Handle, Key, collecting_loaded, collecting_pickled
+from dtm.handle import Handle, Key, collecting_loaded, collecting_pickled, here
+from dtm.task import name_of
+from dtm.wire.far_functions import FarFunction, lent
 from dtm.wire.imports import imports
 from dtm.wire.pickling import dumps, loads
 from dtm.wire.rebuilding import is_module_dict
@@ -75,10 +80,16 @@ class FunctionSender:
 
     Args:
         shares_memory: tells whether all workers read large frames from this one's memory.
+        several_hosts: tells whether the run is on more than one.
     """
 
-    def __init__(self, shares_memory: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        shares_memory: Callable[[], bool] = lambda: False,
+        several_hosts: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._shares_memory = shares_memory
+        self._several_hosts = several_hosts
         self._held: dict[int, set[bytes]] = {}
         self._constants: WeakIdentity[Packed] = WeakIdentity()
         self._scopes: WeakIdentity[tuple[Any, Packed]] = WeakIdentity()
@@ -103,7 +114,11 @@ class FunctionSender:
             handles: list[Handle[Any]] = []
             frames = collecting_pickled(handles, dumps, function)
             size = _size(frames)
-            if size >= DIGESTED and self._shares_memory():
+            if size >= DIGESTED and here.table is not None and self._several_hosts():
+                handles.append(lent(function, frames, size))
+                frames = dumps(FarFunction(handles[-1], name_of(function)))
+                key = _digest(frames)
+            elif size >= DIGESTED and self._shares_memory():
                 key = os.urandom(DIGEST_BYTES)
                 # One object, so that its bytes are written once, whoever gets them.
                 frames[0] = memoryview(frames[0])
