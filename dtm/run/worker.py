@@ -400,8 +400,9 @@ class Worker:
         cannot be, or it would be the one to hear of the next, and have to wake this one.
         """
         if self._running:
+            can_be_told = self.comm.alert(False)  # before it may find that nothing runs, and spin
             self._running = False
-            if not self.comm.alert(False):
+            if not can_be_told:
                 self._busy.clear()
                 if self._inside:
                     self.nudge()

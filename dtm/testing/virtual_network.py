@@ -93,6 +93,7 @@ class VirtualManager(CommunicationManager):
         self._losses: list[LostPeer] = []
         self._known: set[int] = set()
         self._waiters: list[Actor] = []
+        self._standing: list[Actor] = []
         self._waiting = 0
         self._wakes = 0
         self._woken = False
@@ -102,12 +103,18 @@ class VirtualManager(CommunicationManager):
     def _hear(self, lost: LostPeer) -> None:
         self._losses.append(lost)
         self._known.add(lost.rank)
-        self._links.controller.wake(self._waiters)
+        self._rouse()
 
     def arrive(self, source: int, frames: list[Frame]) -> None:
         """Take in a message."""
         self._inbox.append((source, frames))
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Let those who wait look again, and who stands by if it is to mind."""
         self._links.controller.wake(self._waiters)
+        if self._alert:
+            self._links.controller.wake(self._standing)
 
     def send(self, rank: int, frames: Sequence[Frame]) -> None:
         """Send a copy of the frames."""
@@ -151,7 +158,7 @@ class VirtualManager(CommunicationManager):
         wakes = self._wakes
         deadline = controller.clock + timeout
         while not (self._alert and (self._come() or self._woken or self._wakes != wakes)):
-            if not controller.block(self._waiters, deadline):
+            if not controller.block(self._standing, deadline):
                 return False
         self._woken = False
         return True
@@ -160,8 +167,8 @@ class VirtualManager(CommunicationManager):
         """Say whether who stands by is to mind what comes."""
         self._links.operate(self.rank)
         self._alert = on
-        if on:
-            self._links.controller.wake(self._waiters)
+        if on and (self._come() or self._woken):
+            self._links.controller.wake(self._standing)
         return True
 
     def wake(self) -> None:
@@ -172,7 +179,7 @@ class VirtualManager(CommunicationManager):
             self._wakes += 1
         else:
             self._woken = True
-        controller.wake(self._waiters)
+        self._rouse()
 
     def lost(self) -> list[LostPeer]:
         """Return the ranks that are gone, each once."""

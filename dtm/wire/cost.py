@@ -34,6 +34,10 @@ from dtm.wire.pickling import dump, dump_by_dill
 
 SAMPLE: Final = 16
 
+FEW: Final = 4
+"""The sample of items that take long each: what they share (the primitives of a tree) may be most
+of what one of them takes by itself."""
+
 SECONDS_PER_BYTE_OF_FUNCTION: Final = 3e-9
 """A digest of it is made, it is sent, and it is read."""
 
@@ -48,9 +52,9 @@ _NO_LIMIT = 1 << 60
 _BOTH_ENDS = 3.0  # pickling here, loading there (slower than pickling), and the hand-over
 _SECONDS_PER_BYTE = 2e-9  # both ends, measured: large pickles are copied at every step
 _SECONDS_PER_BYTE_LEFT_OUT = 1e-9  # a buffer that travels as it is
-_SLOW = 50e-6  # an item that takes this long to pickle is sample enough
+_SLOW = 50e-6  # of items that take this long to pickle few are sample enough
 _REPEATS = 3
-_TOO_SLOW = 250e-6  # and so many that take this long are not tried again
+_TOO_SLOW = 250e-6  # one that takes this long is enough, and so many are not tried again
 _MUCH_TOO_SLOW = 20e-3  # nor is one that takes this long, cold or not
 
 
@@ -144,28 +148,38 @@ def _cost(values: Sequence[Any], budget: int, near_enough: float) -> float:
     size = _size_of_text(values[middle])
     if size > budget:
         return size * _SECONDS_PER_BYTE
-    start = max(0, middle - SAMPLE // 2)
-    one, sample = values[middle : middle + 1], values[start : start + SAMPLE]
+    one = values[middle : middle + 1]
     try:
-        return _slope(one, sample, budget, near_enough)
+        return _slope(one, values, middle, budget, near_enough)
     except Exception as error:  # noqa: BLE001 - the objects' own methods may raise anything
         return _cost_by_dill(one, error, budget)
 
 
-def _slope(one: Sequence[Any], sample: Sequence[Any], budget: int, near_enough: float) -> float:
+def _slope(
+    one: Sequence[Any], values: Sequence[Any], middle: int, budget: int, near_enough: float
+) -> float:
     dump = _dump
     first = _measure(one, budget, dump)
     if first.cost < near_enough and first.complete:
         return first.cost
     if _SLOW < first.seconds < _MUCH_TOO_SLOW:  # cold, perhaps
         first = min(first, _measure(one, budget, dump))
-    if len(sample) == 1 or first.seconds > _SLOW or not first.complete:
+    if first.seconds > _TOO_SLOW or not first.complete:
+        return first.cost
+    sample = _around(values, middle, SAMPLE if first.seconds < _SLOW else FEW)
+    if len(sample) == 1:
         return first.cost
     many = _measure(sample, budget, dump)
+    if len(sample) == FEW and many.seconds < FEW / 2 * first.seconds:  # most of it is shared
+        sample = _around(values, middle, SAMPLE)
+        many = _measure(sample, budget, dump)
     if many.seconds > _TOO_SLOW:
         many = min(many, _measure(sample, budget, dump))
     if many.seconds > _TOO_SLOW or not many.complete:
-        return many.cost / len(sample)
+        whole = many.cost / len(sample)
+        # Each for itself, though not less than half of that, for the one may be the largest.
+        apart = (many.cost - first.cost) / (len(sample) - 1)
+        return max(apart, whole / 2) if many.complete else whole
     one_cost, many_cost = first.cost, many.cost
     # Again, now that all is warm: so short a time is easily doubled by a cold cache.
     for _ in range(_REPEATS):
@@ -174,6 +188,11 @@ def _slope(one: Sequence[Any], sample: Sequence[Any], budget: int, near_enough: 
         if one_cost < many_cost:
             break
     return max(many_cost - one_cost, 0.0) / (len(sample) - 1)
+
+
+def _around(values: Sequence[Any], middle: int, count: int) -> Sequence[Any]:
+    start = max(0, middle - count // 2)
+    return values[start : start + count]
 
 
 def _cost_by_dill(one: Sequence[Any], error: Exception, budget: int) -> float:
