@@ -16,7 +16,7 @@ def test_on_pretended_hosts(launcher: Launcher) -> None:
     done = launcher.run(PROGRAM, timeout=100)
     assert done.returncode == 0, (done.stdout, done.stderr)
     verdicts = dict(line.split() for line in done.stdout.splitlines())
-    assert len(verdicts) == 9
+    assert len(verdicts) == 10
     assert set(verdicts.values()) == {"True"}, (done.stdout, done.stderr)
     assert "the function of a map cannot be read on worker" in done.stderr
     assert "ValueError('not here')" in done.stderr

@@ -328,7 +328,8 @@ class Wire:
         self, key: int, lo: int, hi: int, what: str, kind: str, error: BaseException
     ) -> Returned:
         """Return what gives items that cannot be read here back to their owner."""
-        reason = f"{what} of a {kind} cannot be read on {self._where}, so the caller runs it: "
+        call = f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
+        reason = f"{what} of {call} cannot be read on {self._where}, so the caller runs it: "
         return Returned(key, lo, hi, f"{reason}{error!r}")
 
     def _loaded(self, packed: list[Frame]) -> tuple[Any, dict[int, BaseException]]:

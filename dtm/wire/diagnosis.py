@@ -42,15 +42,15 @@ def _locate(obj: Any, error: Exception, failure: Failure) -> tuple[str, Exceptio
     for _ in range(_SEARCHED_DEPTH):
         for step, part in _parts(obj):
             if tries == 0:
-                return path, error
+                return path.lstrip(), error
             tries -= 1
             inner = failure(part)
             if inner is not None:
                 path, obj, error = path + step, part, inner
                 break
         else:
-            return path, error
-    return path, error
+            break
+    return path.lstrip(), error
 
 
 def _parts(obj: Any) -> list[tuple[str, Any]]:

@@ -95,6 +95,6 @@ def _loaded(frames: Sequence[Frame]) -> Any:
     own = [bytearray(frame) if memoryview(frame).readonly else frame for frame in frames[1:]]
     try:
         return loads([frames[0], *own])
-    except Exception as error:  # noqa: BLE001 - the objects' own methods may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the objects' own methods may raise it
         # Without its traceback, whose frames would hold the data until the garbage collector comes.
         raise UnreadableFunctionError(repr(error)) from error.with_traceback(None)

@@ -50,7 +50,7 @@ class Homely:
 
     def __setstate__(self, state: Any) -> None:
         if str(os.getpid()) != ROOT:
-            raise ValueError("not here")
+            raise (SystemExit(3) if len(state["data"]) > 2_000_000 else ValueError("not here"))
         self.__dict__.update(state)
 
 
@@ -89,14 +89,15 @@ def main() -> None:
     tell("changed-in-place", dtm.map(increased, range(20 * size)) == list(range(20 * size)))
 
     homely = Homely()
-    homely.data = bytes(2_000_000)  # type: ignore[attr-defined]
 
     def at_home(index: int) -> tuple[int, int]:
         time.sleep(0.01)
         return dtm.getWorkerId(), index + homely.data[index]  # type: ignore[attr-defined]
 
-    found = dtm.map(at_home, range(20 * size))
-    tell("given-back", found == [(0, index) for index in range(20 * size)])
+    for length, name in ((2_000_000, "given-back"), (2_000_001, "given-back-on-exit")):
+        homely.data = bytes(length)  # type: ignore[attr-defined]
+        found = dtm.map(at_home, range(20 * size))
+        tell(name, found == [(0, index) for index in range(20 * size)])
 
     handles = here.table
     assert isinstance(handles, Handles)
