@@ -16,6 +16,7 @@ Threads: ``prepare`` by the thread that runs the items, without the worker's loc
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from dtm.comm.base import Frame
@@ -79,7 +80,7 @@ class FarFunction(Body):
         """
         if isinstance(self.func, _Absent):
             assert here.table is not None
-            self.func = here.table.fetch(self._handle, _loaded)
+            self.func = here.table.fetch(self._handle, partial(_loaded, runner))
         if isinstance(self.func, Body):
             self.func.prepare(runner)
 
@@ -90,11 +91,13 @@ class FarFunction(Body):
         return super().results(items, star)
 
 
-def _loaded(frames: Sequence[Frame]) -> Any:
+def _loaded(runner: Any, frames: Sequence[Frame]) -> Any:
     """Return a function whose data may be changed in place, as if it had come with the items."""
     own = [bytearray(frame) if memoryview(frame).readonly else frame for frame in frames[1:]]
     try:
         return loads([frames[0], *own])
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the objects' own methods may raise it
+    except BaseException as error:  # the objects' own methods may raise anything
+        if runner.passes(error):
+            raise
         # Without its traceback, whose frames would hold the data until the garbage collector comes.
         raise UnreadableFunctionError(repr(error)) from error.with_traceback(None)
