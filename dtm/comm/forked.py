@@ -30,7 +30,7 @@ from weakref import WeakSet
 
 from dtm.comm.base import CommunicationManager, Frame, LostPeer
 
-_managers: WeakSet[Forkable] = WeakSet()
+forkable: WeakSet[Forkable] = WeakSet()
 
 
 class Inherited(CommunicationManager):
@@ -70,7 +70,7 @@ class Forkable(CommunicationManager):
     """A manager that has descriptors or memory which a forked child must not use."""
 
     def __init__(self) -> None:
-        _managers.add(self)
+        forkable.add(self)
 
     @abstractmethod
     def _close_copies(self) -> None:
@@ -78,11 +78,11 @@ class Forkable(CommunicationManager):
 
 
 def _silence() -> None:
-    for manager in tuple(_managers):
+    for manager in tuple(forkable):
         with suppress(OSError):
             manager._close_copies()  # noqa: SLF001 - meant for this module alone
         manager.__class__ = Inherited  # type: ignore[assignment]
-    _managers.clear()
+    forkable.clear()
 
 
 os.register_at_fork(after_in_child=_silence)

@@ -118,7 +118,7 @@ class Output:
         for name, lines in self._lines.items():
             self._streams[name].flush()
             setattr(sys, name, lines)
-        _redirected.add(self)
+        redirected.add(self)
 
     def write(self, name: str, text: str) -> None:
         """Write whole lines to the stream that was there, or to the one that is there now."""
@@ -135,7 +135,7 @@ class Output:
 
     def restore(self) -> None:
         """Put the streams back."""
-        _redirected.discard(self)
+        redirected.discard(self)
         for name, lines in self._lines.items():
             lines.finish()
             if getattr(sys, name) is lines:
@@ -165,12 +165,12 @@ class Output:
                 setattr(sys, name, self._streams[name])
 
 
-_redirected: WeakSet[Output] = WeakSet()
+redirected: WeakSet[Output] = WeakSet()
 
 
 def _all(do: Callable[[Output], None]) -> Callable[[], None]:
     def each() -> None:
-        for output in tuple(_redirected):
+        for output in tuple(redirected):
             do(output)
 
     return each

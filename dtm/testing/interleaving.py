@@ -37,9 +37,12 @@ from random import Random
 from typing import Any
 
 from dtm.comm.base import CommunicationManager
+from dtm.comm.forked import Forkable, forkable
 from dtm.errors import DtmError
+from dtm.handle import Table, here
 from dtm.options import Options
 from dtm.run import runtime
+from dtm.run.output import Output, redirected
 from dtm.run.worker import Worker
 from dtm.testing.actors import Process, Trouble
 from dtm.testing.controller import Controller
@@ -208,6 +211,7 @@ class Interleavings:
         enabled = gc.isenabled()
         limit = sys.getrecursionlimit()
         with ExitStack() as undo:
+            undo.callback(_forget_workers, here.table, set(redirected), set(forkable))
             undo.callback(sys.setrecursionlimit, limit)
             sys.setrecursionlimit(DEEP)
             gc.collect()
@@ -332,6 +336,13 @@ class _Body:
         run = runtime.Run(self.join(), self.program.options(), implicit=False)
         runtime.current = run
         run.follow()
+
+
+def _forget_workers(table: Table | None, outputs: set[Output], managers: set[Forkable]) -> None:
+    """Undo what killed workers have left in this process: all of it would take part in forks."""
+    here.table = table
+    redirected.intersection_update(outputs)
+    forkable.intersection_update(managers)
 
 
 def _fail(what: str) -> None:
