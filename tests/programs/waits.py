@@ -121,9 +121,11 @@ def check_the_first_of_several_is_not_put_off_by_another():
 def check_iterators_have_a_timeout():
     if workers() == 1:
         return
+    began = time.perf_counter()
     results = dtm.imap(nap, [0.3, 3.0, 0.3])
     assert results.next(9.0) == 0.3
-    assert soon(results.next, 0.05) == "TimeoutError"
+    if time.perf_counter() - began < 2.5:  # else the second may be there on a busy machine
+        assert soon(results.next, 0.05) == "TimeoutError"
     assert list(results) == [3.0, 0.3]
 
 
