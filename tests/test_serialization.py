@@ -513,3 +513,12 @@ def test_small_arrays_arrive_as_they_were() -> None:
         assert arrived.flags.f_contiguous == pickle.loads(pickle.dumps(array, 5)).flags.f_contiguous
     twice = loads(dumps([arrays[0], arrays[0]]))
     assert twice[0] is twice[1]
+
+
+def test_what_items_share_is_not_counted_for_each_of_them() -> None:
+    """As the primitives of GP trees, most of what one of them takes by itself."""
+    shared = [str(number) for number in range(2000)]
+    alone, items = [[*shared]], [[*shared] for _ in range(16)]
+    one = statistics.median(shipping_cost(alone, ()) for _ in range(9))
+    each = statistics.median(shipping_cost(items, ()) for _ in range(9))
+    assert each < one / 2

@@ -5,7 +5,7 @@
 * ``arrays-in``: 32 arrays of 8 MB are summed up; MB/s.
 * ``arrays-both``: the same arrays, each comes back with 1 added; MB/s, of one way.
 * ``along``: 1,000 tasks of ``cost`` µs that share an array of ``size`` MB, new each time: seconds
-  beyond what the loop takes, or beyond half of it if that is more.
+  beyond what the loop takes, or beyond half of that if tasks take 1 ms and more.
 * ``first``: the first map whose function and items go by value, over the second.
 * ``generations``: 1,000 maps, each with a new array of 20 MB in its closure: by how many MB the
   memory of the worker grows that grows most.

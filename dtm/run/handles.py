@@ -54,7 +54,7 @@ from dtm.core.messages import Fetch, Found, Message, Noted
 from dtm.errors import RunStateError, SerializationError
 from dtm.handle import Handle, Key
 from dtm.wire.functions import CACHE_BYTES
-from dtm.wire.pickling import LARGE, dumps
+from dtm.wire.pickling import dumps, lasting
 
 FAN_OUT = 4
 _LOOK_SECONDS = 0.05
@@ -148,10 +148,7 @@ class Handles:
             message = f"a {type(value).__name__} cannot be shared: {error}"
             raise SerializationError(message) from error
         handle.size = sum(memoryview(frame).nbytes for frame in frames)
-        # The very same objects each time, so that shared memory is written once.
-        handle.frames = [
-            memoryview(frame) if memoryview(frame).nbytes >= LARGE else frame for frame in frames
-        ]
+        handle.frames = lasting(frames)
 
     def adopt(self, handle: Handle[Any]) -> Key:
         """See :class:`dtm.handle.Table`."""

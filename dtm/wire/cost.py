@@ -10,7 +10,8 @@ Pickling writes to a meter that keeps nothing and ends it after ``budget`` bytes
 (The C pickler hands over 64 KiB at a time, so a list of 10^8 numbers ends there.)
 Buffers of arrays are counted, not copied.  One item is tried before sixteen are,
 so a slow ``__reduce__`` is paid for once.  For small items the cost is the slope from
-one to sixteen: what a pickle costs by itself is shared by a whole strip.
+one to sixteen: what a pickle costs by itself is shared by a whole strip.  Of larger ones four are
+tried, and sixteen if those share most of what one takes (the primitives of a tree).
 
 What is cold is not counted: an item that takes long is measured again, for the first of its
 class makes the definition of the class, and the first that goes by dill imports it.
@@ -35,8 +36,7 @@ from dtm.wire.pickling import dump, dump_by_dill
 SAMPLE: Final = 16
 
 FEW: Final = 4
-"""The sample of items that take long each: what they share (the primitives of a tree) may be most
-of what one of them takes by itself."""
+"""The sample of items that take long each, to see what they share."""
 
 SECONDS_PER_BYTE_OF_FUNCTION: Final = 3e-9
 """A digest of it is made, it is sent, and it is read."""

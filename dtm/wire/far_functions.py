@@ -23,23 +23,11 @@ from dtm.comm.base import Frame
 from dtm.errors import DtmError, InvariantError
 from dtm.handle import Handle, here
 from dtm.task import Body
-from dtm.wire.pickling import LARGE, loads
+from dtm.wire.pickling import changeable, loads
 
 
 class UnreadableFunctionError(DtmError):
     """A function that had to be fetched cannot be loaded here."""
-
-
-def lent(function: Any, frames: Sequence[Frame], size: int) -> Handle[Any]:
-    """Return a handle of a function, given the frames and bytes of its pickle.
-
-    The frames are the very same objects each time, so that shared memory is written once.
-    """
-    handle: Handle[Any] = Handle(function, size=size)
-    handle.frames = [
-        memoryview(frame) if memoryview(frame).nbytes >= LARGE else frame for frame in frames
-    ]
-    return handle
 
 
 class _Absent:
@@ -93,9 +81,8 @@ class FarFunction(Body):
 
 def _loaded(runner: Any, frames: Sequence[Frame]) -> Any:
     """Return a function whose data may be changed in place, as if it had come with the items."""
-    own = [bytearray(frame) if memoryview(frame).readonly else frame for frame in frames[1:]]
     try:
-        return loads([frames[0], *own])
+        return loads([frames[0], *map(changeable, frames[1:])])
     except BaseException as error:  # the objects' own methods may raise anything
         if runner.passes(error):
             raise

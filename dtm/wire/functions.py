@@ -41,9 +41,9 @@ from dtm.core.identity import WeakIdentity
 from dtm.errors import InvariantError
 from dtm.handle import Handle, Key, collecting_loaded, collecting_pickled, here
 from dtm.task import name_of
-from dtm.wire.far_functions import FarFunction, lent
+from dtm.wire.far_functions import FarFunction
 from dtm.wire.imports import imports
-from dtm.wire.pickling import dumps, loads
+from dtm.wire.pickling import changeable, dumps, lasting, loads
 from dtm.wire.rebuilding import is_module_dict
 
 CACHE_BYTES: Final = 64 << 20
@@ -115,8 +115,10 @@ class FunctionSender:
             frames = collecting_pickled(handles, dumps, function)
             size = _size(frames)
             if size >= DIGESTED and here.table is not None and self._several_hosts():
-                handles.append(lent(function, frames, size))
-                frames = dumps(FarFunction(handles[-1], name_of(function)))
+                handle = Handle(function, size=size)
+                handle.frames = lasting(frames)
+                handles.append(handle)
+                frames = dumps(FarFunction(handle, name_of(function)))
                 key = _digest(frames)
             elif size >= DIGESTED and self._shares_memory():
                 key = os.urandom(DIGEST_BYTES)
@@ -199,7 +201,7 @@ class FunctionReceiver:
             return entry.function, entry.packed
         if not frames:
             raise AbsentError
-        return self._take(sender, key, [frames[0], *map(_own, frames[1:])])
+        return self._take(sender, key, [frames[0], *map(changeable, frames[1:])])
 
     def _take(self, sender: int, key: bytes, frames: list[Frame]) -> tuple[Any, Packed]:
         size = _size(frames)
@@ -246,11 +248,6 @@ class FunctionReceiver:
     def held_bytes(self) -> int:
         """How much is held."""
         return self._bytes
-
-
-def _own(frame: Frame) -> Frame:
-    """Return memory that what is loaded can share with what is passed on."""
-    return bytearray(frame) if memoryview(frame).readonly else frame
 
 
 def _size(frames: Sequence[Frame]) -> int:

@@ -177,6 +177,16 @@ def dumps(obj: Any, definitions: Definitions | None = None) -> list[Frame]:
             idle_picklers.append(pickler)
 
 
+def lasting(frames: Sequence[Frame]) -> list[Frame]:
+    """Return frames to be sent again and again: the same objects, so memory is written once."""
+    return [memoryview(frame) if memoryview(frame).nbytes >= LARGE else frame for frame in frames]
+
+
+def changeable(frame: Frame) -> Frame:
+    """Return memory that whoever loads the frame may change."""
+    return bytearray(frame) if memoryview(frame).readonly else frame
+
+
 def dumps_flat(obj: Any) -> bytes:
     """Return an object as one piece of bytes, to be kept or compared; raises as ``dumps``."""
     file = io.BytesIO()
