@@ -12,7 +12,7 @@ import time
 from itertools import repeat
 from statistics import fmean
 
-from benchmarks.programs.libraries import Library
+from benchmarks.programs.libraries import Library, Serial
 
 CALIBRATION = 0.03  # seconds of processor time that each calibrating task takes
 
@@ -73,6 +73,8 @@ def process_id(seconds: float) -> int:
 
 def process_ids(library: Library, workers: int, patience: float = 60.0) -> set[int]:
     """Wait until so many processes run tasks, and return their ids."""
+    if isinstance(library, Serial):  # there is only one
+        return {os.getpid()}
     found: set[int] = set()
     give_up = time.monotonic() + patience
     while len(found) < workers and time.monotonic() < give_up:
