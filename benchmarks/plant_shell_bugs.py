@@ -361,7 +361,7 @@ BUGS = [
     ShellBug(
         "a function that cannot be sent is told of each time",
         "run/shipping.py",
-        "            if part.call.name in self._told:\n                return\n",
+        "        if (call.name, is_function) in self._told:\n            return\n",
         "",
         "tests/test_shipping.py",
     ),

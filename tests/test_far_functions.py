@@ -18,5 +18,5 @@ def test_on_pretended_hosts(launcher: Launcher) -> None:
     verdicts = dict(line.split() for line in done.stdout.splitlines())
     assert len(verdicts) == 10
     assert set(verdicts.values()) == {"True"}, (done.stdout, done.stderr)
-    assert "the function of a map cannot be read on worker" in done.stderr
+    assert "at_home): the function cannot be read on worker" in done.stderr
     assert "ValueError('not here')" in done.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from dtm.core.granularity import Profile
 from dtm.core.messages import Grant, Load
-from dtm.run.shipping import Shipping
+from dtm.run.shipping import MOST_TOLD, Shipping
 from dtm.task import Call, Range
 from dtm.wire.codec import Wire
 
@@ -47,10 +47,30 @@ def test_what_can_be_sent_leaves_and_the_rest_comes_back(
     assert returned.parts[2:] == [(bad, 1)]
 
 
-def test_it_is_told_once_of_a_call_and_of_a_function(capsys: pytest.CaptureFixture[str]) -> None:
-    returned = Returned()
-    bad, stuck = part(abs, (x for x in ()), 3), (x for x in ()).send
+def test_it_is_told_once_of_a_function_and_once_of_its_items(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    returned, stuck = Returned(), (x for x in ()).send
     for _ in range(3):
-        assert returned.send(bad, part(stuck, 1)) == ()
+        assert returned.send(part(abs, (x for x in ()), 3), part(stuck, 1)) == ()
     assert len(returned.parts) == 6
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "item 0 of map(abs)" in first
+    assert "the function of map(generator.send)" in second
+
+
+def test_what_was_told_long_ago_may_be_told_again(capsys: pytest.CaptureFixture[str]) -> None:
+    returned = Returned()
+
+    def told(name: str) -> int:
+        def function() -> None:
+            pass
+
+        function.__qualname__ = name
+        returned.send(part(function, (x for x in ())))
+        return len(capsys.readouterr().err.splitlines())
+
+    assert [told("f"), told("f")] == [1, 0]
+    for number in range(MOST_TOLD):
+        told(str(number))
+    assert told("f") == 1

@@ -133,7 +133,7 @@ def test_only_the_items_that_cannot_be_loaded_go_home_and_are_named() -> None:
     assert [(each.lo, each.hi) for each in arrived.parts] == [(0, 2), (3, 4)]
     assert arrived.parts[1].call.items[3] == 3
     assert [(reply.lo, reply.hi) for _, reply in replies] == [(2, 3), (4, 5)]
-    assert "item 2 of a map cannot be read on worker 1" in replies[0][1].reason
+    assert "item 2 cannot be read on worker 1" in replies[0][1].reason
     assert "not here" in replies[0][1].reason
 
 
@@ -141,7 +141,7 @@ def test_a_function_that_cannot_be_loaded_sends_the_whole_part_home() -> None:
     arrived, replies = carried(wire(0), wire(1), Grant(1, (part(Unloadable(), range(9)),)))
     assert arrived.parts == ()
     assert [(reply.lo, reply.hi) for _, reply in replies] == [(0, 9)]
-    assert "the function of a map cannot be read" in replies[0][1].reason
+    assert "the function cannot be read" in replies[0][1].reason
 
 
 def test_a_result_that_cannot_be_loaded_is_named_and_those_before_it_are_there() -> None:

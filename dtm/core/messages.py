@@ -93,7 +93,8 @@ class Relayed(NamedTuple):
 class Returned(NamedTuple):
     """Helper to owner: these items could not be read here.  The owner runs them itself.
 
-    Without a reason it is the function that is not held here any more: they may be sent again.
+    The reason says what could not be read, where and why.  Without one it is the function that is
+    not held here any more: they may be sent again.
     """
 
     key: int

@@ -373,7 +373,7 @@ class Scheduler:
         self._unread[about] = None
         if len(self._unread) > MOST_UNREAD:
             self._unread.popitem(last=False)
-        return [Print("stderr", f"dtm: {message.reason}\n")]
+        return [Print("stderr", f"dtm: {call.name}: {message.reason}\n")]
 
     def _on_cancel(self, source: int, message: Cancel, now: float) -> list[Effect]:
         name = (message.owner, message.key)

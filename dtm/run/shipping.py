@@ -1,9 +1,10 @@
 """What leaves for another worker: whether it can be sent, and what sending it costs.
 
 A part of a call that cannot be sent goes back to the deque and is *pinned*: it runs where it was
-called, and stderr says so once.  Costs are measured by pickling a sample (:mod:`dtm.wire.cost`).
+called, and stderr says so once for a function and once for what it is applied to, however many
+calls follow.  Costs are measured by pickling a sample (:mod:`dtm.wire.cost`).
 
-Shared attributes: ``_pinned`` and ``_told``, under the worker's lock.
+Shared attributes: ``_told``, under the worker's lock.
 
 Threads: any, with the worker's lock held.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakSet
 
 from dtm.core.messages import Grant, Load
 from dtm.errors import Unsendable
@@ -46,8 +46,7 @@ class Shipping:
         self._others = others
         self._put_back = put_back
         self._interrupted = interrupted
-        self._pinned: WeakSet[Call] = WeakSet()
-        self._told: set[str] = set()
+        self._told: set[tuple[str, bool]] = set()
 
     def encoded(self, to: int, grant: Grant, load: Load) -> tuple[Grant, Sequence[Any]] | None:
         """Encode a grant; parts that cannot be sent go back to the deque."""
@@ -73,17 +72,15 @@ class Shipping:
 
     def _keep(self, part: Range, problem: Unsendable) -> None:
         self._put_back(part, problem.index)
-        if problem.index is None:  # the function: once is enough, however often it is called
-            if part.call.name in self._told:
-                return
-            if len(self._told) < MOST_TOLD:
-                self._told.add(part.call.name)
-        self._tell_kept(part.call, problem.reason)
+        self._tell(part.call, problem.index is None, problem.reason)
 
-    def _tell_kept(self, call: Call, reason: str) -> None:
-        if call not in self._pinned:
-            self._pinned.add(call)
-            sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
+    def _tell(self, call: Call, is_function: bool, reason: str) -> None:
+        if (call.name, is_function) in self._told:
+            return
+        if len(self._told) == MOST_TOLD:
+            self._told.clear()
+        self._told.add((call.name, is_function))
+        sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
 
     def items_cost(self, work: Range, near_enough: float) -> float:
         """Return the seconds of processor time that shipping one item of a range costs.
@@ -105,7 +102,7 @@ class Shipping:
             work.pinned = True
             found = self._wire.culprit(items, middle + call.base)
             if found is not None:
-                self._tell_kept(call, f"item {found[0]} of {call.name}: {found[1]}")
+                self._tell(call, False, f"item {found[0]} of {call.name}: {found[1]}")
         return cost
 
     def results_cost(self, work: Range, near_enough: float) -> float | None:

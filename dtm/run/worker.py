@@ -464,7 +464,7 @@ class Worker:
         """Give items of which the function cannot be read here back to their owner."""
         with self.lock:
             what, cause = "the function", error.__cause__ or error
-            message = self._wire.returned(call.key, lo, hi, what, call.kind, cause)
+            message = self._wire.returned(call.key, lo, hi, what, cause)
             self._send(call.owner, message)
 
     def located(self, call: Call, index: int, exception: BaseException) -> None:

@@ -302,7 +302,7 @@ class Wire:
             replies.append((owner, Returned(key, lo, hi, "")))
             return []
         except Exception as error:  # noqa: BLE001 - users' code may raise anything on load
-            replies.append((owner, self.returned(key, lo, hi, what, kind, error)))
+            replies.append((owner, self.returned(key, lo, hi, what, error)))
             return []
         profile = self._profile(function, depth)
         if estimate:
@@ -318,18 +318,15 @@ class Wire:
         start = lo
         for index, cause in bad.items():
             at = lo + index
-            replies.append((owner, self.returned(key, at, at + 1, f"item {at}", kind, cause)))
+            replies.append((owner, self.returned(key, at, at + 1, f"item {at}", cause)))
             ranges.append(Range(call, start, at))
             start = at + 1
         ranges.append(Range(call, start, hi))
         return [each for each in ranges if each.left]
 
-    def returned(
-        self, key: int, lo: int, hi: int, what: str, kind: str, error: BaseException
-    ) -> Returned:
+    def returned(self, key: int, lo: int, hi: int, what: str, error: BaseException) -> Returned:
         """Return what gives items that cannot be read here back to their owner."""
-        call = f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
-        reason = f"{what} of {call} cannot be read on {self._where}, so the caller runs it: "
+        reason = f"{what} cannot be read on {self._where}, so the caller runs it: "
         return Returned(key, lo, hi, f"{reason}{error!r}")
 
     def _loaded(self, packed: list[Frame]) -> tuple[Any, dict[int, BaseException]]:
