@@ -32,6 +32,17 @@ MAPS = (
         timeout=600.0,
     ),
     Row(
+        name="grid-cold",
+        title="the same grid, each map the first of its function",
+        program="grid",
+        arguments=("cold=1",),
+        unit="",
+        bar=1.0,
+        bar_text="each map ≤ 1.5 × serial + 1 ms",
+        rounds=1,
+        timeout=600.0,
+    ),
+    Row(
         name="small-items",
         title="map of items that cost 5 µs: efficiency",
         program="small_items",

@@ -141,7 +141,8 @@ class Door:
         """Make a call of the calling task and submit it."""
         made = self._make(kind, function, items, kwargs, star, batch)
         if made[1].size:
-            made[0].submit(made[1])
+            waits = batch is None and not kind.endswith("_async")
+            made[0].submit(made[1], waits=waits)
         return made
 
     def _finish(self, made: tuple[Runner, Call, Context]) -> list[Any]:

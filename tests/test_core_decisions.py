@@ -24,11 +24,13 @@ from dtm.core.balancer import (
 from dtm.core.deque import Deque
 from dtm.core.granularity import (
     CALL_SECONDS,
+    COLD_SECONDS,
     LIGHT_SECONDS,
     MATURE_ITEMS,
     MOST_PROFILES,
     PATIENCE_SECONDS,
     STRIP_SECONDS,
+    TRUST,
     Granularity,
     Profile,
 )
@@ -182,14 +184,82 @@ def test_what_goes_along_with_the_function_must_be_outweighed_by_half_of_what_is
     known.appraise_function = lambda *_: 1.0
     known.lacking = lambda _: lacking[0]
     some = work(100, seconds=0.03)
-    assert known.pays(some, 0.0)
+    assert known.pays(some, 1.0)
     some.lo = 50
-    assert not known.pays(some, 0.0)
+    assert not known.pays(some, 1.0)
     lacking[0] = 0.5  # one of two workers has it
-    assert known.pays(some, 0.0)
+    assert known.pays(some, 1.0)
     some.lo = 99
     lacking[0] = 0.0
-    assert known.pays(some, 0.0)
+    assert known.pays(some, 1.0)
+
+
+def test_a_heavy_function_is_not_brought_before_its_call_has_run_for_a_part_of_that() -> None:
+    """Or 400 MB would travel for 5,000 items of no length, since the first of them was cold."""
+    known = granularity()
+    known.appraise_function = lambda *_: 0.4
+    cold = work(5_000)
+    cold.call.profile.learn(1, 15e-6)
+    assert cold.call.profile.seconds * 5_000 < 0.4, "what the items are known to take"
+    for age in (2e-4, 2e-3):
+        assert not known.pays(cold, age)
+    long = work(5_000)
+    assert not known.pays(long, 0.4 / TRUST), "the first half of a millisecond does not count"
+    assert known.pays(long, 0.4 / TRUST + COLD_SECONDS + 1e-6)
+    known.appraise_function = lambda *_: LIGHT_SECONDS
+    assert known.pays(work(5_000, seconds=1e-3), 0.0)
+
+
+def test_each_call_has_to_show_that_its_function_is_worth_bringing() -> None:
+    """It may be of another kind than the one before, whose estimate it has."""
+    known = granularity()
+    known.appraise_function = lambda *_: 0.1
+    before = work(1_000, seconds=1e-3)
+    before.call.profile.learn(100, 0.1)
+    assert not known.pays(before, 0.05 / TRUST)
+    assert known.pays(before, 0.11 / TRUST)
+
+
+def test_items_that_are_dear_to_send_wait_until_their_function_has_been_seen_to_run() -> None:
+    known = granularity(cost=2e-4)
+    cold = work(1_000)
+    cold.call.profile.learn(1, 15e-6)
+    assert not known.pays(cold, 4e-4), "the age is that of the start, not of an item"
+    warm = work(1_000)
+    warm.call.profile.learn(1, 1e-3)
+    enough = COLD_SECONDS + 0.1 / TRUST - 1e-3
+    assert not known.pays(warm, enough - 1e-6)
+    assert known.pays(warm, enough + 1e-6)
+    warm.call.profile.learn(10, 0.01)
+    assert known.pays(warm, 0.0), "it was seen to run for long"
+    first = work(100)
+    first.call.profile.learn(1, 1e-4)
+    assert granularity(cost=1e-6).pays(first, 0.0), "that is not much"
+
+
+def test_what_another_worker_answers_for_is_believed_at_once() -> None:
+    known = granularity(cost=2e-4)
+    passed = work(1_000)
+    passed.call.profile.assume(1e-3)
+    assert known.pays(passed, 0.0)
+
+
+def test_an_appraisal_is_made_again_at_ten_times_the_age_that_it_was_made_at() -> None:
+    """Also when it took so long itself that the range is taken to be younger afterwards."""
+    made: list[float] = []
+
+    def appraise(work: Range, _: float) -> float:
+        made.append(1.0)
+        work.born += 5e-3
+        return 1.0
+
+    known = Granularity(1e-3, 1, appraise, lambda *_: 0.0)
+    dear = work(1_000, seconds=1e-4)
+    assert not known.pays(dear, 1e-3)
+    assert not known.pays(dear, 5e-3 + 0.99e-2)
+    assert len(made) == 1
+    assert not known.pays(dear, 5e-3 + 1.01e-2)
+    assert len(made) == 2
 
 
 def test_the_age_of_a_range_says_how_long_may_be_spent_on_weighing_its_function() -> None:

@@ -76,6 +76,15 @@ def test_work_that_comes_goes_on_at_once_to_who_waits() -> None:
     assert made.ledger.find(grant.parts[0].call.key) is grant.parts[0].call
 
 
+def test_the_item_that_its_caller_is_about_to_run_is_not_given_away() -> None:
+    made = scheduler()
+    made.handle(1, IDLE, LIFELINE, 0.0)
+    assert made.submit(call(1, seconds=0.01), 0.0, kept=True) == []
+    assert made.deque.newest() is not None
+    assert made.balancer.waiting
+    assert sent(made.submit(call(1, seconds=0.01), 0.0))
+
+
 def test_work_of_unknown_length_is_looked_at_again_soon_and_then_less_often() -> None:
     made = scheduler()
     made.handle(1, IDLE, LIFELINE, 0.0)

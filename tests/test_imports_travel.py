@@ -7,6 +7,7 @@ import importlib.machinery
 import pickle
 import sys
 import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,6 +53,33 @@ def test_what_was_imported_goes_by_name_and_what_came_later_by_value(
     obj, called = as_if_new((late(), function))
     assert (obj.get(), called()) == (5, 2)
     assert type(there_and_back(late())) is late
+
+
+class Proxy:
+    """Stands for an object that is made when somebody asks for it."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise LookupError("asked too early")
+
+
+@pytest.mark.usefixtures("started")
+def test_objects_that_stand_for_others_are_not_asked_when_a_run_starts(
+    module: types.ModuleType,
+) -> None:
+    in_module(module, "class Early: pass")
+    module.proxy = Proxy()  # type: ignore[attr-defined]
+    imports.remember()
+    assert imports.have(module.Early)
+
+
+@pytest.mark.usefixtures("started")
+def test_a_run_keeps_no_data_of_modules_alive(module: types.ModuleType) -> None:
+    module.data = types.ModuleType("data")  # type: ignore[attr-defined]
+    gone = weakref.ref(module.data)
+    imports.remember()
+    del module.data
+    assert gone() is None
 
 
 @pytest.mark.usefixtures("started")

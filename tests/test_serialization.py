@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtm.errors import SerializationError
-from dtm.wire.cost import shipping_cost
+from dtm.wire import cost
+from dtm.wire.cost import function_cost, shipping_cost
 from dtm.wire.pickling import LARGE, culprit, dumps, dumps_flat, loads
 from tests.travel import AtTop, at_top, there_and_back
 
@@ -423,6 +424,76 @@ def test_an_item_too_large_to_go_by_value_is_not_pickled_to_its_end() -> None:
 
     shipping_cost([[lambda: 0, *(Counted() for _ in range(10_000))]], [])
     assert len(pickled) < 1000
+
+
+def test_an_item_that_is_much_too_dear_is_pickled_by_itself_only() -> None:
+    pickled = []
+
+    class Counted:
+        def __reduce__(self) -> Any:
+            pickled.append(1)
+            return str, ("x" * 10_000,)
+
+    items = [Counted() for _ in range(16)]
+    assert shipping_cost(items, [], near_enough=1e-12) > 1e-6
+    assert 1 <= len(pickled) <= 2
+
+
+class Bound:
+    """Has a method, and something large."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def method(self, _item: Any) -> None:
+        """Do nothing."""
+
+
+def closure_over(held: Any) -> Callable[[], Any]:
+    return lambda: held
+
+
+TEXT = "x" * 10_000_000
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        closure_over(TEXT),
+        closure_over([TEXT]),
+        closure_over({"key": {"deeper": TEXT}}),
+        lambda _item, text=TEXT: text,
+        lambda _item, *, text=TEXT: text,
+        functools.partial(len, TEXT),
+        functools.partial(print, sep=TEXT),
+        Bound(TEXT).method,
+        closure_over(Bound(TEXT)),
+        closure_over([None] * 1_000_000),
+        closure_over(dict.fromkeys(range(1_000_000))),
+        closure_over(set(range(1_000_000))),
+    ],
+)
+def test_what_is_large_for_sure_is_not_pickled_to_find_that_out(
+    function: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = function_cost(function, 1e3)
+    monkeypatch.setattr(cost, "dump", None)
+    found = function_cost(function, 0.0)
+    assert 1e-2 < found < float("inf")
+    assert 0.05 * real < found < 20 * real
+
+
+def test_what_a_quick_look_finds_is_not_more_than_there_is() -> None:
+    empty = closure_over(0)
+
+    def itself() -> Any:
+        return itself, later, sys
+
+    assert function_cost(itself, 0.0) < 1e-3  # a cell is empty yet, a module goes by its name
+    later = TEXT
+    assert function_cost(itself, 0.0) > 1e-3
+    assert function_cost(empty, 0.0) < 1e-3
+    assert function_cost(at_top, 0.0) < 1e-3
 
 
 def test_pickles_are_read_by_plain_pickle() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter, sleep
 from typing import Any
 
 import pytest
@@ -57,6 +58,19 @@ def test_it_is_told_once_of_a_function_and_once_of_its_items(
     first, second = capsys.readouterr().err.splitlines()
     assert "item 0 of map(abs)" in first
     assert "the function of map(generator.send)" in second
+
+
+def test_a_range_does_not_age_while_its_costs_are_measured() -> None:
+    class Slow:
+        def __reduce__(self) -> Any:
+            sleep(0.02)
+            return str, ()
+
+    shipping, work = Returned().shipping, part(abs, Slow(), Slow())
+    work.born = 1.0
+    began = perf_counter()
+    shipping.items_cost(work, 0.0)
+    assert 0.02 <= work.born - 1.0 <= perf_counter() - began
 
 
 def test_what_was_told_long_ago_may_be_told_again(capsys: pytest.CaptureFixture[str]) -> None:

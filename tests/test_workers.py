@@ -236,6 +236,34 @@ def test_a_task_that_gives_way_is_itself_when_it_goes_on(monkeypatch: pytest.Mon
     assert runner.context() is task
 
 
+class Noted:
+    """Stands for the scheduler's ``submit``: notes which calls were kept."""
+
+    def __init__(self) -> None:
+        self.kept: list[bool] = []
+
+    def __call__(self, _call: Call, _now: float, *, kept: bool) -> list[Any]:
+        self.kept.append(kept)
+        return []
+
+
+def test_a_single_item_is_kept_for_the_caller_that_waits_for_it_and_can_run_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(FakeManager())
+    runner, noted = worker.runner, Noted()
+    monkeypatch.setattr(runner.scheduler, "submit", noted)
+    one, two = call_of([0], worker).call, call_of([0, 1], worker).call
+    runner.submit(one, waits=True)  # of a thread that runs no tasks
+    runner.adopt()
+    runner.submit(one, waits=True)
+    runner.submit(one)
+    runner.submit(two, waits=True)
+    monkeypatch.setattr(runner.stacks, "prompt", True)
+    runner.submit(one, waits=True)
+    assert noted.kept == [False, True, False, False, False]
+
+
 # Waits.
 
 

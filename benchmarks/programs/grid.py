@@ -5,14 +5,17 @@ arguments that cannot be pickled) x what an item costs x how large it is x how m
 there are; and for small items that cost something also what goes along with the function,
 an array of up to 400 MB that is new for each map.  Each is mapped serially and by the library in
 turns; what is judged is the worst cell's median time over what it is allowed.
+
+With ``cold=1`` each map has a function of its own, whose code nothing is known of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import product
+from itertools import count, product
 from statistics import median
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,18 +101,27 @@ SIZELESS = ("tiny", "unpicklable")
 def cells(*, quick: bool) -> Iterator[Cell]:
     counts, costs = (COUNTS[1::2], COSTS[::2]) if quick else (COUNTS, COSTS)
     longest = LONGEST / 10 if quick else LONGEST
-    for kind, cost, count in product(KINDS, costs, counts):
+    for kind, cost, length in product(KINDS, costs, counts):
         for size in SIZES[:1] if kind in SIZELESS else SIZES:
-            if cost * count <= longest and (kind in SIZELESS or size * count <= LARGEST):
-                yield Cell(kind, cost, size, count)
-    for payload, cost, count in product(PAYLOADS[1::2] if quick else PAYLOADS, costs, counts):
-        if cost > 0.0 and cost * count <= longest:
-            yield Cell("tiny", cost, SIZES[0], count, payload)
+            if cost * length <= longest and (kind in SIZELESS or size * length <= LARGEST):
+                yield Cell(kind, cost, size, length)
+    for payload, cost, length in product(PAYLOADS[1::2] if quick else PAYLOADS, costs, counts):
+        if cost > 0.0 and cost * length <= longest:
+            yield Cell("tiny", cost, SIZES[0], length, payload)
 
 
-def with_payload(payload: int, number: int) -> Callable[[Item], bytes]:
-    """Return the function of a cell, with an array of so many bytes that no map had before."""
-    return partial(handle, along=np.full(payload // 8, number + 1.0)) if payload else handle
+_numbers = count(1)
+
+
+def function_of(cell: Cell, *, cold: bool) -> Callable[[Item], bytes]:
+    """Return the function of a cell, with an array that no map had before."""
+    number, function = next(_numbers), handle
+    if cold:
+        code = handle.__code__.replace(co_firstlineno=number)
+        function = FunctionType(code, globals(), "handle", handle.__defaults__)
+    if not cell.payload:
+        return function
+    return partial(function, along=np.full(cell.payload // 8, float(number)))
 
 
 def items_of(cell: Cell, turns_a_second: float) -> Sequence[Item]:
@@ -118,12 +130,14 @@ def items_of(cell: Cell, turns_a_second: float) -> Sequence[Item]:
     return [Item(turns, *make(cell.size)) for _ in range(cell.length)]
 
 
-def excess(library: Library, items: Sequence[Item], repetitions: int, payload: int) -> float:
+def excess(
+    library: Library, cell: Cell, items: Sequence[Item], repetitions: int, *, cold: bool
+) -> float:
     """Return the median time of the map over what it is allowed."""
     serial = Serial()
     alone, mapped = [], []
-    for number in range(repetitions):
-        function = with_payload(payload, number)
+    for _ in range(repetitions):
+        function = function_of(cell, cold=cold)
         alone.append(seconds_of(serial.map, function, items))
         mapped.append(seconds_of(library.map, function, items))
     return median(mapped) / (1.5 * median(alone) + 1e-3)
@@ -131,13 +145,13 @@ def excess(library: Library, items: Sequence[Item], repetitions: int, payload: i
 
 def measure(library: Library, request: Request) -> Result:
     turns_a_second = turns_in(0.02) / 0.02
-    repetitions = 3 if request.quick else 5
+    repetitions, cold = 3 if request.quick else 5, "cold" in request.settings
     found: list[tuple[float, Cell]] = []
     raised: list[str] = []
     for cell in cells(quick=request.quick):
         items = items_of(cell, turns_a_second)
         try:
-            found.append((excess(library, items, repetitions, cell.payload), cell))
+            found.append((excess(library, cell, items, repetitions, cold=cold), cell))
         except Exception as error:
             raised.append(f"{cell}: {type(error).__name__}")
     found.sort(reverse=True)

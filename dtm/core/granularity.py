@@ -18,6 +18,11 @@ shipping it and its result costs (``Call.cost``); a call of one item carries
 ``CALL_SECONDS`` on top.  What goes along with the function (a closure's data, a keyword) goes once
 to a worker, and must be outweighed by half of what is left, which is what sending can save.
 
+A first item is cold, and may last a thousand times as long as the others; and a call may be
+unlike the one before.  So what is spent on sending items is at most ``TRUST`` times the time that
+the function has been seen to run, less ``COLD_SECONDS``, and for the function it is this call that
+counts: to bring 400 MB is not worth a thought before some milliseconds of its work are done.
+
 An estimate that keeps a call at home may be wrong: made when all was cold, or from items that are
 not like the others.  It is made again when the range is ten times as old.
 """
@@ -46,6 +51,8 @@ MOST_DEPTH = 256
 
 NEAR_ENOUGH = 0.25  # of what an item takes: it may be sent, whether it costs this or less
 LIGHT_SECONDS = 50e-6  # a function that costs no more to bring is not worth a thought
+TRUST = 50.0
+COLD_SECONDS = 0.5e-3
 DOUBT = 10.0  # times the age at which a call was kept at home, its costs are estimated again
 NEVER = float("inf")
 
@@ -70,7 +77,8 @@ class Profile:
     Attributes:
         seconds: the estimate.
         mature: whether it can be relied on.
-        items, spent: what it rests on until then.
+        items: what it rests on until then.
+        spent: seconds that items have taken; infinite if another worker answers for it.
         result_cost: seconds.
         ended: whether ``main`` has seen a call end, wherever it ran, when it waited for the first
             of several.
@@ -92,9 +100,9 @@ class Profile:
         if weight < LEAST_WEIGHT:  # noqa: PLR1730 - once a strip, and max takes three times as long
             weight = LEAST_WEIGHT
         self.seconds += (seconds / items - self.seconds) * weight
+        self.spent += seconds
         if not self.mature:
             self.items += items
-            self.spent += seconds
             self.mature = self.spent >= MATURE_SECONDS or self.items >= MATURE_ITEMS
 
     def assume(self, seconds: float) -> None:
@@ -102,6 +110,7 @@ class Profile:
         if not self.mature:
             self.seconds = seconds
             self.items = MATURE_ITEMS
+            self.spent = NEVER
             self.mature = True
 
 
@@ -192,6 +201,8 @@ class Granularity:
         if profile.mature:
             return profile.seconds
         age = now - work.born
+        if profile.items:  # the age is not all of the item that runs now
+            age -= COLD_SECONDS
         return age if age >= PATIENCE_SECONDS else 0.0
 
     def worth(self, work: Range, items: int, now: float) -> bool:
@@ -214,6 +225,7 @@ class Granularity:
             return call.cost < NEVER
         if each <= overhead:
             return False
+        age = now - work.born  # to appraise takes time, and moves ``born``
         if now >= call.appraise_at:
             call.cost = call.result_cost = call.weight = None
             call.appraise_at = NEVER
@@ -222,10 +234,12 @@ class Granularity:
         result_cost = self._result_cost(work, each)
         if result_cost is None:
             return False
-        if each > call.cost + result_cost and self._carries(work, each):
+        if each > call.cost + result_cost and self._carries(
+            work, each, call.cost + result_cost, age
+        ):
             return True
         if call.appraise_at == NEVER:
-            call.appraise_at = work.born + DOUBT * max(now - work.born, PATIENCE_SECONDS)
+            call.appraise_at = work.born + DOUBT * max(age, PATIENCE_SECONDS)
         return False
 
     def enough(self, seconds: float) -> bool:
@@ -245,12 +259,18 @@ class Granularity:
             profile.result_cost = call.result_cost
         return call.result_cost
 
-    def _carries(self, work: Range, each: float) -> bool:
-        """Whether what is left pays for bringing the function to a worker."""
-        call = work.call
-        saved = work.left * each / 2
+    def _carries(self, work: Range, each: float, cost: float, age: float) -> bool:
+        """Whether what is left pays for bringing the function to a worker, and half of the items.
+
+        ``cost`` is that of an item and its result, ``age`` that of the range.
+        """
+        call, half = work.call, work.left / 2
+        seen = call.profile.spent + age - COLD_SECONDS
+        if max(TRUST * seen, LIGHT_SECONDS) < half * cost:
+            return False
+        saved = min(half * each, TRUST * max(min(age, seen), 0.0))
         if call.weight is None:
             call.weight = self.appraise_function(work, saved)
         if call.weight <= LIGHT_SECONDS:
             return True
-        return saved > call.weight or saved > call.weight * self.lacking(work)
+        return bool(saved > call.weight or saved > call.weight * self.lacking(work))

@@ -196,15 +196,18 @@ class Scheduler:
 
     # Work of this worker.
 
-    def submit(self, call: Call, now: float) -> list[Effect]:
-        """Make the range of a new call ready."""
+    def submit(self, call: Call, now: float, *, kept: bool = False) -> list[Effect]:
+        """Make the range of a new call ready.
+
+        One that is ``kept`` is not offered yet: its caller is about to run it, and would idle.
+        """
         work = call.range = Range(call, call.base, call.base + call.size, now)
         self.deque.push(work)
         if self.size == 1:
             return []
         if self.balancer.mode is not Mode.WORKING:
             self.balancer.work_came()
-        return self.send_due(now) if self.balancer.waiting else []
+        return self.send_due(now) if self.balancer.waiting and not kept else []
 
     def completed(self, call: Call) -> list[Effect]:
         """A call has become complete here."""

@@ -230,10 +230,10 @@ class ObservedRunner(Runner):
         moment = self.watch.moments.mine
         moment.current, moment.stack = self._own_stacks.current, self._own_stacks.number()
 
-    def submit(self, call: Call) -> None:
-        """Make a new call ready."""
+    def submit(self, call: Call, *, waits: bool = False) -> None:
+        """Make a new call ready; ``waits`` if its caller does nothing else until it is complete."""
         self.watch.made(call)
-        super().submit(call)
+        super().submit(call, waits=waits)
 
     def _single(self, work: Range, call: Call) -> None:
         """Run the item of a call of one item as a strip, so that it is noted like all others."""

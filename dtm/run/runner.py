@@ -173,8 +173,8 @@ class Runner:
 
     # Running.
 
-    def submit(self, call: Call) -> None:
-        """Make a new call ready."""
+    def submit(self, call: Call, *, waits: bool = False) -> None:
+        """Make a new call ready; ``waits`` if its caller does nothing else until it is complete."""
         if self.ended:
             raise RunStateError("the run is over; nothing more can be submitted")
         if self.guard is not None:
@@ -184,7 +184,8 @@ class Runner:
                 self._waiting.of_another_thread(call)
             self.submitted = now = perf_counter()
             self.scheduler.granularity.main_thread_away = False  # for here it is
-            effects = self.scheduler.submit(call, now)
+            kept = waits and call.size == 1 and self._runs_it_now()
+            effects = self.scheduler.submit(call, now, kept=kept)
             if effects:
                 self.world.perform(effects)
         if self.resting:
@@ -420,22 +421,24 @@ class Runner:
 
     def wait(self, call: Call, deadline: float | None = None) -> bool:
         """Wait until a call is complete, or until ``deadline``; whether it is complete."""
-        work, thread = call.range, self.thread
+        work = call.range
         if self.guard is not None:
             self.guard()
-        if (
-            deadline is None
-            and work is not None
-            and work.lo < work.hi
-            and thread.main
-            and not self.stacks.prompt
-            and self.streams is None
-            and not (thread.context is not None and thread.context.depth and is_deep())
-        ):
+        if deadline is None and work is not None and work.lo < work.hi and self._runs_it_now():
             self.run(work)
             if call.missing == 0:
                 return True
         return self.wait_any((call,), deadline)
+
+    def _runs_it_now(self) -> bool:
+        """Whether who waits for a call begins it on its own stack."""
+        thread = self.thread
+        return (
+            thread.main
+            and not self.stacks.prompt
+            and self.streams is None
+            and not (thread.context is not None and thread.context.depth and is_deep())
+        )
 
     def wait_any(
         self, calls: Sequence[Call], deadline: float | None = None, *, promptly: bool = False

@@ -2,7 +2,8 @@
 
 A part of a call that cannot be sent goes back to the deque and is *pinned*: it runs where it was
 called, and stderr says so once for a function and once for what it is applied to, however many
-calls follow.  Costs are measured by pickling a sample (:mod:`dtm.wire.cost`).
+calls follow.  Costs are measured by pickling a sample (:mod:`dtm.wire.cost`).  No item runs
+meanwhile, and the age of a range speaks for its items: it does not grow by that.
 
 Shared attributes: ``_told``, under the worker's lock.
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import wraps
+from time import perf_counter
+from typing import Any, TypeVar
 
 from dtm.core.messages import Grant, Load
 from dtm.errors import Unsendable
@@ -23,6 +26,22 @@ from dtm.wire.codec import Wire
 from dtm.wire.cost import shipping_cost
 
 MOST_TOLD = 1024
+
+Cost = TypeVar("Cost", float, float | None)
+
+
+def _beside_its_age(
+    appraise: Callable[[Shipping, Range, float], Cost],
+) -> Callable[[Shipping, Range, float], Cost]:
+    @wraps(appraise)
+    def appraised(self: Shipping, work: Range, bound: float) -> Cost:
+        began = perf_counter()
+        try:
+            return appraise(self, work, bound)
+        finally:
+            work.born += perf_counter() - began
+
+    return appraised
 
 
 class Shipping:
@@ -82,6 +101,7 @@ class Shipping:
         self._told.add((call.name, is_function))
         sys.stderr.write(f"dtm: cannot be sent, so it runs where it was called: {reason}\n")
 
+    @_beside_its_age
     def items_cost(self, work: Range, near_enough: float) -> float:
         """Return the seconds of processor time that shipping one item of a range costs.
 
@@ -105,11 +125,13 @@ class Shipping:
                 self._tell(call, False, f"item {found[0]} of {call.name}: {found[1]}")
         return cost
 
+    @_beside_its_age
     def results_cost(self, work: Range, near_enough: float) -> float | None:
         """Return the seconds that shipping one result costs, None if none is there to judge by."""
         results = (work.call.sample or [])[-16:]
         return self._shipping_cost((), results, near_enough) if results else None
 
+    @_beside_its_age
     def function_cost(self, work: Range, saved: float) -> float:
         """Return the seconds that bringing the function of a range to another worker costs."""
         return self._wire.weight(work.call, saved)

@@ -13,10 +13,14 @@ so a slow ``__reduce__`` is paid for once.  For small items the cost is the slop
 one to sixteen: what a pickle costs by itself is shared by a whole strip.  Of larger ones four are
 tried, and sixteen if those share most of what one takes (the primitives of a tree).
 
+The encoding of a text cannot be ended half-way, and of a list not before 64 KiB are there.  So it
+is looked first how long the texts and containers are that are near the surface of what goes along
+with a function: what is large for sure is not pickled to find that out.
+
 What is cold is not counted: an item that takes long is measured again, for the first of its
 class makes the definition of the class, and the first that goes by dill imports it.
 
-What comes out is a lower bound for large items; infinity for what cannot be sent at all.
+What comes out is a guess for large items; infinity for what cannot be sent at all.
 
 Threads: any.
 
@@ -26,11 +30,17 @@ before it is known), and guessing from the types (a list may hold anything).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pickle import PickleBuffer
 from time import thread_time
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
+from dtm.wire.globals_read import globals_read
+from dtm.wire.imports import imports
 from dtm.wire.pickling import dump, dump_by_dill
 
 SAMPLE: Final = 16
@@ -45,16 +55,22 @@ SECONDS_PER_BYTE_SHARED: Final = 1e-9
 """The same where it is written to shared memory and read from there."""
 
 TRIED: Final = 0.05
-LEAST_SECONDS: Final = 1e-3
+LEAST_SECONDS: Final = 0.2e-3
 MOST_SECONDS: Final = 0.1
 
 _NO_LIMIT = 1 << 60
+_SECONDS_PER_CHARACTER = 0.5e-9  # to encode it
+_CHARACTERS = 10  # cost as much as what a container holds, at least
+_DEEPEST = 3
+_FIRST = 16  # of what a container holds are looked at
 _BOTH_ENDS = 3.0  # pickling here, loading there (slower than pickling), and the hand-over
 _SECONDS_PER_BYTE = 2e-9  # both ends, measured: large pickles are copied at every step
 _SECONDS_PER_BYTE_LEFT_OUT = 1e-9  # a buffer that travels as it is
 _SLOW = 50e-6  # of items that take this long to pickle few are sample enough
 _REPEATS = 3
 _TOO_SLOW = 250e-6  # one that takes this long is enough, and so many are not tried again
+_MORE = 2.0  # times what was measured is what an item costs of which the end was not seen
+_TOO_DEAR = 80.0  # times what is near enough: no sample is so much cheaper than one by itself
 _MUCH_TOO_SLOW = 20e-3  # nor is one that takes this long, cold or not
 
 
@@ -75,6 +91,8 @@ def shipping_cost(
     return _cost(items, budget_bytes, near_enough) + _cost(results, budget_bytes, near_enough)
 
 
+_CONTAINERS = list, tuple, set, frozenset, dict
+
 Dump = Callable[[Sequence[Any], "_Meter"], None]
 
 
@@ -93,13 +111,17 @@ def function_cost(
     """
     started = thread_time()
     cost = _cost_of_function(function, saved, seconds_per_byte)
-    if _SLOW < thread_time() - started < _MUCH_TOO_SLOW:  # cold, perhaps
+    # Cold, perhaps; but what was not written to its end is large.
+    if cost < float("inf") and _SLOW < thread_time() - started < _MUCH_TOO_SLOW:
         cost = min(cost, _cost_of_function(function, saved, seconds_per_byte))
     return cost
 
 
 def _cost_of_function(function: Any, saved: float, seconds_per_byte: float) -> float:
     tried = max(LEAST_SECONDS, saved * TRIED)
+    characters = _characters_in(function, _DEEPEST)
+    if characters * _SECONDS_PER_CHARACTER > tried:
+        return _least_cost(characters, seconds_per_byte)
     meter = _Meter(_NO_LIMIT, min(tried, MOST_SECONDS))
     started = thread_time()
     try:
@@ -111,6 +133,49 @@ def _cost_of_function(function: Any, saved: float, seconds_per_byte: float) -> f
     seconds = thread_time() - started
     size = meter.written + meter.out_of_band
     return seconds * _BOTH_ENDS + size * seconds_per_byte
+
+
+def _characters_in(value: Any, depth: int) -> int:
+    """Return how many characters cost no more than what is near the surface of an object."""
+    kind = type(value)
+    if kind is str:
+        return len(value)
+    found = 0
+    with suppress(Exception):  # the objects' own methods may raise anything
+        if isinstance(value, _CONTAINERS):
+            found = len(value) * _CHARACTERS
+        if depth:
+            found += sum(_characters_in(each, depth - 1) for each in _held_by(value))
+    return found
+
+
+def _least_cost(characters: int, seconds_per_byte: float) -> float:
+    return characters * (_SECONDS_PER_CHARACTER * _BOTH_ENDS + seconds_per_byte)
+
+
+def _held_by(value: Any) -> Iterable[Any]:
+    if isinstance(value, FunctionType):
+        return () if imports.have(value) else _held_by_function(value)
+    if isinstance(value, (ModuleType, type)):
+        return ()
+    if isinstance(value, partial):
+        return value.func, value.args, value.keywords
+    if isinstance(value, MethodType):
+        return value.__func__, value.__self__
+    if isinstance(value, _CONTAINERS):
+        return islice(value.values() if isinstance(value, dict) else value, _FIRST)
+    return islice(vars(value).values(), _FIRST)
+
+
+def _held_by_function(function: FunctionType) -> list[Any]:
+    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # it is empty
+            held.append(cell.cell_contents)
+    names = function.__globals__
+    if imports.lacks(names.get("__name__", "__main__")):
+        held += globals_read(function.__code__, names).values()
+    return held
 
 
 class _Measured(NamedTuple):
@@ -158,17 +223,24 @@ def _cost(values: Sequence[Any], budget: int, near_enough: float) -> float:
 def _slope(
     one: Sequence[Any], values: Sequence[Any], middle: int, budget: int, near_enough: float
 ) -> float:
-    dump = _dump
-    first = _measure(one, budget, dump)
-    if first.cost < near_enough and first.complete:
+    first = _measure(one, budget, _dump)
+    if not first.complete:
+        characters = _characters_in(one[0], _DEEPEST)
+        return _MORE * max(first.cost, _least_cost(characters, _SECONDS_PER_BYTE))
+    if first.cost < near_enough:
         return first.cost
     if _SLOW < first.seconds < _MUCH_TOO_SLOW:  # cold, perhaps
-        first = min(first, _measure(one, budget, dump))
-    if first.seconds > _TOO_SLOW or not first.complete:
+        first = min(first, _measure(one, budget, _dump))
+    # One that is so slow, or so dear, is enough: a sample would not be worth its time.
+    if first.seconds > _TOO_SLOW or first.cost > near_enough * _TOO_DEAR > 0:
         return first.cost
+    return first.cost if len(values) == 1 else _among(first, values, middle, budget)
+
+
+def _among(first: _Measured, values: Sequence[Any], middle: int, budget: int) -> float:
+    """Return what an item costs among others, ``first`` being what one costs by itself."""
+    dump, one = _dump, values[middle : middle + 1]
     sample = _around(values, middle, SAMPLE if first.seconds < _SLOW else FEW)
-    if len(sample) == 1:
-        return first.cost
     many = _measure(sample, budget, dump)
     if len(sample) == FEW and many.seconds < FEW / 2 * first.seconds:  # most of it is shared
         sample = _around(values, middle, SAMPLE)

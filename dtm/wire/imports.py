@@ -50,21 +50,22 @@ class Imports:
         self.epoch = 0
         self._lacking: dict[str, bool] = {}
         self._left: dict[str, dict[str, Any]] | None = None
-        self._pruned = False
         self._known: WeakIdentity[tuple[dict[str, Any], str]] = WeakIdentity()
         self._named: dict[str, frozenset[str] | None] = {}
 
     def remember(self) -> None:
-        """Note what all modules hold now: that is what the other workers hold too."""
+        """Note what functions and classes all modules hold now: the other workers hold them too.
+
+        Nothing else is kept, for a program may want to free its data.
+        """
         self._named.clear()
         self._lacking.clear()
         self._known = WeakIdentity()
-        self._pruned = self.apart
         self._left = (
             {}
             if self.apart
             else {
-                name: dict(vars(module))
+                name: _functions_and_classes(module)
                 for name, module in list(sys.modules.items())
                 if isinstance(module, ModuleType)
             }
@@ -111,8 +112,6 @@ class Imports:
         first = obj.__qualname__.partition(".")[0]
         if self.apart:
             return not self.lacks(obj.__module__) and self._is_made_by(module, first)
-        if not self._pruned:
-            self._prune()
         return self._was_left(module, first)
 
     def lacks(self, name: str) -> bool:
@@ -123,18 +122,6 @@ class Imports:
         if known is None:
             known = self._lacking[name] = name == "__main__" or not _is_findable(name)
         return known
-
-    def _prune(self) -> None:
-        """Let go of all that is no function or class: a program may want to free its data."""
-        self._pruned = True
-        self._left = {
-            module: {
-                name: value
-                for name, value in names.items()
-                if isinstance(value, (type, FunctionType))
-            }
-            for module, names in (self._left or {}).items()
-        }
 
     def _was_left(self, module: ModuleType, name: str) -> bool:
         current = vars(module).get(name, _MISSING)
@@ -161,6 +148,15 @@ class Imports:
                 code = None
             self._named[name] = None if code is None else _names_made(code)
         return self._named[name]
+
+
+def _functions_and_classes(module: ModuleType) -> dict[str, Any]:
+    # By the type itself: ``isinstance`` asks a proxy, whose ``__class__`` may raise anything.
+    return {
+        name: value
+        for name, value in list(vars(module).items())
+        if issubclass(type(value), (type, FunctionType))
+    }
 
 
 def _names_made(code: CodeType) -> frozenset[str] | None:
