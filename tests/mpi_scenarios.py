@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from dtm.comm.base import Frame
 from dtm.comm.mpi import messages as mpi_messages
+from dtm.comm.mpi.library import yield_when_idle
 from dtm.comm.mpi.manager import MpiManager
 
 PATIENCE = 30.0
@@ -186,6 +187,12 @@ def waking(manager: MpiManager) -> None:
     began = time.monotonic()
     manager.wait(0.2)
     say("slept", round(time.monotonic() - began, 3))
+    manager.close(PATIENCE)
+
+
+def look_in_vain(manager: MpiManager) -> None:
+    """Where ranks outnumber cores, a look that finds nothing lets nobody else have the core."""
+    say("yields", yield_when_idle(False))
     manager.close(PATIENCE)
 
 
@@ -434,6 +441,7 @@ SCENARIOS: dict[str, Callable[[MpiManager], None]] = {
         both_ways,
         many_small,
         waking,
+        look_in_vain,
         idle,
         sent_and_left,
         not_taken,

