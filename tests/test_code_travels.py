@@ -91,6 +91,16 @@ def test_what_goes_along_with_functions_does_not_stay(launcher: Launcher) -> Non
     assert all(int(megabytes) <= 70 for megabytes in grown.values()), grown  # of 400
 
 
+@pytest.mark.parametrize("launcher", launchers("local-3", "mpi-3"))
+def test_an_object_that_calls_dtm_while_it_is_pickled_stays_and_harms_nobody(
+    launcher: Launcher,
+) -> None:
+    done = launcher.run(PROGRAMS / "calls_from_within.py", launcher.workers)
+    expected = [f"{kind} True" for kind in ("Calling", "Waiting", "int") for _ in range(3)]
+    assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
+    assert "cannot call dtm while it is pickled" in done.stderr
+
+
 @pytest.mark.parametrize("launcher", EVERY_WAY)
 def test_a_function_that_cannot_be_sent_is_told_once_with_what_to_do(launcher: Launcher) -> None:
     done = launcher.run(PROGRAMS / "unsendable_function.py", launcher.workers)

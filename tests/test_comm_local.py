@@ -10,12 +10,13 @@ import sys
 import textwrap
 import time
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dtm.comm import spinning, stream_manager
 from dtm.comm.child import Child
 from dtm.comm.local import LocalManager, make_directory, remove_directory
 from dtm.comm.stream import FramedStream
@@ -381,6 +382,67 @@ def test_who_removed_his_address_has_left_and_who_refuses_is_lost() -> None:
         manager.close(1)
     finally:
         remove_directory(directory)
+
+
+class Glances:
+    """Stands for the looks at the selector: something is there at one of them."""
+
+    def __init__(self, there: int) -> None:
+        self.looks = 0
+        self._there = there
+
+    def poll(self, timeout: float) -> bool:
+        assert timeout == 0
+        self.looks += 1
+        return self.looks >= self._there
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spinning, "CORES", 2)
+    monkeypatch.setattr(stream_manager, "CORES", 2)
+
+
+def looks_before_sleep(size: int, there: int, monkeypatch: pytest.MonkeyPatch, **more: Any) -> int:
+    """Let one of so many workers wait for a millisecond; return how often it looks before."""
+    directory = make_directory()
+    try:
+        manager, glances = Peer(0, size, directory), Glances(there)
+        monkeypatch.setattr(manager, "_before_sleep", glances)
+        for name, value in more.items():
+            monkeypatch.setattr(manager, name, value)
+        manager.wait(0.001)
+        manager.close(1)
+        return glances.looks
+    finally:
+        remove_directory(directory)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_who_has_a_core_to_itself_looks_for_a_moment_before_it_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spinning, "LONG_YIELD_SECONDS", 60.0)
+    monkeypatch.setattr(stream_manager, "LOOK_SECONDS", 60.0)
+    assert looks_before_sleep(2, 3, monkeypatch) == 3
+    assert looks_before_sleep(2, 10**9, monkeypatch) > 3, "until the wait is over"
+    assert looks_before_sleep(3, 3, monkeypatch) == 0, "more workers than cores"
+    assert looks_before_sleep(3, 3, monkeypatch, hosts=["a", "b", "a"]) == 3
+    assert looks_before_sleep(2, 3, monkeypatch, _outer=None) == 0, "beside a task"
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_nobody_looks_for_a_while_after_a_yield_that_lasted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spinning, "LONG_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(stream_manager, "LOOK_SECONDS", 60.0)
+    spins = spinning.Spinning()
+    assert looks_before_sleep(2, 3, monkeypatch, _spinning=spins) == 1
+    assert looks_before_sleep(2, 3, monkeypatch, _spinning=spins) == 0
+    assert spins.pays(2, time.monotonic() + spinning.CROWDED_SECONDS)
+    monkeypatch.setattr(spinning, "LONG_YIELD_SECONDS", 60.0)
+    assert not spins.pays(2, spins.give_way())
 
 
 def test_the_directory_is_private_and_its_path_short(

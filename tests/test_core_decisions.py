@@ -179,6 +179,24 @@ def test_results_that_nobody_has_seen_count_as_those_of_the_function() -> None:
     assert unseen.call.profile.result_cost == 2.0
 
 
+def test_what_results_cost_is_learnt_from_those_that_come() -> None:
+    """Or a call whose results are dear is sent away each time, before one of them is there."""
+    seen: list[Any] = []
+
+    def appraise(work: Range, _: float) -> float:
+        seen.append(work.call.sample)
+        return 1.0
+
+    known = Granularity(1e-3, 1, lambda *_: 1e-6, appraise)
+    sent = work(50, seconds=2e-3)
+    sent.call.range = sent
+    for values in ([1], [2], [3], [4], [5]):
+        known.see_results(sent.call, values)
+    assert seen == [[1], [2], [4]]
+    assert sent.call.sample is None
+    assert sent.call.profile.result_cost == 1.0
+
+
 def test_what_goes_along_with_the_function_must_be_outweighed_by_half_of_what_is_left() -> None:
     known, lacking = granularity(), [1.0]
     known.appraise_function = lambda *_: 1.0

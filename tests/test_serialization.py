@@ -476,11 +476,9 @@ TEXT = "x" * 10_000_000
 def test_what_is_large_for_sure_is_not_pickled_to_find_that_out(
     function: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = function_cost(function, 1e3)
+    assert 2e-3 < function_cost(function, 1e3) < 10.0
     monkeypatch.setattr(cost, "dump", None)
-    found = function_cost(function, 0.0)
-    assert 1e-2 < found < float("inf")
-    assert 0.05 * real < found < 20 * real
+    assert function_cost(function, 1e-3) == float("inf")
 
 
 def test_what_a_quick_look_finds_is_not_more_than_there_is() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter, sleep
+from time import perf_counter, sleep, thread_time
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ class Returned:
     def __init__(self) -> None:
         self.parts: list[tuple[Range, int | None]] = []
         wire = Wire(0, "worker 0", lambda *_: Profile())
-        self.shipping = Shipping(wire, 1, lambda *part: self.parts.append(part), lambda: False)
+        self.shipping = Shipping(wire, 1, lambda *part: self.parts.append(part))
 
     def send(self, *parts: Range) -> tuple[Range, ...]:
         """Return the parts that leave."""
@@ -60,6 +60,16 @@ def test_it_is_told_once_of_a_function_and_once_of_its_items(
     assert "the function of map(generator.send)" in second
 
 
+def test_what_can_be_pickled_at_times_comes_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    returned, moody = Returned(), part(abs, (x for x in ()))
+    monkeypatch.setattr(returned.shipping._wire, "unsendable", lambda *_: None)
+    assert returned.send(moody) == ()
+    assert returned.parts == [(moody, None)]
+    assert "item 0 of map(abs)" in capsys.readouterr().err
+
+
 def test_a_range_does_not_age_while_its_costs_are_measured() -> None:
     class Slow:
         def __reduce__(self) -> Any:
@@ -71,6 +81,36 @@ def test_a_range_does_not_age_while_its_costs_are_measured() -> None:
     began = perf_counter()
     shipping.items_cost(work, 0.0)
     assert 0.02 <= work.born - 1.0 <= perf_counter() - began
+
+
+def test_what_took_long_to_weigh_is_weighed_again_when_more_can_be_saved_or_later() -> None:
+    weighed = []
+
+    class Slow:
+        def __reduce__(self) -> Any:
+            weighed.append(1)
+            sleep(0.001)
+            end = thread_time() + 0.03
+            while thread_time() < end:
+                pass
+            return str, ()
+
+    shipping, held = Returned().shipping, Slow()
+    profile = Profile()
+
+    def cost(saved: float) -> float:
+        call = Call(lambda _: held, (1,), 1, 0, profile, "map", key=1)
+        return shipping.function_cost(Range(call, 0, 1), saved)
+
+    def times(saved: float) -> int:
+        before = len(weighed)
+        cost(saved)
+        return len(weighed) - before
+
+    assert times(0.01) == 1
+    assert times(0.01) == 0
+    assert times(1.0) == 1
+    assert [times(0.01) for _ in range(5)] == [0, 0, 0, 0, 1]
 
 
 def test_what_was_told_long_ago_may_be_told_again(capsys: pytest.CaptureFixture[str]) -> None:

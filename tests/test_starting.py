@@ -29,6 +29,7 @@ from tests.launch import (
     run,
 )
 
+MPI_AT_TOP = PROGRAMS / "mpi_at_top.py"
 STARTING = PROGRAMS / "starting.py"
 INSIDE = PROGRAMS / "inside.py"
 LIMIT = 60.0
@@ -309,3 +310,10 @@ def test_the_command_is_installed_as_a_module() -> None:
         capture_output=True, text=True, timeout=LIMIT, check=True, env=environment(),
     )  # fmt: skip
     assert "--workers" in done.stdout
+
+
+@without_mpi
+def test_a_program_that_initialises_mpi_ends_well_and_may_go_on_after_the_run() -> None:
+    done = start(str(MPI_AT_TOP), way="mpi")
+    assert (done.returncode, done.stdout) == (0, "10000\nfinalised False\n"), done.stderr
+    assert done.stderr == ""

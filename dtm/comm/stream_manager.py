@@ -34,8 +34,9 @@ input halves of streams
                                                               may interrupt any thread
 ============================= =============================== ============================
 
-The selector, ``_glance`` and ``_outer`` are asked without a lock: the kernel, which keeps the list
-of what is watched, orders that.  What was dropped since is dropped when it comes up.
+``_before_sleep`` and ``_spinning`` are used under ``_polling``, ``_glance`` under the lock of the
+caller.  The selector and ``_outer`` are asked without a lock: the kernel, which keeps the list of
+what is watched, orders that.  What was dropped since is dropped when it comes up.
 
 Rejected: every thread polling for itself.  Then the first to read the wake-up
 byte takes it from the others.
@@ -55,6 +56,7 @@ from typing import Any, Protocol
 
 from dtm.comm.base import Frame, LostPeer
 from dtm.comm.forked import Forkable
+from dtm.comm.spinning import CORES, LOOK_SECONDS, Spinning
 from dtm.comm.stream import FramedStream
 
 Received = list[tuple[int, list[Frame]]]
@@ -116,6 +118,9 @@ class StreamManager(Forkable):
         self._glance = select.poll()
         self._glance.register(self._descriptor, select.POLLIN)
         self._outer = _around(self._descriptor)
+        self._spinning = Spinning()
+        self._before_sleep = select.poll()  # another, for two threads cannot use one at once
+        self._before_sleep.register(self._descriptor, select.POLLIN)
 
     def __repr__(self) -> str:
         routes = sorted(self._routes)
@@ -215,6 +220,7 @@ class StreamManager(Forkable):
         if not self._polling.acquire(timeout=timeout):
             return
         try:
+            self._look_first(deadline)
             while self._generation == generation:
                 ready = self._poll(max(0.0, deadline - monotonic()))
                 if not ready or self._handle(ready):
@@ -276,6 +282,21 @@ class StreamManager(Forkable):
                 source.close()
 
     # Waiting
+
+    def _look_first(self, deadline: float) -> None:
+        """Look for a moment whether something comes, where that is quicker than to sleep."""
+        now = monotonic()
+        # Where a thread cannot stand by, it would be one that looks beside a task.
+        if self._outer is None or not self._spinning.pays(self._workers_here(), now):
+            return
+        poll, end = self._before_sleep.poll, min(deadline, now + LOOK_SECONDS)
+        while now < end and not poll(0):
+            now = self._spinning.give_way()
+            if not self._spinning.pays(0, now):
+                return
+
+    def _workers_here(self) -> int:
+        return self.size if self.size <= CORES else self.hosts.count(self.hosts[self.rank])
 
     def _poll(self, timeout: float) -> Ready:
         if 0 < timeout < _COARSE and self._descriptor < _SELECTABLE:

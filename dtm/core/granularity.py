@@ -35,7 +35,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from dtm.core.identity import WeakIdentity
-from dtm.task import Range
+from dtm.task import Call, Range
 
 STRIP_SECONDS = 100e-6
 PATIENCE_SECONDS = 50e-6
@@ -80,11 +80,24 @@ class Profile:
         items: what it rests on until then.
         spent: seconds that items have taken; infinite if another worker answers for it.
         result_cost: seconds.
+        came, next_look: results that have come from other workers, and at how many of them what
+            they cost is looked at again.
+        weighing: seconds that it took to find out what bringing the function costs, last time.
         ended: whether ``main`` has seen a call end, wherever it ran, when it waited for the first
             of several.
     """
 
-    __slots__ = ("ended", "items", "mature", "result_cost", "seconds", "spent")
+    __slots__ = (
+        "came",
+        "ended",
+        "items",
+        "mature",
+        "next_look",
+        "result_cost",
+        "seconds",
+        "spent",
+        "weighing",
+    )
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -93,6 +106,9 @@ class Profile:
         self.mature = False
         self.ended = False
         self.result_cost = 0.0
+        self.came = 0
+        self.next_look = 1
+        self.weighing = 0.0
 
     def learn(self, items: int, seconds: float) -> None:
         """Take in that ``items`` items took ``seconds`` in all."""
@@ -241,6 +257,23 @@ class Granularity:
         if call.appraise_at == NEVER:
             call.appraise_at = work.born + DOUBT * max(age, PATIENCE_SECONDS)
         return False
+
+    def see_results(self, call: Call, values: list[Any]) -> None:
+        """Learn what results cost from those that have come, each time that their number doubles.
+
+        A call of items that run for long is sent away before any result of it is there, and it may
+        be the same with the next one, so nobody here would ever see how large they are.
+        """
+        profile: Profile = call.profile
+        profile.came += len(values)
+        if profile.came < profile.next_look or call.range is None:
+            return
+        profile.next_look = 2 * profile.came
+        sample, call.sample = call.sample, values
+        cost = self._appraise_results(call.range, profile.seconds * NEAR_ENOUGH)
+        call.sample = sample
+        if cost is not None:
+            profile.result_cost = cost
 
     def enough(self, seconds: float) -> bool:
         """Whether so much work is worth a message."""

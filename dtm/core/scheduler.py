@@ -348,6 +348,9 @@ class Scheduler:
     def _on_results(self, source: int, message: Results, now: float) -> list[Effect]:
         effects: list[Effect] = []
         for segment in message.segments:
+            owned = self.ledger.find(segment.key)
+            if owned is not None and segment.values:
+                self.granularity.see_results(owned, segment.values)
             call = self.ledger.settle(segment)
             if call is not None:
                 effects += self.completed(call)

@@ -20,7 +20,7 @@ Shared attributes:
     due                         any thread    main thread   atomic; the main thread takes it
     interruption, guard         main thread   main thread   --
     ended, interrupted, fault   any thread    any thread    written once, False to True
-    polled                      main thread   main thread   --
+    polled                      any thread    any thread    a wrong one is right again soon
     rests                       main thread   any thread    written whole (a tuple)
     ==========================  ============  ============  ==========================
 
@@ -34,6 +34,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ from dtm.run.waiting import IDLE_SECONDS, Waiting, is_deep
 from dtm.run.world import World
 from dtm.task import Body, Call, Range, missing
 from dtm.wire.far_functions import UnreadableFunctionError
+from dtm.wire.pickling import calling_out
 
 if TYPE_CHECKING:
     from dtm.run.seeding import Streams
@@ -177,6 +179,7 @@ class Runner:
         """Make a new call ready; ``waits`` if its caller does nothing else until it is complete."""
         if self.ended:
             raise RunStateError("the run is over; nothing more can be submitted")
+        self._refuse_from_within()
         if self.guard is not None:
             self.guard()
         with self._lock:
@@ -188,8 +191,15 @@ class Runner:
             effects = self.scheduler.submit(call, now, kept=kept)
             if effects:
                 self.world.perform(effects)
+                self.submitted = perf_counter()  # to send may take long
         if self.resting:
             self.world.nudge()
+
+    @staticmethod
+    def _refuse_from_within() -> None:
+        """Raise if dtm itself has called the code that calls it: its state is in the middle."""
+        if calling_out and get_ident() in calling_out:
+            raise RunStateError("an object cannot call dtm while it is pickled or loaded")
 
     def run(self, work: Range, deadline: float = FOREVER) -> None:
         """Run a range to its end, strip by strip, or until the first strip after ``deadline``."""
@@ -451,6 +461,7 @@ class Runner:
         Raises:
             BaseException: what ends the run, if it is being ended.
         """
+        self._refuse_from_within()
         if self.guard is not None:
             self.guard()
         return self._waiting.wait(calls, deadline, promptly=promptly)

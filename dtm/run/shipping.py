@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
-from time import perf_counter
+from functools import partial, wraps
+from time import perf_counter, thread_time
 from typing import Any, TypeVar
 
 from dtm.core.messages import Grant, Load
@@ -23,7 +23,7 @@ from dtm.errors import Unsendable
 from dtm.run.late_globals import late_globals
 from dtm.task import Call, Range, Same
 from dtm.wire.codec import Wire
-from dtm.wire.cost import shipping_cost
+from dtm.wire.cost import may_take, shipping_cost
 
 MOST_TOLD = 1024
 
@@ -51,7 +51,6 @@ class Shipping:
         wire: encodes messages.
         others: how many other workers there are.
         put_back: takes back a part of which the item with an index, or all, cannot be sent.
-        interrupted: whether the run is being ended, so that exceptions pass.
     """
 
     def __init__(
@@ -59,12 +58,10 @@ class Shipping:
         wire: Wire,
         others: int,
         put_back: Callable[[Range, int | None], None],
-        interrupted: Callable[[], bool],
     ) -> None:
         self._wire = wire
         self._others = others
         self._put_back = put_back
-        self._interrupted = interrupted
         self._told: set[tuple[str, bool]] = set()
 
     def encoded(self, to: int, grant: Grant, load: Load) -> tuple[Grant, Sequence[Any]] | None:
@@ -76,18 +73,27 @@ class Shipping:
         try:
             return grant, self._wire.encode(to, load, grant)
         except Unsendable:
-            pass
-        kept = []
+            parts = self._sendable(to, parts)
+        if not parts:
+            return None
+        grant = Grant(grant.serial, tuple(parts))
+        try:
+            return grant, self._wire.encode(to, load, grant)
+        except Unsendable as problem:  # of an object that can be pickled at times
+            for part in parts:
+                self._keep(part, Unsendable(None, problem.reason))
+            return None
+
+    def _sendable(self, to: int, parts: Sequence[Range]) -> list[Range]:
+        """Return the parts that can be sent; the others go back to the deque."""
+        sendable = []
         for part in parts:
             problem = self._wire.unsendable(to, part)
             if problem is None:
-                kept.append(part)
+                sendable.append(part)
             else:
                 self._keep(part, problem)
-        if not kept:
-            return None
-        grant = Grant(grant.serial, tuple(kept))
-        return grant, self._wire.encode(to, load, grant)
+        return sendable
 
     def _keep(self, part: Range, problem: Unsendable) -> None:
         self._put_back(part, problem.index)
@@ -133,8 +139,19 @@ class Shipping:
 
     @_beside_its_age
     def function_cost(self, work: Range, saved: float) -> float:
-        """Return the seconds that bringing the function of a range to another worker costs."""
-        return self._wire.weight(work.call, saved)
+        """Return the seconds that bringing the function of a range to another worker costs.
+
+        Infinity if finding out took too long for what could be saved when it was last tried.  That
+        may have been of another object, so half of it is forgotten each time.
+        """
+        profile = work.call.profile
+        if profile.weighing > may_take(saved):
+            profile.weighing /= 2
+            return float("inf")
+        began = thread_time()
+        cost = self._wire.weight(work.call, saved)
+        profile.weighing = thread_time() - began
+        return cost
 
     def lacking(self, work: Range) -> float:
         """Return the part of the other workers that do not hold the function of a range."""
@@ -143,9 +160,9 @@ class Shipping:
     def _shipping_cost(
         self, items: Sequence[Any], results: Sequence[Any], near_enough: float
     ) -> float:
+        measure = partial(shipping_cost, items, results, near_enough=near_enough)
         try:
-            return shipping_cost(items, results, near_enough=near_enough)
-        except BaseException:  # objects that exit when they are pickled
-            if self._interrupted():
-                raise
+            cost: float = self._wire.guarded(measure)
+        except Exception:  # noqa: BLE001 - objects' own methods may raise anything, and exit
             return float("inf")
+        return cost

@@ -171,9 +171,7 @@ class Worker:
             lambda: comm.shares_memory,
             lambda: len({*comm.hosts}) > 1,
         )
-        self._shipping = Shipping(
-            self._wire, size - 1, self.scheduler.put_back, lambda: self.runner.interrupted
-        )
+        self._shipping = Shipping(self._wire, size - 1, self.scheduler.put_back)
         self.scheduler.granularity.appraise_function = self._shipping.function_cost
         self.scheduler.granularity.lacking = self._shipping.lacking
         self._on_end = on_end
@@ -303,8 +301,8 @@ class Worker:
 
     def service(self) -> None:
         """Read what has come and answer it; share work; send what has gathered."""
-        now = perf_counter()
         with self.lock:
+            now = perf_counter()
             if self.ended:
                 return
             if now >= self._timer:  # first of all, for what follows may set it anew
@@ -324,6 +322,8 @@ class Worker:
                     self._note_loss(peer)
                 self._losses.believe(now)
             finish, self._finish = self._finish, []
+            # To pickle 100 MB takes long, but whoever waits for that is not away.
+            self.runner.polled += perf_counter() - now
         for (reason,) in finish:
             self._on_end(reason)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import get_ident
 from typing import Any, Protocol
 from weakref import ref
 
@@ -42,7 +43,7 @@ from dtm.wire.definitions import DefinitionReceiver, Definitions, DefinitionSend
 from dtm.wire.failures import pack_failure, unpack_failure
 from dtm.wire.functions import CACHE_BYTES, AbsentError, FunctionReceiver, FunctionSender
 from dtm.wire.imports import imports
-from dtm.wire.pickling import culprit, dumps, loads
+from dtm.wire.pickling import calling_out, culprit, dumps, loads
 from dtm.wire.salvage import salvage
 
 _KINDS = {cls: number for number, cls in enumerate(MESSAGES)}
@@ -125,8 +126,9 @@ class Wire:
         self._definitions_in = DefinitionReceiver()
         self._newest: Callable[[], Call | None] = lambda: None  # of the epoch
 
-    def _guarded(self, act: Callable[..., Any], *args: Any) -> Any:
+    def guarded(self, act: Callable[..., Any], *args: Any) -> Any:
         """Call what may run users' code; an exit in it is an error, unless by a signal."""
+        calling_out.add(get_ident())
         try:
             return act(*args)
         except Exception:  # what callers expect; the rest is what tries to exit
@@ -135,6 +137,8 @@ class Wire:
             if self._interrupted():
                 raise
             raise SerializationError(f"its own code raised {error!r}") from error
+        finally:
+            calling_out.discard(get_ident())
 
     def encode(self, to: int, load: Load, message: Message) -> list[Frame]:
         """Return the frames of a message, which must then be sent.
@@ -230,7 +234,7 @@ class Wire:
         if known is not None:
             return known.size * per_byte
         try:
-            cost: float = self._guarded(function_cost, call.function, seconds, per_byte)
+            cost: float = self.guarded(function_cost, call.function, seconds, per_byte)
         except SerializationError:
             return 0.0  # to be told when it is sent
         return cost
@@ -256,7 +260,7 @@ class Wire:
         items = call.items[part.lo - call.base : part.hi - call.base]
         try:
             packed = collecting_pickled(
-                parcel.handles, self._guarded, dumps, items, parcel.definitions
+                parcel.handles, self.guarded, dumps, items, parcel.definitions
             )
         except Exception as error:  # users' code may raise anything when pickled
             sequence = [items.item] if isinstance(items, Same) else items
@@ -264,7 +268,7 @@ class Wire:
             index, why = found or (part.lo, str(error))
             raise Unsendable(index, f"item {index} of {call.name}: {why}") from error
         try:
-            function = self._guarded(self._functions_out.pack, call.function, call)
+            function = self.guarded(self._functions_out.pack, call.function, call)
         except Exception as error:  # users' code may raise anything when pickled
             advice = "a function of the program that calls it would travel by its name"
             raise Unsendable(None, f"the function of {call.name}: {error}; {advice}") from error
@@ -295,7 +299,7 @@ class Wire:
         packed = [next(rest) for _ in range(count)]
         what = "the function"
         try:
-            function, kept = self._guarded(self._functions_in.unpack, source, name, function_frames)
+            function, kept = self.guarded(self._functions_in.unpack, source, name, function_frames)
             what = f"items {lo} to {hi - 1}"
             items, bad = self._loaded(packed)
         except AbsentError:
@@ -335,9 +339,9 @@ class Wire:
         Raises what loading raises if it cannot be told which items are to blame.
         """
         try:
-            return self._guarded(loads, packed), {}
+            return self.guarded(loads, packed), {}
         except Exception as error:  # users' code may raise anything on load
-            found = self._guarded(salvage, packed)
+            found = self.guarded(salvage, packed, self.guarded)
             if found is None:
                 raise error from None
             values, bad = found
@@ -349,7 +353,7 @@ class Wire:
         """Return the index and the reason of the first value that cannot be pickled, if any."""
         for index, value in enumerate(values, base):
             try:
-                found: tuple[int, str] | None = self._guarded(culprit, [value], index)
+                found: tuple[int, str] | None = self.guarded(culprit, [value], index)
             except SerializationError as error:
                 return index, str(error)
             if found is not None:
@@ -364,7 +368,7 @@ class Wire:
             frames += values.frames
             return values.content
         try:
-            packed = collecting_pickled(parcel.handles, self._guarded, dumps, values, definitions)
+            packed = collecting_pickled(parcel.handles, self.guarded, dumps, values, definitions)
         except Exception as error:  # noqa: BLE001 - users' code may raise anything when pickled
             index, why = self.culprit(values, segment.lo) or (segment.lo, str(error))
             failure = SerializationError(

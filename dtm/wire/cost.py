@@ -54,9 +54,9 @@ SECONDS_PER_BYTE_OF_FUNCTION: Final = 3e-9
 SECONDS_PER_BYTE_SHARED: Final = 1e-9
 """The same where it is written to shared memory and read from there."""
 
-TRIED: Final = 0.05
+TRIED: Final = 0.2
 LEAST_SECONDS: Final = 0.2e-3
-MOST_SECONDS: Final = 0.1
+MOST_SECONDS: Final = 0.5
 
 _NO_LIMIT = 1 << 60
 _SECONDS_PER_CHARACTER = 0.5e-9  # to encode it
@@ -100,6 +100,11 @@ class _EnoughError(Exception):
     """More bytes were written than the budget allows."""
 
 
+def may_take(saved: float) -> float:
+    """Return the seconds that may be spent on finding out what bringing a function costs."""
+    return max(LEAST_SECONDS, saved * TRIED)
+
+
 def function_cost(
     function: Any, saved: float, seconds_per_byte: float = SECONDS_PER_BYTE_OF_FUNCTION
 ) -> float:
@@ -118,10 +123,9 @@ def function_cost(
 
 
 def _cost_of_function(function: Any, saved: float, seconds_per_byte: float) -> float:
-    tried = max(LEAST_SECONDS, saved * TRIED)
-    characters = _characters_in(function, _DEEPEST)
-    if characters * _SECONDS_PER_CHARACTER > tried:
-        return _least_cost(characters, seconds_per_byte)
+    tried = may_take(saved)
+    if _characters_in(function, _DEEPEST) * _SECONDS_PER_CHARACTER > tried:
+        return float("inf")
     meter = _Meter(_NO_LIMIT, min(tried, MOST_SECONDS))
     started = thread_time()
     try:
@@ -147,10 +151,6 @@ def _characters_in(value: Any, depth: int) -> int:
         if depth:
             found += sum(_characters_in(each, depth - 1) for each in _held_by(value))
     return found
-
-
-def _least_cost(characters: int, seconds_per_byte: float) -> float:
-    return characters * (_SECONDS_PER_CHARACTER * _BOTH_ENDS + seconds_per_byte)
 
 
 def _held_by(value: Any) -> Iterable[Any]:
@@ -226,7 +226,9 @@ def _slope(
     first = _measure(one, budget, _dump)
     if not first.complete:
         characters = _characters_in(one[0], _DEEPEST)
-        return _MORE * max(first.cost, _least_cost(characters, _SECONDS_PER_BYTE))
+        seconds = characters * _SECONDS_PER_CHARACTER
+        least = seconds * _BOTH_ENDS + characters * _SECONDS_PER_BYTE
+        return _MORE * max(first.cost, least)
     if first.cost < near_enough:
         return first.cost
     if _SLOW < first.seconds < _MUCH_TOO_SLOW:  # cold, perhaps

@@ -42,6 +42,10 @@ LARGE: Final = 1 << 16
 MOST_REUSED: Final = 1 << 16  # bytes of a stream after which its pickler, grown large, is let go
 MOST_FREE: Final = 16
 
+calling_out: Final[set[int]] = set()
+"""The threads in which objects' own methods run, called to pickle or to load them.  What is locked
+meanwhile is locked by the same thread, which could change it: dtm cannot be called there."""
+
 Definitions = dict[bytes, bytes]
 OutOfBand = Callable[[PickleBuffer], Any]
 

@@ -41,15 +41,22 @@ class Spoiled:
         self.error = error
 
 
-def salvage(frames: Sequence[Frame]) -> tuple[list[Any], dict[int, BaseException]] | None:
+def _unguarded(step: Step, reader: Any) -> None:
+    step(reader)
+
+
+def salvage(
+    frames: Sequence[Frame], guarded: Callable[[Step, Any], Any] = _unguarded
+) -> tuple[list[Any], dict[int, BaseException]] | None:
     """Return the items of a list, and the errors of those that cannot be loaded, by place.
 
+    Each step is called by ``guarded``, which turns exits into errors.
     None if the stream is no list, or if it cannot be told which items are to blame.
     """
     ends = _ends(bytes(frames[0]))
     if ends is None:
         return None
-    reader = _Reader(frames, ends)
+    reader = _Reader(frames, ends, guarded)
     try:
         values = reader.load()
     except Exception:  # noqa: BLE001 - what follows a placeholder may fail in any way
@@ -66,8 +73,11 @@ class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in Python
         spoiled: the errors of the items that cannot be loaded, by their places.
     """
 
-    def __init__(self, frames: Sequence[Frame], ends: list[int]) -> None:
+    def __init__(
+        self, frames: Sequence[Frame], ends: list[int], guarded: Callable[[Step, Any], Any]
+    ) -> None:
         super().__init__(io.BytesIO(frames[0]), buffers=list(frames[1:]))
+        self._guarded = guarded
         self.spoiled: dict[int, BaseException] = {}
         self._ends = ends
         self._steps = 0
@@ -83,7 +93,7 @@ class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in Python
                 self._item += 1
             self._steps += 1
             try:
-                step(reader)
+                self._guarded(step, reader)
             except Exception as error:  # users' code may raise anything on load
                 if code == ".":  # the end of the stream
                     raise

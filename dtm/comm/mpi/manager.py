@@ -29,6 +29,7 @@ attribute              written by                    read by                    
 ``_stirred``,          ``wait``, ``close``           the same                     ``_lock``
 ``_traffic_seen``
 ``_led``               ``wait``                      ``wait``                     ``_turn``
+``_spinning``          the leader                    the leader                   nothing
 ``_bell``              see :mod:`~dtm.comm.mpi.doorbell`
 ``_wake_write``        the constructor, ``close``    ``wake``, which signal       nothing
                                                      handlers call
@@ -58,12 +59,12 @@ from dtm.comm.mpi.deathwatch import Deathwatch
 from dtm.comm.mpi.doorbell import Doorbell
 from dtm.comm.mpi.library import initialise, load, yield_when_idle
 from dtm.comm.mpi.messages import Mail
+from dtm.comm.spinning import LOOK_SECONDS, Spinning
 from dtm.errors import CommunicationError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-_SPIN_NEAR = 50e-6
 _SPIN_FAR = 100e-6
 _SETTLE = 0.010
 _SHORT_SLEEP = 0.001
@@ -90,10 +91,12 @@ class MpiManager(Forkable):
         super().__init__()
         self._mpi = load()
         self._ours = initialise(self._mpi)
+        self._to_finalize = False  # by ``quit``
         self._turn = threading.Condition(threading.Lock())
         self._led = False  # under _turn: whether a thread leads the waiting
         self._lock = threading.Lock()  # for all that follows, and for _mail and _watch
         self._asleep = False  # whether the leader may sleep for long
+        self._spinning = Spinning()  # the leader's
         self._news: list[LostPeer] = []
         self._gone: set[int] = set()
         self._stirred = monotonic()  # when there was traffic last
@@ -122,8 +125,8 @@ class MpiManager(Forkable):
         self._watch.accept()
         ranks_here = len(self._bell.neighbours) + 1
         self._far = ranks_here < self.size
-        near = _SPIN_NEAR if ranks_here <= (os.cpu_count() or 1) else 0.0
-        self._spin = _SPIN_FAR if self._far else near
+        # Who has to look at MPI anyway looks where ranks outnumber cores, too.
+        self._spin, self._crowd = (_SPIN_FAR, 0) if self._far else (LOOK_SECONDS, ranks_here)
         self._open_poller()
         self._yielded = self._ours and yield_when_idle(False)
 
@@ -230,7 +233,7 @@ class MpiManager(Forkable):
         now = monotonic()
         if found or self._news or now >= deadline:
             return None
-        pause = min(self._pause(now - self._stirred), deadline - now)
+        pause = min(self._pause(now - self._stirred, now), deadline - now)
         if pause > 0 and not self._asleep:
             self._asleep = True
             self._bell.ask_for_bells()
@@ -242,11 +245,11 @@ class MpiManager(Forkable):
             self._traffic_seen = self._mail.traffic
             self._stirred = monotonic()
 
-    def _pause(self, since_traffic: float) -> float:
+    def _pause(self, since_traffic: float, now: float) -> float:
         """Say how long to sleep when there has been no sign of traffic for so many seconds."""
         if load := self._mail.load:
             return 0.0 if since_traffic < _SHORT_SLEEP + load / _SLOWEST_TRANSFER else _SHORT_SLEEP
-        if since_traffic < self._spin:
+        if since_traffic < self._spin and self._spinning.pays(self._crowd, now):
             return 0.0
         if self._far:
             return min(max(since_traffic / 10, _SHORT_SLEEP), _LONGEST_SLEEP_FAR)
@@ -256,7 +259,7 @@ class MpiManager(Forkable):
     def _sleep(self, pause: float) -> bool:
         """Sleep, or only yield the core; tell whether ``wait`` has to return.  Without the lock."""
         if pause <= 0:
-            os.sched_yield()
+            self._spinning.give_way()
         over = False
         for descriptor, _ in self._poller.poll(pause * 1000):
             if descriptor == self._bell.fileno():
@@ -319,6 +322,7 @@ class MpiManager(Forkable):
         self._close_descriptors()
         if agreed is _Agreement.ALL:
             self._comm.Free()
+            self._to_finalize = not self._ours
             if self._ours:
                 self._mpi.Finalize()
         elif agreed is _Agreement.ENDED:
@@ -369,13 +373,16 @@ class MpiManager(Forkable):
         for descriptor in self._switch:  # which the worker itself keeps open to its end
             os.close(descriptor)
 
-    @staticmethod
-    def quit(status: int) -> NoReturn:
+    def quit(self, status: int) -> NoReturn:
         """End this process, after ``close``.  From any thread.
 
         By way of the C library: a process that has not run its exit handlers counts as
-        failed with MPICH, whose launcher then kills the others.
+        failed with MPICH, whose launcher then kills the others.  Where the program has initialised
+        MPI, this rank waits here until the root's program finalises it, or the launcher would
+        kill the root.
         """
+        if self._to_finalize:
+            self._mpi.Finalize()
         from ctypes import CDLL
 
         CDLL(None).exit(status)
