@@ -403,15 +403,18 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_manager, "CORES", 2)
 
 
-def looks_before_sleep(size: int, there: int, monkeypatch: pytest.MonkeyPatch, **more: Any) -> int:
-    """Let one of so many workers wait for a millisecond; return how often it looks before."""
+def looks_before_sleep(
+    size: int, there: int, monkeypatch: pytest.MonkeyPatch, seconds: float = 30.0, **more: Any
+) -> int:
+    """Let one of so many workers wait until it is woken; return how often it looks before."""
     directory = make_directory()
     try:
         manager, glances = Peer(0, size, directory), Glances(there)
         monkeypatch.setattr(manager, "_before_sleep", glances)
         for name, value in more.items():
             monkeypatch.setattr(manager, name, value)
-        manager.wait(0.001)
+        manager.wake()
+        manager.wait(seconds)
         manager.close(1)
         return glances.looks
     finally:
@@ -425,7 +428,7 @@ def test_who_has_a_core_to_itself_looks_for_a_moment_before_it_sleeps(
     monkeypatch.setattr(spinning, "LONG_YIELD_SECONDS", 60.0)
     monkeypatch.setattr(stream_manager, "LOOK_SECONDS", 60.0)
     assert looks_before_sleep(2, 3, monkeypatch) == 3
-    assert looks_before_sleep(2, 10**9, monkeypatch) > 3, "until the wait is over"
+    assert looks_before_sleep(2, 10**9, monkeypatch, 0.5) > 3, "until the wait is over"
     assert looks_before_sleep(3, 3, monkeypatch) == 0, "more workers than cores"
     assert looks_before_sleep(3, 3, monkeypatch, hosts=["a", "b", "a"]) == 3
     assert looks_before_sleep(2, 3, monkeypatch, _outer=None) == 0, "beside a task"
@@ -436,6 +439,7 @@ def test_nobody_looks_for_a_while_after_a_yield_that_lasted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(spinning, "LONG_YIELD_SECONDS", 0.0)
+    monkeypatch.setattr(spinning, "CROWDED_SECONDS", 60.0)
     monkeypatch.setattr(stream_manager, "LOOK_SECONDS", 60.0)
     spins = spinning.Spinning()
     assert looks_before_sleep(2, 3, monkeypatch, _spinning=spins) == 1
