@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -429,14 +430,29 @@ def test_an_item_too_large_to_go_by_value_is_not_pickled_to_its_end() -> None:
 def test_an_item_that_is_much_too_dear_is_pickled_by_itself_only() -> None:
     pickled = []
 
-    class Counted:
+    class Dear:
         def __reduce__(self) -> Any:
             pickled.append(1)
-            return str, ("x" * 10_000,)
+            end = time.thread_time() + 120e-6
+            while time.thread_time() < end:
+                pass
+            return str, ()
 
-    items = [Counted() for _ in range(16)]
-    assert shipping_cost(items, [], near_enough=1e-12) > 1e-6
+    assert shipping_cost([Dear() for _ in range(16)], [], near_enough=1e-7) > 1e-4
     assert 1 <= len(pickled) <= 2
+
+
+def test_what_one_pickle_takes_by_itself_is_not_what_an_item_among_others_costs() -> None:
+    """Or items of a microsecond would be too dear to send, whatever they are."""
+    pickled = []
+
+    class Cheap:
+        def __reduce__(self) -> Any:
+            pickled.append(1)
+            return str, ()
+
+    shipping_cost([Cheap() for _ in range(16)], [], near_enough=1e-9)
+    assert len(pickled) > 16
 
 
 class Bound:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-LOOK_SECONDS = 50e-6
+LOOK_SECONDS = 100e-6
 LONG_YIELD_SECONDS = 200e-6
 CROWDED_SECONDS = 1.0
 CORES = os.cpu_count() or 1

@@ -234,7 +234,8 @@ def _slope(
     if _SLOW < first.seconds < _MUCH_TOO_SLOW:  # cold, perhaps
         first = min(first, _measure(one, budget, _dump))
     # One that is so slow, or so dear, is enough: a sample would not be worth its time.
-    if first.seconds > _TOO_SLOW or first.cost > near_enough * _TOO_DEAR > 0:
+    dear = first.seconds > _SLOW and first.cost > near_enough * _TOO_DEAR > 0
+    if first.seconds > _TOO_SLOW or dear:
         return first.cost
     return first.cost if len(values) == 1 else _among(first, values, middle, budget)
 
