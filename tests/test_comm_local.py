@@ -399,6 +399,7 @@ class Glances:
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_manager, "LOOK_SECONDS", 60.0)
     monkeypatch.setattr(spinning, "CORES", 2)
     monkeypatch.setattr(stream_manager, "CORES", 2)
 
@@ -426,7 +427,6 @@ def test_who_has_a_core_to_itself_looks_for_a_moment_before_it_sleeps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(spinning, "LONG_YIELD_SECONDS", 60.0)
-    monkeypatch.setattr(stream_manager, "LOOK_SECONDS", 60.0)
     assert looks_before_sleep(2, 3, monkeypatch) == 3
     assert looks_before_sleep(2, 10**9, monkeypatch, 0.5) > 3, "until the wait is over"
     assert looks_before_sleep(3, 3, monkeypatch) == 0, "more workers than cores"
@@ -440,7 +440,6 @@ def test_nobody_looks_for_a_while_after_a_yield_that_lasted(
 ) -> None:
     monkeypatch.setattr(spinning, "LONG_YIELD_SECONDS", 0.0)
     monkeypatch.setattr(spinning, "CROWDED_SECONDS", 60.0)
-    monkeypatch.setattr(stream_manager, "LOOK_SECONDS", 60.0)
     spins = spinning.Spinning()
     assert looks_before_sleep(2, 3, monkeypatch, _spinning=spins) == 1
     assert looks_before_sleep(2, 3, monkeypatch, _spinning=spins) == 0

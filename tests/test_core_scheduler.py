@@ -76,6 +76,15 @@ def test_work_that_comes_goes_on_at_once_to_who_waits() -> None:
     assert made.ledger.find(grant.parts[0].call.key) is grant.parts[0].call
 
 
+def test_results_that_come_say_what_results_cost() -> None:
+    made = scheduler()
+    made.granularity._appraise_results = lambda work, _: float(len(work.call.sample))
+    mine = submitted(made, 9)
+    made.ledger.register(mine)
+    made.handle(1, BUSY, Results((Segment(mine.key, 3, [1, 2], None, "map(abs)"),)), 0.0)
+    assert mine.profile.result_cost == 2.0
+
+
 def test_the_item_that_its_caller_is_about_to_run_is_not_given_away() -> None:
     made = scheduler()
     made.handle(1, IDLE, LIFELINE, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import pytest
@@ -234,6 +234,17 @@ def test_a_task_that_gives_way_is_itself_when_it_goes_on(monkeypatch: pytest.Mon
     monkeypatch.setattr(runner.stacks, "give_way", other)
     runner._give_way()
     assert runner.context() is task
+
+
+def test_what_a_worker_spends_on_messages_is_no_absence_of_its_main_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or to pickle much would make it send whatever it has, as if it were stuck."""
+    worker = Worker(FakeManager())
+    monkeypatch.setattr(worker.scheduler, "send_due", lambda _: sleep(0.02) or [])
+    worker.runner.polled = before = perf_counter()
+    worker.service()
+    assert worker.runner.polled >= before + 0.02
 
 
 class Noted:

@@ -1,10 +1,10 @@
 """Whether a thread may look for the next message again and again, for a moment, before it sleeps.
 
-To sleep and be woken takes 80 to 150 µs there and back between two workers, to look 40.  But a look
-has to yield, or the sender may be waiting for the very core on which this thread looks; and where
-anything else wants that core, a yield lasts as long as the system lets that run, milliseconds.  So
-nobody looks where workers outnumber cores, and nobody for ``CROWDED_SECONDS`` after a yield that
-lasted: to be woken takes 50 µs there.
+To sleep and be woken takes 80 to 150 µs there and back between two workers, to look 24 to 55.  But
+a look has to yield, or the sender may be waiting for the very core on which this thread looks; and
+where anything else wants that core, a yield lasts as long as the system lets that run, which is
+milliseconds.  So nobody looks where workers outnumber cores, and nobody for ``CROWDED_SECONDS``
+after a yield that lasted: to be woken takes 50 µs there.
 
 Threads: one at a time, under whatever the manager has its waits ordered by.
 

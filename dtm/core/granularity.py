@@ -298,7 +298,8 @@ class Granularity:
         ``cost`` is that of an item and its result, ``age`` that of the range.
         """
         call, half = work.call, work.left / 2
-        seen = call.profile.spent + age - COLD_SECONDS
+        profile: Profile = call.profile
+        seen = profile.spent + age - COLD_SECONDS
         if max(TRUST * seen, LIGHT_SECONDS) < half * cost:
             return False
         saved = min(half * each, TRUST * max(min(age, seen), 0.0))
@@ -306,4 +307,4 @@ class Granularity:
             call.weight = self.appraise_function(work, saved)
         if call.weight <= LIGHT_SECONDS:
             return True
-        return bool(saved > call.weight or saved > call.weight * self.lacking(work))
+        return saved > call.weight or saved > call.weight * self.lacking(work)

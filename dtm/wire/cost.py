@@ -59,6 +59,7 @@ LEAST_SECONDS: Final = 0.2e-3
 MOST_SECONDS: Final = 0.5
 
 _NO_LIMIT = 1 << 60
+_CONTAINERS = list, tuple, set, frozenset, dict
 _SECONDS_PER_CHARACTER = 0.5e-9  # to encode it
 _CHARACTERS = 10  # cost as much as what a container holds, at least
 _DEEPEST = 3
@@ -90,8 +91,6 @@ def shipping_cost(
     """
     return _cost(items, budget_bytes, near_enough) + _cost(results, budget_bytes, near_enough)
 
-
-_CONTAINERS = list, tuple, set, frozenset, dict
 
 Dump = Callable[[Sequence[Any], "_Meter"], None]
 

@@ -65,7 +65,6 @@ from dtm.errors import CommunicationError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-_SPIN_FAR = 100e-6
 _SETTLE = 0.010
 _SHORT_SLEEP = 0.001
 _LONGEST_SLEEP_FAR = 0.010
@@ -126,7 +125,7 @@ class MpiManager(Forkable):
         ranks_here = len(self._bell.neighbours) + 1
         self._far = ranks_here < self.size
         # Who has to look at MPI anyway looks where ranks outnumber cores, too.
-        self._spin, self._crowd = (_SPIN_FAR, 0) if self._far else (LOOK_SECONDS, ranks_here)
+        self._crowd = 0 if self._far else ranks_here
         self._open_poller()
         self._yielded = self._ours and yield_when_idle(False)
 
@@ -249,7 +248,7 @@ class MpiManager(Forkable):
         """Say how long to sleep when there has been no sign of traffic for so many seconds."""
         if load := self._mail.load:
             return 0.0 if since_traffic < _SHORT_SLEEP + load / _SLOWEST_TRANSFER else _SHORT_SLEEP
-        if since_traffic < self._spin and self._spinning.pays(self._crowd, now):
+        if since_traffic < LOOK_SECONDS and self._spinning.pays(self._crowd, now):
             return 0.0
         if self._far:
             return min(max(since_traffic / 10, _SHORT_SLEEP), _LONGEST_SLEEP_FAR)
@@ -379,7 +378,7 @@ class MpiManager(Forkable):
         By way of the C library: a process that has not run its exit handlers counts as
         failed with MPICH, whose launcher then kills the others.  Where the program has initialised
         MPI, this rank waits here until the root's program finalises it, or the launcher would
-        kill the root.
+        kill the root.  No other thread ends this process first: mpi4py keeps the interpreter.
         """
         if self._to_finalize:
             self._mpi.Finalize()
