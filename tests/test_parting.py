@@ -7,9 +7,12 @@ import json
 import os
 import socket
 import sys
+from threading import Timer
 
 import pytest
 
+from dtm.comm.base import LostPeer
+from dtm.comm.tcp.manager import TcpManager
 from dtm.launch.agent import Node
 from dtm.launch.hosts import Host
 from dtm.launch.launcher import Launcher, Stage
@@ -18,7 +21,7 @@ from dtm.launch.plan import Run, Starting, placed
 from dtm.launch.processes import Workers
 from dtm.launch.remote_agent import Stage as Agent
 from dtm.launch.tcp_worker import LauncherLine, Root
-from tests.tcp_programs import run_of
+from tests.tcp_programs import pump, run_of, running
 
 
 def test_the_launcher_waits_for_nobody_whom_the_root_has_lost() -> None:
@@ -45,6 +48,32 @@ def test_a_root_tells_whom_it_has_lost() -> None:
         root._lose(2, "no answer")
         root._lose(2, "once is enough")
         assert _lines(ours) == [root.address, [2]]
+
+
+@pytest.mark.parametrize("unread", [[], [b"unread"]], ids=["at its end", "reset"])
+def test_how_a_worker_was_killed_is_waited_for_however_its_connection_ends(
+    unread: list[bytes],
+) -> None:
+    """The kernel resets the connection of a process that is killed with input unread."""
+    ours, theirs = socket.socketpair()
+    with ours, run_of(2, kind=Root) as (root, credentials):
+        assert isinstance(root, Root)
+        with running(root):
+            worker = TcpManager.join(root.address, credentials)
+        root.hear_launcher(theirs)
+        for message in unread:
+            root.send(1, [message])
+        os.dup2(theirs.fileno(), worker._routes[0].fileno())  # closes it without a farewell
+
+        def tell() -> None:
+            ours.send(b'[[1], "killed by SIGKILL"]\n')
+
+        late = Timer(0.1, tell)
+        late.start()
+        pump(root, lambda: 1 in root._gone)
+        late.join()
+        assert root.lost() == [LostPeer(1, "killed by SIGKILL")]
+        worker.close(0.0)
 
 
 def _lines(line: socket.socket) -> list[object]:

@@ -184,9 +184,9 @@ class LocalRoot(LocalManager):
         self._read_all(link, received)
         self._unwatch(child)
         if not link.orderly:
-            self._lose(rank, self._explain(rank))
+            self._lose(rank, self._explain(rank, link.error))
 
-    def _explain(self, rank: int) -> str:
+    def _explain(self, rank: int, error: OSError | None) -> str:  # noqa: ARG002 - its process tells
         child = self._children[rank]
         child.wait(_EXIT)
         outcome = child.outcome() or "its connection ended while its process goes on"
@@ -249,12 +249,12 @@ class LocalWorker(LocalManager):
         """Take what the root said before it died, then report it."""
         self._read_all(self._root, received)
         if not self._root.orderly:
-            self._lose(0, self._explain(0))
+            self._lose(0, self._explain(0, self._root.error))
 
     def _lose(self, rank: int, reason: str) -> None:
         if rank == 0 and rank not in self._gone:
             remove_directory(self._directory)
         super()._lose(rank, reason)
 
-    def _explain(self, rank: int) -> str:
-        return "its process has ended" if rank == 0 else super()._explain(rank)
+    def _explain(self, rank: int, error: OSError | None) -> str:
+        return "its process has ended" if rank == 0 else super()._explain(rank, error)

@@ -139,8 +139,14 @@ class StreamManager(Forkable):
         """Whether whoever opened this connection may talk to this worker."""
         return True
 
-    def _explain(self, rank: int) -> str:  # noqa: ARG002 - for those who refine it
-        """Return the reason to report for a peer whose stream ended without a farewell."""
+    def _explain(self, rank: int, error: OSError | None) -> str:  # noqa: ARG002 - for those who refine it
+        """Return the reason to report for a peer whose stream ended without a farewell.
+
+        Args:
+            rank: the peer's.
+            error: what broke the stream, None if it came to its end.  A process that is killed
+                leaves either, depending on whether it had read all that was sent to it.
+        """
         return "its connection ended without a farewell"
 
     def _listen(self, listener: socket.socket) -> None:
@@ -409,7 +415,7 @@ class StreamManager(Forkable):
             self._gone.add(peer)
         elif peer >= 0 and peer not in self._gone:
             self._read_crossed(peer, received)
-            self._lose(peer, self._explain(peer))
+            self._lose(peer, self._explain(peer, stream.error))
 
     def _read_crossed(self, peer: int, received: Received) -> None:
         """Read what a peer said on a stream that crossed the one which ended."""

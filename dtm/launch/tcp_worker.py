@@ -51,7 +51,7 @@ from dtm.options import JOIN_SLOTS, Settings
 ROOT_GONE = "dtm: the root of the run is gone"
 _LOOPBACK = "127.0.0.1"
 _LONGEST = 1 << 20
-_EXPLAIN_SECONDS = 0.5  # an agent knows of a process's end soon after the kernel cut its streams
+_EXPLAIN_SECONDS = 1.0  # an agent knows of a process's end soon after the kernel cut its streams
 _JOIN_SECONDS = 30.0
 _VERDICT_SECONDS = 2.0
 
@@ -244,10 +244,10 @@ class Root(TcpRoot):
         for rank in ranks:
             self._lose(rank, reason)
 
-    def _explain(self, rank: int) -> str:
+    def _explain(self, rank: int, error: OSError | None) -> str:
         """Say how a process ended; who started it may be about to tell."""
         told = self.launcher and self.launcher.await_ending(rank, _EXPLAIN_SECONDS)
-        return told or super()._explain(rank)
+        return told or super()._explain(rank, error)
 
 
 # Leading a run that others join by hand.

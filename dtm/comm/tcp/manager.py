@@ -364,18 +364,18 @@ class TcpManager(Acceptor):
             self._handle_notice(stream, read_notice(frames))
 
     def _stream_ended(self, stream: FramedStream, received: Received) -> None:
-        peer, error = stream.peer, stream.error
+        peer = stream.peer
         if peer < 0:
             self._drop(stream)
             return
-        if stream.orderly or peer in self._gone or error is None:
-            super()._stream_ended(stream, received)
-        else:
-            self._drop(stream)
-            self._read_crossed(peer, received)
-            self._lose(peer, f"its connection broke: {why(error)}")
+        super()._stream_ended(stream, received)
         if peer in self._gone:
             self._forget(peer)
+
+    def _explain(self, rank: int, error: OSError | None) -> str:
+        if error is None:
+            return super()._explain(rank, error)
+        return f"its connection broke: {why(error)}"
 
     def _lose(self, rank: int, reason: str) -> None:
         super()._lose(rank, reason)
