@@ -89,8 +89,14 @@ BUGS = [
     Bug(
         "forget a lifeline",
         "balancer",
-        "        self.waiting[source] = (request.serial, request.weight)",
+        "        self.waiting[source] = (request.serial, request.weight, request.deal)",
         "        pass",
+    ),
+    Bug(
+        "believe a lifeline tied that a deal made void",
+        "balancer",
+        "        self.patient = True\n        self.tied.clear()\n",
+        "        self.patient = True\n",
     ),
     Bug(
         "answer from an empty deque",

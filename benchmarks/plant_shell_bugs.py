@@ -340,7 +340,7 @@ BUGS = [
     ShellBug(
         "who asks for what cannot be sent gets no answer",
         "run/worker.py",
-        "                message = Refusal(message.serial)\n",
+        "                message = message._replace(parts=()) if unasked else Refusal(message.serial)\n",
         "                return\n",
         "tests/test_workers.py",
     ),

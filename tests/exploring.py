@@ -38,9 +38,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple
 
-from dtm.core.balancer import Balancer, Mode
+from dtm.core.balancer import Balancer, Mode, Sends
 from dtm.core.granularity import Granularity, Profile
 from dtm.errors import InvariantError
+from dtm.task import Range
 from dtm.testing import end_invariants, invariants
 from dtm.testing.laws import Law
 from dtm.testing.mail import Mail
@@ -89,11 +90,13 @@ class Bounds:
         left_out: the kinds of choices that are never taken.
         dice: whether the dice fall every way; else always on 0.
         until_stopped: whether the run is followed so far; else until ``main`` returns.
+        deals: whether maps are dealt.
     """
 
     left_out: frozenset[str] = frozenset()
     dice: bool = True
     until_stopped: bool = True
+    deals: bool = True
 
 
 EVERYTHING = Bounds()
@@ -137,6 +140,10 @@ class Doubtful(Balancer):
     """A balancer for which each report may have grown old when it looks at it."""
 
     dice: Dice
+    deals: bool
+
+    def deal(self, work: Range, now: float) -> Sends:
+        return super().deal(work, now) if self.deals else []
 
     def _choose(self, now: float) -> int | None:
         for other in self.neighbours:
@@ -170,6 +177,7 @@ class Untimed(World):
         size: how many workers.
         known: the estimate for a task.
         settled: whether ``main`` begins only when the other workers are silent.
+        near: whether all workers are neighbours of each other, not only of the root.
         bounds: what is not explored.
     """
 
@@ -180,6 +188,7 @@ class Untimed(World):
         known: float,
         *,
         settled: bool = True,
+        near: bool = False,
         bounds: Bounds = EVERYTHING,
     ) -> None:
         self.dice = dice = Dice()
@@ -191,6 +200,9 @@ class Untimed(World):
         def doubtful(rank: int, size: int, _: Random, granularity: Granularity) -> Doubtful:
             balancer = Doubtful(rank, size, dice, granularity)
             balancer.dice = dice
+            balancer.deals = bounds.deals
+            if near:
+                balancer.neighbours = tuple(other for other in range(size) if other != rank)
             return balancer
 
         super().__init__(

@@ -105,7 +105,7 @@ class Digest:
             if balancer.mode is Mode.ASKING:
                 yield from ((worker.rank, serial) for serial in balancer.asked.values())
             yield from ((worker.rank, serial) for serial in balancer.tied.values())
-            yield from ((thief, serial) for thief, (serial, _) in balancer.waiting.items())
+            yield from ((thief, serial) for thief, (serial, *_) in balancer.waiting.items())
         for source, to, mail in self._links:
             if isinstance(mail.message, StealRequest):
                 yield source, mail.message.serial
@@ -133,7 +133,9 @@ class Digest:
                 continue
             drawn: Any
             if name == "waiting":
-                drawn = [(thief, serials[thief, each[0]], each[1]) for thief, each in value.items()]
+                drawn = [
+                    (thief, serials[thief, each[0]], *each[1:]) for thief, each in value.items()
+                ]
             elif name in ("asked", "tied"):
                 drawn = sorted((other, serials[rank, serial]) for other, serial in value.items())
             elif name == "reports":

@@ -511,7 +511,7 @@ def test_a_thief_without_luck_is_refused() -> None:
     made = balancer()
     assert made.requested(5, StealRequest(9, 1, stays=False), Deque(), 0.0) == [(5, Refusal(9))]
     made.requested(5, StealRequest(9, 1, stays=True), Deque(), 0.0)
-    assert made.waiting == {5: (9, 1)}
+    assert made.waiting == {5: (9, 1, 0)}
 
 
 def test_who_runs_its_last_item_passes_on_what_waits_here() -> None:

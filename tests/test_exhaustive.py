@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import pytest
 
+from dtm.core.balancer import Balancer
 from dtm.core.messages import Load
 from dtm.core.scheduler import Scheduler
 from dtm.errors import InvariantError
@@ -73,6 +74,20 @@ def test_results_that_an_idle_worker_keeps_are_found() -> None:
         pytest.raises(InvariantError, match=r"progress|no end"),
     ):
         explore(WORLDS["two leaves"].make)
+
+
+def test_a_lifeline_that_overtakes_a_deal_and_is_made_void_by_it_is_found() -> None:
+    hear_of_deal = Balancer.hear_of_deal
+
+    def hear(balancer: Balancer, deal: int) -> None:
+        balancer.waiting.clear()
+        hear_of_deal(balancer, deal)
+
+    with (
+        patch.object(Balancer, "hear_of_deal", hear),
+        pytest.raises(InvariantError, match="has tied"),
+    ):
+        explore(WORLDS["dealt to neighbours"].make)
 
 
 def test_to_be_busy_without_an_end_is_found() -> None:

@@ -154,6 +154,16 @@ def test_who_asks_for_what_cannot_be_sent_is_refused(capsys: pytest.CaptureFixtu
     assert "item 1 of map(len)" in capsys.readouterr().err
 
 
+def test_a_share_that_cannot_be_sent_is_sent_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    comm = FakeManager(rank=0)
+    worker = Worker(comm)
+    part = call_of([(x for x in ())], worker)
+    with worker.lock:
+        worker.send(1, Grant(0, (part,), 3))
+    assert comm.messages() == [Grant(0, (), 3)]
+    assert "item 0 of map(len)" in capsys.readouterr().err
+
+
 def call_of(items: list[Any], worker: Worker, **more: Any) -> Range:
     """Return the range of a call that this worker has made, or worker 0 for it."""
     function = more.pop("function", len)

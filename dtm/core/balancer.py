@@ -33,6 +33,20 @@ waits: it ties a lifeline of its own at each neighbour, unless that neighbour is
 one that waits here.  Without that, 64 single calls of a second kept 64 workers busy for three
 seconds: the first few went to the neighbours of the caller, and nobody asked it for the rest.
 
+The root *deals* a map when it can tell beforehand what stealing would come to: its items are
+known to run for a millisecond or more, there is at least one for each worker, no other call of
+the root's is under way, and all workers have been heard of, since the last call was cancelled if
+one was: who is stuck in an item that nobody needs any more should not get others. Each worker
+gets an equal share at once, in one message that it did not ask for, and what is left over stays
+for those who are done first. (Along the tree the first wave of 64 workers took 13 ms, and shares
+differed, so that at the end 64 workers asked each other for single items.) A deal makes the
+lifelines of before void at both ends, for everybody has work. So deals are numbered, and a
+lifeline says of how many its thief has heard. A worker drops lifelines of thieves that have heard
+of fewer than itself, when it is dealt to and when a request comes: the deal that they have not
+heard of is on its way to them, and then they tie new ones. Until it runs something else, a worker
+that was dealt to is *patient*: its items are long, so it waits at its lifelines at once and asks
+nobody before.
+
 What can go wrong: a victim that does not answer (it is starting, or deep in C
 code): the thief goes on after ``ANSWER_SECONDS``, and a late grant is as good as
 any.  A lifeline answered after the thief found work elsewhere: it has more work
@@ -55,6 +69,8 @@ from dtm.task import Range
 
 ANSWER_SECONDS = 5e-3
 FRESH_SECONDS = 10e-3
+DEALT_SECONDS = 1e-3
+MOST_DEALT_TO = 64
 MOST_REFUSALS = 2
 ASKED_AT_ONCE = 2
 MOST_BUNDLED = 2048
@@ -62,6 +78,7 @@ MOST_TRIED = 16
 EXACT = 1e-9
 
 Sends = list[tuple[int, Message]]
+Lifeline = tuple[int, int, int]
 
 
 class Mode(Enum):
@@ -92,10 +109,12 @@ class Balancer:
     Attributes:
         running: whether a task runs here; if none does, the last item is not given away,
             or it would go round for ever.
-        waiting: lifelines tied to this worker, thief -> (serial, weight).
+        waiting: lifelines tied to this worker, thief -> (serial, weight, deal).
         tied: lifelines of this worker, neighbour -> serial.
         asked: requests that are out, victim -> serial.
         deadline: when an unanswered request is given up; infinity if none is out.
+        dealt: how many deals this worker has heard of.
+        patient: whether it asks nobody, but waits at its lifelines, when it has no work.
     """
 
     def __init__(self, rank: int, size: int, random: Random, granularity: Granularity) -> None:
@@ -103,7 +122,7 @@ class Balancer:
         self.size = size
         self.mode = Mode.WORKING
         self.running = True
-        self.waiting: dict[int, tuple[int, int]] = {}
+        self.waiting: dict[int, Lifeline] = {}
         self.deadline = float("inf")
         self._random = random
         self._granularity = granularity
@@ -119,17 +138,31 @@ class Balancer:
         self._stride = _stride(size, random)
         self._serial = 0
         self.asked: dict[int, int] = {}
+        self.dealt = 0
+        self.patient = False
+        self._unheard: set[int] = set()
+        self.doubt()
 
     def _go(self, event: str) -> None:
         self.mode = TRANSITIONS[self.mode][event]
 
     def hear(self, source: int, load: Load, now: float) -> None:
         """Keep the newest report of a worker."""
+        if self._unheard:
+            self._unheard.discard(source)
         known = self.reports.get(source)
         if known is None or known[0].sequence < load.sequence:
             self.reports[source] = (load, now)
             if len(self.reports) > 2 * len(self.neighbours) + 16:
                 del self.reports[next(iter(self.reports))]
+
+    def doubt(self) -> None:
+        """(Root) deal nothing until each worker has been heard of again.
+
+        Some have not joined yet, or may be in the middle of what is not needed any more.
+        """
+        if self.rank == 0 and self.size <= MOST_DEALT_TO:
+            self._unheard.update(range(1, self.size))
 
     def end(self) -> None:
         """The run ends: nobody is waited for and nobody is answered any more."""
@@ -182,7 +215,7 @@ class Balancer:
 
     def _ask(self, now: float) -> Sends:
         requests: Sends = []
-        while len(self.asked) < ASKED_AT_ONCE:
+        while len(self.asked) < ASKED_AT_ONCE and not self.patient:
             victim = self._choose(now)
             if victim is None:
                 break
@@ -190,7 +223,7 @@ class Balancer:
             self._tried.add(victim)
             self.asked[victim] = self._serial
             self.deadline = now + ANSWER_SECONDS
-            requests.append((victim, StealRequest(self._serial, 1, stays=False)))
+            requests.append((victim, StealRequest(self._serial, 1, False, self.dealt)))
         if self.asked:
             return requests
         self._go("nobody left")
@@ -228,7 +261,7 @@ class Balancer:
     def _lifeline(self, other: int) -> StealRequest:
         self._serial += 1
         self.tied[other] = self._serial
-        return StealRequest(self._serial, self._weight(other), stays=True)
+        return StealRequest(self._serial, self._weight(other), True, self.dealt)
 
     def _weight(self, other: int) -> int:
         if other != self._parent:
@@ -240,14 +273,16 @@ class Balancer:
 
     def requested(self, source: int, request: StealRequest, work: Deque, now: float) -> Sends:
         """Answer a thief."""
-        grants = self._split({source: (request.serial, request.weight)}, work, now)
+        if request.stays and request.deal < self.dealt:
+            return []
+        grants = self._split({source: (request.serial, request.weight, request.deal)}, work, now)
         if grants:
             self.waiting.pop(source, None)
             return grants
         if not request.stays:
             return [(source, Refusal(request.serial))]
-        known = self.waiting.get(source, (0, 0))[1]
-        self.waiting[source] = (request.serial, request.weight)
+        known = self.waiting.get(source, (0, 0, 0))[1]
+        self.waiting[source] = (request.serial, request.weight, request.deal)
         parent = self._parent
         if (
             source in self._children
@@ -279,10 +314,10 @@ class Balancer:
             del self.waiting[thief]
         return grants
 
-    def _split(self, thieves: dict[int, tuple[int, int]], work: Deque, now: float) -> Sends:
-        shares = 1 + sum(weight for _, weight in thieves.values())
+    def _split(self, thieves: dict[int, Lifeline], work: Deque, now: float) -> Sends:
+        shares = 1 + sum(weight for _, weight, _ in thieves.values())
         grants: Sends = []
-        for thief, (serial, weight) in thieves.items():
+        for thief, (serial, weight, _) in thieves.items():
             parts = self._portion(work, weight, shares, now)
             if not parts:
                 break
@@ -344,6 +379,35 @@ class Balancer:
         if chunk > 1:
             count = min(left, -(-count // chunk) * chunk)
         return oldest.take_back(count)
+
+    # Dealing.
+
+    def deal(self, work: Range, now: float) -> Sends:
+        """(Root) give each worker an equal share of a map, if it is one to be dealt.
+
+        To be called when it is all the work that the root has, and nobody has any of its own.
+        """
+        if self.rank or self.size > MOST_DEALT_TO or self._unheard or work.call.chunk > 1:
+            return []
+        granularity, share = self._granularity, work.left // self.size
+        long = granularity.seconds_an_item(work, now) >= DEALT_SECONDS
+        if not (share and long and granularity.pays(work, now)):
+            return []
+        deal = self.dealt + 1
+        self.hear_of_deal(deal)
+        return [
+            (other, Grant(0, (self._back(work, work.left, share),), deal))
+            for other in range(1, self.size)
+        ]
+
+    def hear_of_deal(self, deal: int) -> None:
+        """Forget lifelines, which a deal makes void at both ends."""
+        self.dealt = deal
+        self.patient = True
+        self.tied.clear()
+        self.asked.clear()
+        lifelines = self.waiting.items()
+        self.waiting = {thief: each for thief, each in lifelines if each[2] >= deal}
 
 
 def _stride(size: int, random: Random) -> int:

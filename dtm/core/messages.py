@@ -38,19 +38,27 @@ class StealRequest(NamedTuple):
     """Thief to victim, when idle.  The victim owes a Grant or, unless it ``stays``, a Refusal.
 
     A request that stays is a *lifeline*: the victim keeps it and answers when it has
-    something to share.  ``weight`` counts the idle workers behind the thief.
+    something to share.  ``weight`` counts the idle workers behind the thief, ``deal`` is the number
+    of deals that it has heard of.
     """
 
     serial: int
     weight: int
     stays: bool
+    deal: int = 0
 
 
 class Grant(NamedTuple):
-    """Victim to thief: work, in answer to request ``serial``.  The thief owes its results."""
+    """Victim to thief: work, in answer to request ``serial``.  The thief owes its results.
+
+    With a number ``deal`` it is a share that the root gives to each worker unasked. It is sent
+    even if there is nothing in it, for it makes void the lifelines of those who have not heard
+    of it.
+    """
 
     serial: int
     parts: tuple[Range, ...]
+    deal: int = 0
 
 
 class Refusal(NamedTuple):

@@ -170,6 +170,7 @@ class Scheduler:
         self._timer = 0.0
         self._armed = NEVER
         self._pause = PATIENCE_SECONDS
+        self._dealt = 0  # the key of the map
         self._cancelled: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._unread: OrderedDict[tuple[int, str], None] = OrderedDict()  # what was told of whom
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
@@ -205,9 +206,16 @@ class Scheduler:
         self.deque.push(work)
         if self.size == 1:
             return []
-        if self.balancer.mode is not Mode.WORKING:
-            self.balancer.work_came()
-        return self.send_due(now) if self.balancer.waiting and not kept else []
+        balancer = self.balancer
+        if balancer.mode is not Mode.WORKING:
+            balancer.work_came()
+        balancer.patient = False
+        if call.size >= self.size and not self.ledger and len(self.deque) == 1:
+            dealt: list[Effect] = [self._send(*each) for each in balancer.deal(work, now)]
+            if dealt:
+                self._dealt = call.key
+                return dealt
+        return self.send_due(now) if balancer.waiting and not kept else []
 
     def completed(self, call: Call) -> list[Effect]:
         """A call has become complete here."""
@@ -226,6 +234,7 @@ class Scheduler:
         return self._cancel(call, running=running)
 
     def _cancel(self, call: Call, *, running: bool = False) -> list[Effect]:
+        self.balancer.doubt()
         return self._forward(Cancel(self.rank, call.key, call.limit, running))
 
     def put_back(self, work: Range, culprit: int | None) -> None:
@@ -323,9 +332,14 @@ class Scheduler:
         if self.stopping:  # main has returned: nobody needs it
             return []
         balancer = self.balancer
-        balancer.waiting.pop(source, None)
-        balancer.granted(source, message.serial)
-        self.counters.steals_won += 1
+        if message.deal:
+            balancer.hear_of_deal(message.deal)
+            self._dealt = message.parts[0].call.key if message.parts else 0
+        else:
+            balancer.waiting.pop(source, None)
+            balancer.granted(source, message.serial)
+            balancer.patient = all(map(self._is_dealt, message.parts))
+            self.counters.steals_won += 1
         balancer.work_came()
         for part in reversed(message.parts):
             call = part.call
@@ -340,6 +354,10 @@ class Scheduler:
             part.born = now
             self.deque.push(part)
         return self.send_due(now) if balancer.waiting else []
+
+    def _is_dealt(self, part: Range) -> bool:
+        """Whether a range is of the map of which this worker was dealt a share last."""
+        return part.call.key == self._dealt and part.call.owner == 0
 
     def _on_refusal(self, source: int, message: Refusal, now: float) -> list[Effect]:
         sends = self.balancer.refused(source, message.serial, now)

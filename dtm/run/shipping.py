@@ -76,7 +76,7 @@ class Shipping:
             parts = self._sendable(to, parts)
         if not parts:
             return None
-        grant = Grant(grant.serial, tuple(parts))
+        grant = grant._replace(parts=tuple(parts))
         try:
             return grant, self._wire.encode(to, load, grant)
         except Unsendable as problem:  # of an object that can be pickled at times

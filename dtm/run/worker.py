@@ -259,7 +259,8 @@ class Worker:
             load = self.scheduler.load(perf_counter())
             sendable = self._shipping.encoded(to, message, load)
             if sendable is None:
-                message = Refusal(message.serial)
+                unasked = message.deal
+                message = message._replace(parts=()) if unasked else Refusal(message.serial)
             else:
                 self._dispatch(to, *sendable)
                 return

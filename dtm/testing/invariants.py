@@ -334,16 +334,19 @@ def no_lifeline_lost(world: World, messages: list[tuple[int, int, Message]]) -> 
     """What a thief believes to be tied is tied, or a message about it is on the way."""
     moving, answered = _said(messages)
     moving |= answered
+    deals = {(to, message.deal) for _, to, message in messages if isinstance(message, Grant)}
     for worker in world.workers:
         _requests_kept(world, worker, moving)
-        for thief, (serial, _) in worker.scheduler.balancer.waiting.items():
+        for thief, (serial, *_) in worker.scheduler.balancer.waiting.items():
             if (thief, worker.rank, serial) in answered:
                 raise Law.ANSWERED_ONCE.broken(f"{worker.rank} holds {serial} of {thief}")
         for other, serial in worker.scheduler.balancer.tied.items():
             victim = world.workers[other].scheduler
             if victim.stopping or (worker.rank, other, serial) in moving:
                 continue
-            held = victim.balancer.waiting.get(worker.rank, (0, 0))[0]
+            if (worker.rank, victim.balancer.dealt) in deals:
+                continue  # it is void, and its thief about to hear so
+            held = victim.balancer.waiting.get(worker.rank, (0, 0, 0))[0]
             if held != serial:
                 raise Law.NO_LIFELINE_LOST.broken(
                     f"{worker.rank} has tied {serial} to {other}, which holds {held}"

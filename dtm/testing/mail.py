@@ -81,7 +81,7 @@ class Mail:
             _received(scheduler, part, estimate)
             for part, estimate in zip(message.parts, self.estimates, strict=True)
         ]
-        return Grant(message.serial, tuple(parts))
+        return message._replace(parts=tuple(parts))
 
 
 def _received(scheduler: Scheduler, part: Range, estimate: float) -> Range:

@@ -150,7 +150,8 @@ class Wire:
         parcel = _Parcel(to)
         content: Any
         if isinstance(message, Grant):
-            content = (message.serial, [self._part(part, parcel) for part in message.parts])
+            parts = [self._part(part, parcel) for part in message.parts]
+            content = (message.serial, message.deal, parts)
         elif isinstance(message, Results):
             content = [self._segment(each, parcel, parcel.definitions) for each in message.segments]
         elif isinstance(message, Relayed):
@@ -204,9 +205,10 @@ class Wire:
         if kind == _GRANT:
             replies: Replies = []
             whole: list[Range] = []
-            for part in content[1]:
+            serial, deal, parts = content
+            for part in parts:
                 whole += self._read_part(source, part, rest, replies)
-            return load, Grant(content[0], tuple(whole)), replies
+            return load, Grant(serial, tuple(whole), deal), replies
         if kind == _RESULTS:
             return load, Results(tuple(self._read_segment(each, rest) for each in content)), []
         if kind == _RELAYED:
