@@ -116,7 +116,7 @@ def function_cost(
     started = thread_time()
     cost = _cost_of_function(function, saved, seconds_per_byte)
     # Cold, perhaps; but what was not written to its end is large.
-    if cost < float("inf") and _SLOW < thread_time() - started < _MUCH_TOO_SLOW:
+    if cost < float("inf") and _SLOW / _BOTH_ENDS < thread_time() - started < _MUCH_TOO_SLOW:
         cost = min(cost, _cost_of_function(function, saved, seconds_per_byte))
     return cost
 
