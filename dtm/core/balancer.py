@@ -50,7 +50,9 @@ nobody before.
 What can go wrong: a victim that does not answer (it is starting, or deep in C
 code): the thief goes on after ``ANSWER_SECONDS``, and a late grant is as good as
 any.  A lifeline answered after the thief found work elsewhere: it has more work
-then, and others can steal it.
+then, and others can steal it.  A share that is dealt to a worker which is deep in C code of a
+call that some item has made and not waited for, of which the root knows nothing: nobody can take
+it from there, and its map waits for that code.
 
 Threads: under the worker's lock.
 """
