@@ -46,7 +46,7 @@ LEFT_OUT: dict[type, frozenset[str]] = {
     }),
     Balancer: frozenset({
         "rank", "size", "neighbours", "dice",  # constant
-        "_parent", "_children", "_random", "_granularity", "_stride",  # constant
+        "_parent", "_children", "_random", "_granularity", "_stride", "_deals",  # constant
         "_serial",  # renamed
     }),
     ActChecker: frozenset({"_scheduler", "_refusals"}),  # what `_refusals` of the balancer holds

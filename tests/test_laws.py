@@ -31,6 +31,8 @@ from dtm.testing.mail import Mail
 from dtm.testing.simulated_worker import Simulated
 from dtm.testing.world import World
 
+from .core import work
+
 LOAD = Load(1, 0.0, idle=False)
 
 
@@ -116,6 +118,23 @@ def test_a_timer_far_ahead_is_found(what: str) -> None:
         worker.scheduler.balancer.deadline = worker.clock + 100.0
     with law(Law.NEAR_TIMERS):
         invariants.timers_near(worker)
+
+
+# Lifelines.
+
+
+@pytest.mark.parametrize("deal", [0, 3], ids=["a grant", "the deal"])
+def test_only_a_deal_on_its_way_excuses_a_lifeline_that_is_not_held(deal: int) -> None:
+    world = stopped_at(300)
+    root, thief = (worker.scheduler.balancer for worker in world.workers[:2])
+    thief.tied[0] = 99
+    root.dealt = deal
+    under_way = [(0, 1, Grant(0, (work(1),), deal))]
+    if deal:
+        invariants.no_lifeline_lost(world, under_way)
+        return
+    with law(Law.NO_LIFELINE_LOST):
+        invariants.no_lifeline_lost(world, under_way)
 
 
 # Silence.

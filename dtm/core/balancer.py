@@ -36,16 +36,16 @@ seconds: the first few went to the neighbours of the caller, and nobody asked it
 The root *deals* a map when it can tell beforehand what stealing would come to: its items are
 known to run for a millisecond or more, there is at least one for each worker, no other call of
 the root's is under way, and all workers have been heard of, since the last call was cancelled if
-one was: who is stuck in an item that nobody needs any more should not get others. Each worker
+one was: who is stuck in an item that nobody needs any more should not get others.  Each worker
 gets an equal share at once, in one message that it did not ask for, and what is left over stays
-for those who are done first. (Along the tree the first wave of 64 workers took 13 ms, and shares
-differed, so that at the end 64 workers asked each other for single items.) A deal makes the
-lifelines of before void at both ends, for everybody has work. So deals are numbered, and a
-lifeline says of how many its thief has heard. A worker drops lifelines of thieves that have heard
-of fewer than itself, when it is dealt to and when a request comes: the deal that they have not
-heard of is on its way to them, and then they tie new ones. Until it runs something else, a worker
-that was dealt to is *patient*: its items are long, so it waits at its lifelines at once and asks
-nobody before.
+for those who are done first.  (Along the tree the first wave of 64 workers took 13 ms, and shares
+differed, so that at the end 64 workers asked each other for single items.)  A deal makes the
+lifelines of before void at both ends, for everybody has work.  So deals are numbered, and a
+lifeline says of how many its thief has heard.  A worker drops lifelines of thieves that have
+heard of fewer than itself, when it is dealt to and when a request comes: the deal that they have
+not heard of is on its way to them, and then they tie new ones.  Until it runs something else, a
+worker that was dealt to is *patient*: its items are long, so it waits at its lifelines at once
+and asks nobody before.
 
 What can go wrong: a victim that does not answer (it is starting, or deep in C
 code): the thief goes on after ``ANSWER_SECONDS``, and a late grant is as good as
@@ -142,6 +142,7 @@ class Balancer:
         self.asked: dict[int, int] = {}
         self.dealt = 0
         self.patient = False
+        self._deals = rank == 0 and size <= MOST_DEALT_TO
         self._unheard: set[int] = set()
         self.doubt()
 
@@ -163,7 +164,7 @@ class Balancer:
 
         Some have not joined yet, or may be in the middle of what is not needed any more.
         """
-        if self.rank == 0 and self.size <= MOST_DEALT_TO:
+        if self._deals:
             self._unheard.update(range(1, self.size))
 
     def end(self) -> None:
@@ -389,7 +390,7 @@ class Balancer:
 
         To be called when it is all the work that the root has, and nobody has any of its own.
         """
-        if self.rank or self.size > MOST_DEALT_TO or self._unheard or work.call.chunk > 1:
+        if not self._deals or self._unheard or work.call.chunk > 1:
             return []
         granularity, share = self._granularity, work.left // self.size
         long = granularity.seconds_an_item(work, now) >= DEALT_SECONDS

@@ -51,7 +51,7 @@ class StealRequest(NamedTuple):
 class Grant(NamedTuple):
     """Victim to thief: work, in answer to request ``serial``.  The thief owes its results.
 
-    With a number ``deal`` it is a share that the root gives to each worker unasked. It is sent
+    With a number ``deal`` it is a share that the root gives to each worker unasked.  It is sent
     even if there is nothing in it, for it makes void the lifelines of those who have not heard
     of it.
     """

@@ -334,7 +334,11 @@ def no_lifeline_lost(world: World, messages: list[tuple[int, int, Message]]) -> 
     """What a thief believes to be tied is tied, or a message about it is on the way."""
     moving, answered = _said(messages)
     moving |= answered
-    deals = {(to, message.deal) for _, to, message in messages if isinstance(message, Grant)}
+    deals = {
+        (to, message.deal)
+        for _, to, message in messages
+        if isinstance(message, Grant) and message.deal
+    }
     for worker in world.workers:
         _requests_kept(world, worker, moving)
         for thief, (serial, *_) in worker.scheduler.balancer.waiting.items():

@@ -147,13 +147,8 @@ class World:
         self._bytes: Counter[str] = Counter()
         self._root_messages = 0
         self._report = Report(size)
-        self._capacity = sum(speeds)
         hosts = _hosts(size, network)
-        if hosts and not sleeping:
-            within = range(0, size, network.host)
-            self._capacity = sum(
-                _capacity(speeds[lo : lo + network.host], network) for lo in within
-            )
+        self._capacity = _capacity(speeds, network) if hosts and not sleeping else sum(speeds)
         self.costly = bool(hosts) or network.shipping_items + network.shipping_results > 0.0
         items = _appraise(network.shipping_items)
         results = _appraise(network.shipping_results)
@@ -455,9 +450,10 @@ def _hosts(size: int, network: Network) -> list[Cores | None]:
 
 
 def _capacity(speeds: Sequence[float], network: Network) -> float:
-    """Return what the workers of a host can do together."""
+    """Return what all workers can do together where those of a host share its cores."""
     assert network.cores is not None
-    return sum(speeds) * min(1.0, network.cores / len(speeds))
+    hosts = [speeds[lo : lo + network.host] for lo in range(0, len(speeds), network.host)]
+    return sum(sum(each) * min(1.0, network.cores / len(each)) for each in hosts)
 
 
 def mark(what: Any) -> tuple[int, ...]:
